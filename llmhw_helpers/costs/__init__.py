@@ -1,0 +1,1 @@
+"""Predictions from facts. Standard library only: these files also run in a reader's browser."""

@@ -1,0 +1,1 @@
+"""What makes it a course: exercises with feedback, and the ledger of predictions and measurements."""

@@ -1,0 +1,122 @@
+"""Feedback on exercises: one line that says what is off and why, and never an exception.
+
+A check knows the right answers from `costs` and `specs`, never from the notebook's own solution, and it knows the usual
+mistakes by the values they give.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Number
+
+from ..specs.figures import UnknownName, look_up
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A usual slip: the answer that it leads to, and the hint for whoever gives that answer."""
+
+    hint: str
+    answer: Callable
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function to write.
+
+    Attributes:
+        name: of the function.
+        cases: arguments to try, each a tuple.
+        right: the oracle.
+        mistakes: what to recognise, first match wins.
+        rtol: relative tolerance for numbers.
+    """
+
+    name: str
+    cases: Sequence[tuple]
+    right: Callable
+    mistakes: Sequence[Mistake] = ()
+    rtol: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an answer is right, and the line to tell."""
+
+    right: bool
+    line: str
+
+
+def grade(answer: Callable, exercise: Exercise) -> Verdict:
+    """Try `answer` on every case of `exercise`; whatever it does, the result is a verdict."""
+    name, given = exercise.name, []
+    for case in exercise.cases:
+        try:
+            given.append(answer(*case))
+        except Exception as error:
+            return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {error}")
+    if all(value is None or value is Ellipsis for value in given):
+        return Verdict(False, f"{name}: not answered yet.")
+    expected = [exercise.right(*case) for case in exercise.cases]
+    wrong = [i for i in range(len(given)) if not _equal(given[i], expected[i], exercise.rtol)]
+    if not wrong:
+        return Verdict(True, f"{name}: correct.")
+    for mistake in exercise.mistakes:
+        slips = [mistake.answer(*case) for case in exercise.cases]
+        if all(map(_equal, given, slips, [exercise.rtol] * len(given))):
+            return Verdict(False, f"{name}: not yet. {mistake.hint}")
+    first = wrong[0]
+    return Verdict(False, f"{name}: not yet. {_call(name, exercise.cases[first])} {_off(given[first], expected[first])}")
+
+
+def check(answer: Callable) -> None:
+    """Print how the exercise of that function's name stands. Never raises."""
+    try:
+        print(grade(answer, _exercise(answer)).line)
+    except UnknownName as error:
+        print(f"{error} (a check goes by the function's name)")
+
+
+def solution(answer: Callable) -> Callable[[Callable], Callable]:
+    """Decorate the reference: go on with the learner's `answer` if it is right, else with the reference.
+
+    Raises:
+        AssertionError: the reference does not pass its own check.
+    """
+
+    def choose(reference: Callable) -> Callable:
+        exercise = _exercise(reference)
+        verdict = grade(reference, exercise)
+        assert verdict.right, f"the course's own solution is wrong: {verdict.line}"
+        return answer if grade(answer, exercise).right else reference
+
+    return choose
+
+
+def _exercise(answer: Callable) -> Exercise:
+    from .exercises import EXERCISES  # the exercises are made of this module's classes
+
+    return look_up(getattr(answer, "__name__", str(answer)), EXERCISES, "exercise")
+
+
+def _equal(given: object, expected: object, rtol: float) -> bool:
+    try:
+        if isinstance(expected, bool | str):
+            return type(given) is type(expected) and given == expected
+        if isinstance(expected, Number):
+            return not isinstance(given, bool) and math.isclose(float(given), expected, rel_tol=rtol, abs_tol=1e-12)
+        return len(given) == len(expected) and all(_equal(a, b, rtol) for a, b in zip(given, expected, strict=True))
+    except (TypeError, ValueError):
+        return False
+
+
+def _off(given: object, expected: object) -> str:
+    if isinstance(expected, Number) and not isinstance(expected, bool) and isinstance(given, Number) and expected:
+        return f"gave {given:.4g}, {given / expected:.4g} times the right answer."
+    if type(given) is not type(expected):
+        return f"gave {type(given).__name__} {given!r:.60}; a {type(expected).__name__} is asked for."
+    return f"gave {given!r:.60}, which is not right."
+
+
+def _call(name: str, case: tuple) -> str:
+    return f"{name}({', '.join(map(repr, case))})"

@@ -1,0 +1,76 @@
+"""The ledger: what was predicted, written down *before* it was measured, beside what came out."""
+
+import time
+
+from ..measure.machine import home, this_machine
+from ..measure.records import Record
+from ..measure.timers import measured
+
+
+class Ledger:
+    """One notebook's predictions and measurements, kept per user and machine over all notebooks.
+
+    Predicting again starts that entry afresh, so running a notebook twice is as good as running it once.
+
+    >>> import os, tempfile; os.environ["LLMHW_HOME"] = tempfile.mkdtemp()
+    >>> ledger = Ledger("00_your_machine")
+    >>> ledger.predict("one row", 2e-3, bound="memory", guess=1e-3)
+    >>> ledger.measure("one row", 2.5e-3)
+    >>> print(ledger)
+                            your guess     predicted      measured   ratio   bound
+    one row                     ~1 ms         ~2 ms       ~2.5 ms   ~1.25  ~memory
+    """
+
+    def __init__(self, notebook: str):
+        self.notebook = notebook
+        self._record = Record(home() / this_machine().key / "ledger.json")
+
+    def predict(self, name: str, value: float, unit: str = "s", bound: str = "", guess: float | None = None) -> None:
+        """Write a prediction down.
+
+        Args:
+            name: of the thing predicted; the measurement uses it again.
+            value: predicted from a model, in `unit`.
+            bound: what limits it, such as ``"memory"``.
+            guess: the learner's own, from before any model.
+        """
+        entry = {"predicted": value, "unit": unit, "bound": bound, "guess": guess, "predicted_at": time.time()}
+        self._record.update(lambda record: record.setdefault(self.notebook, {}).update({name: entry}))
+
+    def measure(self, name: str, value: float) -> None:
+        """Write the measurement beside its prediction.
+
+        Raises:
+            ValueError: nothing was predicted under that name: a prediction afterwards is none.
+        """
+        if name not in self.entries():
+            raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...)")
+        result = {"measured": value, "measured_at": time.time()}
+        self._record.update(lambda record: record[self.notebook][name].update(result))
+
+    def entries(self) -> dict[str, dict]:
+        """This notebook's entries by name."""
+        return self._record.read().get(self.notebook, {})
+
+    def everything(self) -> str:
+        """The ledger of all notebooks run so far on this machine."""
+        return "\n\n".join(f"{notebook}\n{_table(rows)}" for notebook, rows in sorted(self._record.read().items()))
+
+    def __str__(self) -> str:
+        return _table(self.entries())
+
+
+def _table(entries: dict[str, dict]) -> str:
+    width = max([20, *map(len, entries)])
+    lines = [f"{'':{width}}{'your guess':>14}{'predicted':>14}{'measured':>14}{'ratio':>8}{'bound':>10}"]
+    for name, entry in entries.items():
+        cells = [_cell(entry.get(key), entry["unit"]) for key in ("guess", "predicted", "measured")]
+        done = entry.get("measured") is not None
+        ratio = measured(entry["measured"] / entry["predicted"]) if done and entry["predicted"] else "-"
+        bound = measured(entry["bound"]) if entry["bound"] else "-"
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>14}" for cell in cells) + f"{ratio:>8}{bound:>10}")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, unit: str) -> str:
+    return "-" if value is None else measured(value, unit)

@@ -1,0 +1,83 @@
+"""Probes: short runs that push one limit of the machine at a time, and count what they moved."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from .machine import Machine
+from .timers import Timing, time_call
+
+TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+
+# Arrays of this size are many times any cache, on a CPU (up to about 100 MB) as on a GPU (50 MB on an H100).
+STREAM_BYTES = 512 * 2**20
+# A square product is doubled in size until one takes this long: long enough to time, short enough for slow formats.
+PRODUCT_SECONDS = {"cpu": 0.02, "cuda": 0.002}
+LARGEST = {"cpu": 2048, "cuda": 8192}
+
+
+def product_rate(dtype: str, device: torch.device, rounds: int) -> tuple[float, Timing]:
+    """Operations of one large square product in `dtype`, and its times.
+
+    Raises:
+        RuntimeError: torch has no such product on this device.
+    """
+    n = 256
+    while True:
+        run = _square_product(dtype, device, n)
+        trial = time_call(run, device, rounds=3)
+        if trial.best >= PRODUCT_SECONDS[device.type] or n == LARGEST[device.type]:
+            return 2.0 * n**3, time_call(run, device, rounds=rounds, warmup=0)
+        n *= 2
+
+
+def _square_product(dtype: str, device: torch.device, n: int):
+    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    if dtype == "int8":
+        a, b = (torch.randint(-128, 128, (n, n), dtype=torch.int8, device=device) for _ in range(2))
+        return lambda: torch._int_mm(a, b)
+    a, b = (torch.randn(n, n, device=device).to(TORCH[dtype]) for _ in range(2))
+    return lambda: a @ b
+
+
+def read_rate(device: torch.device, rounds: int) -> tuple[float, Timing]:
+    """Bytes that a sum over a large array reads, and its times."""
+    array = torch.ones(STREAM_BYTES // 4, device=device)
+    return STREAM_BYTES, time_call(array.sum, device, rounds=rounds)
+
+
+def copy_rate(device: torch.device, rounds: int) -> tuple[float, Timing]:
+    """Bytes that a copy moves, each one read and written once, and its times."""
+    source = torch.ones(STREAM_BYTES // 8, device=device)
+    target = torch.empty_like(source)
+    return STREAM_BYTES, time_call(lambda: target.copy_(source), device, rounds=rounds)
+
+
+def disk_rate(path: Path, rounds: int) -> tuple[float, Timing]:
+    """Bytes of the file at `path`, and the times to read it from disk: its pages are dropped from the cache before."""
+    times = []
+    buffer = bytearray(8 * 2**20)
+    for _ in range(rounds):
+        with open(path, "rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            start = time.perf_counter()
+            while file.readinto(buffer):
+                pass
+            times.append(time.perf_counter() - start)
+    return path.stat().st_size, Timing(tuple(times))
+
+
+def candidates(machine: Machine) -> list[str]:
+    """Formats worth trying: tf32 is a mode of Ampere's and newer tensor cores."""
+    with_tf32 = machine.capability is not None and machine.capability >= (8, 0)
+    return [name for name in TORCH if name != "tf32" or with_tf32]
+
+
+def in_hardware(dtype: str, machine: Machine) -> bool | None:
+    """Whether a GPU multiplies `dtype` itself; None where only the measurement can tell (a CPU)."""
+    if machine.capability is None:
+        return None
+    return {"bf16": machine.capability >= (8, 0), "fp16": machine.capability >= (5, 3)}.get(dtype, True)

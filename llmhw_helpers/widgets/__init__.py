@@ -1,0 +1,1 @@
+"""Explorers: each reads its controls, calls `costs`, calls `plots`."""

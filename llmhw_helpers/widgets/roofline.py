@@ -1,0 +1,43 @@
+"""The roofline explorer: pick a machine, a number format and a product, and see which side binds."""
+
+import matplotlib.pyplot as plt
+from ipywidgets import Dropdown, SelectionSlider, VBox, interactive
+
+from ..costs.flops import product
+from ..costs.roofline import Roof
+from ..plots.roofline import Point, plot_roofline
+from ..specs.accelerators import ACCELERATORS, UnsupportedDtype
+from ..specs.figures import si
+from ..specs.models import model
+
+LAYERS = ("SmolLM2-135M", "Llama-3.1-8B", "Llama-3.1-70B")
+ROWS = [2**i for i in range(14)]
+FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int8", "int4")
+
+
+def explore_roofline(*more: Roof) -> VBox:
+    """Controls over a picture: the up projection of a model's feed-forward block on any GPU, or on the machines `more`."""
+    roofs = {roof.name: roof for roof in (*more, *map(Roof.of, ACCELERATORS.values()))}
+    return interactive(
+        lambda machine, dtype, layer, rows: show_product(roofs[machine], dtype, layer, rows),
+        machine=Dropdown(options=list(roofs), description="machine"),
+        dtype=Dropdown(options=FORMATS, value="fp32", description="format"),
+        layer=Dropdown(options=LAYERS, description="model"),
+        rows=SelectionSlider(options=ROWS, value=1, description="rows"),
+    )
+
+
+def show_product(roof: Roof, dtype: str, layer: str, rows: int) -> None:
+    """Draw and print one setting of the explorer."""
+    try:
+        shape = model(layer)
+        work = product(rows, shape.d_model, shape.d_ff, dtype)
+        floor = roof.floor(work, dtype)
+    except UnsupportedDtype as error:
+        print(error)
+        return
+    rate = roof.attainable(dtype, work.intensity)
+    print(f"{rows} x {shape.d_model} x {shape.d_ff}: {si(work.flops, 'FLOP')}, {si(work.bytes, 'B')}, ", end="")
+    print(f"{work.intensity:.3g} FLOP/B. At least {si(floor.seconds, 's')}: {floor.bound} binds.")
+    plot_roofline([(roof, dtype)], {f"{layer}, up projection": [Point(work.intensity, rate)]})
+    plt.show()

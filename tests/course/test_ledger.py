@@ -1,0 +1,51 @@
+"""The ledger: prediction first, both kept over kernels and notebooks."""
+
+import pytest
+
+from llmhw_helpers.course.ledger import Ledger
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
+
+
+def test_prediction_guess_and_measurement_stand_side_by_side():
+    ledger = Ledger("00_your_machine")
+    ledger.predict("one row", 2e-3, bound="memory", guess=1e-3)
+    assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "-", "-", "~memory"]
+    ledger.measure("one row", 3e-3)
+    assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "~3", "ms", "~1.5", "~memory"]
+
+
+def test_a_measurement_without_a_prediction_is_refused():
+    with pytest.raises(ValueError, match="predict 'one row' before you measure it"):
+        Ledger("00_your_machine").measure("one row", 1.0)
+
+
+def test_the_next_kernel_and_the_next_notebook_go_on_with_it():
+    Ledger("00_your_machine").predict("a", 1.0)
+    again = Ledger("00_your_machine")
+    again.measure("a", 2.0)
+    other = Ledger("01_autodiff")
+    other.predict("b", 5e9, unit="FLOP/s")
+    assert list(other.entries()) == ["b"]
+    assert "~2 s" in other.everything()
+    assert other.everything().index("00_your_machine") < other.everything().index("01_autodiff")
+
+
+def test_predicting_again_starts_afresh():
+    ledger = Ledger("00_your_machine")
+    ledger.predict("a", 1.0)
+    ledger.measure("a", 2.0)
+    ledger.predict("a", 1.5)
+    assert ledger.entries()["a"].get("measured") is None
+    assert ledger.entries()["a"]["predicted"] == 1.5
+
+
+def test_the_prediction_is_dated_before_the_measurement():
+    ledger = Ledger("00_your_machine")
+    ledger.predict("a", 1.0)
+    ledger.measure("a", 2.0)
+    entry = ledger.entries()["a"]
+    assert entry["predicted_at"] <= entry["measured_at"]

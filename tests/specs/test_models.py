@@ -1,0 +1,295 @@
+import json
+import math
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
+
+from llmhw_helpers.specs.figures import UnknownName
+from llmhw_helpers.specs.models import ARCHITECTURES, MODELS, from_config, model
+
+# Exact totals, as the safetensors headers on the Hugging Face hub add up to (metadata "Parameters" of each model card).
+PUBLISHED = {
+    "SmolLM2-135M": 134_515_008,
+    "Llama-2-7B": 6_738_415_616,
+    "Llama-2-13B": 13_015_864_320,
+    "Llama-2-70B": 68_976_648_192,
+    "Llama-3.1-8B": 8_030_261_248,
+    "Llama-3.1-70B": 70_553_706_496,
+    "Llama-3.1-405B": 405_853_388_800,
+    "Llama-3.2-1B": 1_235_814_400,
+    "Qwen2.5-7B": 7_615_616_512,
+    "Qwen3-30B-A3B": 30_532_122_624,
+    "gemma-2-2b": 2_614_341_888,
+    "Mixtral-8x7B": 46_702_792_704,
+    "DeepSeek-V3": 671_026_419_200,
+}
+
+
+def keys(layers, width, heads, kv_heads, d_ff, vocab, tied, length, theta, **more):
+    """The keys that all architectures share, under the names of config.json."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": d_ff,
+        "vocab_size": vocab,
+        "tie_word_embeddings": tied,
+        "max_position_embeddings": length,
+        "rope_theta": theta,
+        **more,
+    }
+
+
+# Written from the config.json of each model on the hub, not from MODELS.
+CONFIGS = {
+    "SmolLM2-135M": (LlamaConfig, keys(30, 576, 9, 3, 1536, 49152, True, 8192, 100000)),
+    "Llama-2-7B": (LlamaConfig, keys(32, 4096, 32, 32, 11008, 32000, False, 4096, 10000)),
+    "Llama-2-13B": (LlamaConfig, keys(40, 5120, 40, 40, 13824, 32000, False, 4096, 10000)),
+    "Llama-2-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 32000, False, 4096, 10000)),
+    "Llama-3.1-8B": (LlamaConfig, keys(32, 4096, 32, 8, 14336, 128256, False, 131072, 500000)),
+    "Llama-3.1-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 128256, False, 131072, 500000)),
+    "Llama-3.1-405B": (LlamaConfig, keys(126, 16384, 128, 8, 53248, 128256, False, 131072, 500000)),
+    "Llama-3.2-1B": (LlamaConfig, keys(16, 2048, 32, 8, 8192, 128256, True, 131072, 500000, head_dim=64)),
+    "Qwen2.5-7B": (
+        Qwen2Config,
+        keys(
+            *(28, 3584, 28, 4, 18944, 152064, False, 131072, 1000000),
+            **{"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28},
+        ),
+    ),
+    "Qwen3-30B-A3B": (
+        Qwen3MoeConfig,
+        keys(
+            *(48, 2048, 32, 4, 6144, 151936, False, 40960, 1000000),
+            **{"head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
+            **{"decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False},
+        ),
+    ),
+    "gemma-2-2b": (
+        Gemma2Config,
+        keys(26, 2304, 8, 4, 9216, 256000, True, 8192, 10000, head_dim=256, sliding_window=4096),
+    ),
+    "Mixtral-8x7B": (
+        MixtralConfig,
+        keys(
+            *(32, 4096, 32, 8, 14336, 32000, False, 32768, 1000000),
+            **{"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None},
+        ),
+    ),
+    "DeepSeek-V3": (
+        DeepseekV3Config,
+        keys(
+            *(61, 7168, 128, 128, 18432, 129280, False, 163840, 10000),
+            **{"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64},
+            **{"v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1},
+            **{"moe_intermediate_size": 2048, "first_k_dense_replace": 3, "topk_method": "noaux_tc"},
+        ),
+    ),
+}
+
+# Small ones, to exercise what no named model has.
+SMALL = (2, 64, 4, 2, 96, 100, False, 128, 10000)
+VARIANTS = {
+    "mistral with its own head size": (MistralConfig, keys(*SMALL, head_dim=32, sliding_window=16)),
+    "llama with all biases": (LlamaConfig, keys(*SMALL, attention_bias=True, mlp_bias=True)),
+    "qwen3": (Qwen3Config, keys(*SMALL, head_dim=32)),
+    "qwen3 with biases": (Qwen3Config, keys(*SMALL, head_dim=32, attention_bias=True)),
+    "qwen2, tied": (Qwen2Config, keys(*SMALL) | {"tie_word_embeddings": True}),
+    "qwen3_moe with dense layers": (
+        Qwen3MoeConfig,
+        keys(*SMALL, head_dim=16)
+        | {"num_hidden_layers": 5, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+        | {"decoder_sparse_step": 2, "mlp_only_layers": [1]},
+    ),
+    "deepseek_v3 without query latent, two shared experts": (
+        DeepseekV3Config,
+        keys(*SMALL)
+        | {"num_key_value_heads": 4, "q_lora_rank": None, "kv_lora_rank": 24, "qk_nope_head_dim": 12}
+        | {"qk_rope_head_dim": 8, "v_head_dim": 20, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2}
+        | {"topk_group": 1, "n_shared_experts": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
+    ),
+}
+ALL = CONFIGS | VARIANTS
+
+
+def config_json(kind, values):
+    return {"model_type": kind.model_type, **values}
+
+
+def count(kind, values):
+    """Numbers in the checkpoint of transformers' own model, by part, a tied head once; nothing is allocated.
+
+    The router's correction bias of DeepSeek-V3 is a buffer in PyTorch, and a tensor of the checkpoint.
+    """
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(kind(**values))
+    tensors = dict(built.named_parameters())  # lists a shared tensor once
+    tensors |= {name: buffer for name, buffer in built.named_buffers() if "e_score_correction_bias" in name}
+    parts = {}
+    for name, tensor in tensors.items():
+        parts[part(name)] = parts.get(part(name), 0) + tensor.numel()
+    return parts
+
+
+def part(name):
+    if "norm" in name:
+        return "norms"
+    if "embed_tokens" in name:
+        return "embedding"
+    if "lm_head" in name:
+        return "head"
+    if "self_attn" in name:
+        return "attention"
+    if ".gate.weight" in name or "e_score_correction_bias" in name:
+        return "router"
+    return "experts" if "experts" in name else "mlp"
+
+
+def test_every_named_model_has_an_oracle():
+    assert set(PUBLISHED) == set(CONFIGS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_totals_equal_the_published_ones_to_the_last_digit(name):
+    assert model(name).n_params == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_part_equals_transformers(name):
+    assert model(name).parameters() == count(*CONFIGS[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_part_from_config_equals_transformers(name):
+    kind, values = ALL[name]
+    assert from_config(config_json(kind, values)).parameters() == count(kind, values)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_config_saved_by_transformers_is_read_the_same(name, tmp_path):
+    kind, values = ALL[name]
+    kind(**values).save_pretrained(tmp_path)
+    saved = from_config(tmp_path / "config.json", name="x")
+    fresh = from_config(config_json(kind, values), name="x")
+    assert saved.parameters() == fresh.parameters()
+    assert (saved.rope_theta, saved.n_local_layers) == (fresh.rope_theta, fresh.n_local_layers)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_named_models_equal_their_config(name):
+    named, read = model(name), from_config(config_json(*CONFIGS[name]), name=name)
+    differing = {field for field in vars(named) if getattr(named, field) != getattr(read, field)}
+    assert differing == {"source"}
+
+
+def test_the_small_variants_cover_every_architecture():
+    assert {kind.model_type for kind, _ in ALL.values()} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "exact", "published", "digit"),
+    [
+        # Mixtral: "13B active" (report, section 2.1: 12.9B in the blog); Qwen3: "3.3B activated" (model card)
+        ("Mixtral-8x7B", 12_879_925_248, 12.9e9, 0.1e9),
+        ("Qwen3-30B-A3B", 3_353_032_704, 3.3e9, 0.1e9),
+        ("DeepSeek-V3", 37_552_297_472, 37e9, 1e9),
+    ],
+)
+def test_active_parameters(name, exact, published, digit):
+    assert model(name).n_active_params == exact
+    assert abs(exact - published) < digit
+
+
+def test_a_dense_model_is_active_as_a_whole():
+    assert model("Llama-3.1-8B").n_active_params == model("Llama-3.1-8B").n_params
+
+
+def test_head_size_is_a_free_choice():
+    assert model("gemma-2-2b").head_dim == 256 != 2304 // 8
+    assert model("Qwen3-30B-A3B").head_dim == 128 != 2048 // 32
+
+
+def test_local_layers():
+    assert (model("gemma-2-2b").n_local_layers, model("gemma-2-2b").sliding_window) == (13, 4096)
+    three = {"num_hidden_layers": 3, "head_dim": 16, "sliding_window": 16}
+    assert from_config({"model_type": "gemma2", **keys(*SMALL)} | three).n_local_layers == 2
+    kind, values = VARIANTS["mistral with its own head size"]
+    assert from_config(config_json(kind, values)).n_local_layers == 2
+    windowed = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    assert from_config({"model_type": "qwen2", **keys(*SMALL), **windowed}).n_local_layers == 1
+
+
+def test_parts_are_positive_whole_numbers_that_sum_to_the_total():
+    for found in MODELS.values():
+        parts = found.parameters()
+        assert all(isinstance(size, int) and size > 0 for size in parts.values())
+        assert math.fsum(parts.values()) == found.n_params
+
+
+def test_a_model_that_is_not_there():
+    with pytest.raises(UnknownName, match=r"unknown model 'Mixtral'; did you mean Mixtral-8x7B\?"):
+        model("Mixtral")
+
+
+LLAMA = {"model_type": "llama", **keys(*SMALL)}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model_type": "mamba"}, "config: no formula for 'mamba', only for llama, mistral"),
+        ({"model_type": None}, "config: no formula for None, only for"),
+        ({"hidden_size": None}, "config: 'hidden_size' is missing"),
+        ({"num_hidden_layers": 2.5}, "config: 'num_hidden_layers' is 2.5, not a whole number of at least 1"),
+        ({"vocab_size": "100"}, "config: 'vocab_size' is '100', not a whole number"),
+        ({"num_attention_heads": 0}, "config: 'num_attention_heads' is 0, not a whole number"),
+        ({"num_attention_heads": 5}, "config: 'head_dim' is missing"),
+        ({"num_attention_heads": True}, "config: 'num_attention_heads' is True, not a whole number"),
+        ({"model_type": "qwen3"}, "config: 'head_dim' is missing"),
+        ({"model_type": "mixtral"}, "config: 'num_local_experts' is missing"),
+        ({"model_type": "deepseek_v3"}, "config: 'q_lora_rank' is missing"),
+        ({"model_type": "deepseek_v3", "attention_bias": True}, "config: 'attention_bias' with latent attention"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_refused_in_one_line(change, line):
+    with pytest.raises(ValueError, match="config: ") as caught:
+        from_config(LLAMA | change)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("weights", "not JSON (Expecting value"),
+        ("\x00\x80", "not JSON ("),
+        ("[1, 2]", "'model_type' is missing"),
+        ('{"hidden_size": 64}', "'model_type' is missing"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, text, line):
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"config\.json: ") as caught:
+        from_config(path)
+    assert str(caught.value).startswith(f"{path}: {line}")
+
+
+def test_a_file_is_read_and_becomes_the_source(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA), encoding="utf-8")
+    assert from_config(str(path)).source == f"{path}, architecture llama"
+    with pytest.raises(FileNotFoundError):
+        from_config(tmp_path / "none.json")

@@ -1,0 +1,64 @@
+"""The rooms: small, documented, imported one way, and the facts free of everything but the standard library."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = sorted((ROOT / "llmhw_helpers").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_is_one_noun_well_under_300_lines(path):
+    assert len(path.read_text().splitlines()) < 300
+    assert path.stem not in {"utils", "helpers", "misc", "common"}
+
+
+def test_imports_go_one_way():
+    lint = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+def test_facts_and_predictions_import_with_the_standard_library_alone():
+    """As a reader's browser does: no site-packages at all."""
+    rooms = [path for path in ROOMS if path.parts[-2] in ("specs", "costs") and path.stem != "__init__"]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in rooms]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {', '.join(names)}"
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_tests_mirror_the_package():
+    """Every room with code has tests, under its own name or its folder's."""
+    untested = []
+    for path in ROOMS:
+        inside = path.relative_to(ROOT / "llmhw_helpers")
+        names = {f"test_{inside.stem}.py", f"test_{inside.parent.name}.py", *EXTRA.get(str(inside), ())}
+        folder = ROOT / "tests" / inside.parts[0]
+        if inside.stem != "__init__" and not any((folder / name).exists() for name in names):
+            untested.append(str(inside))
+    assert not untested
+
+
+EXTRA = {  # rooms that are tested through the one they belong to
+    "specs/architectures.py": ["test_models.py"],
+    "costs/flops.py": ["test_roofline.py"],
+    "measure/probes.py": ["test_calibration.py"],
+    "measure/machine.py": ["test_calibration.py"],
+    "plots/style.py": ["test_roofline.py"],
+    "course/exercises/roofline.py": ["test_checks.py"],
+}
+
+
+def test_public_functions_say_what_they_do():
+    silent = []
+    for path in ROOMS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                if node.col_offset == 0 and not ast.get_docstring(node):
+                    silent.append(f"{path.name}:{node.name}")
+    assert not silent

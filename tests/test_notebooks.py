@@ -1,0 +1,141 @@
+"""The committed form of every notebook: executed, normalised, small, kind to readers; and the tool that makes it so."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TAGS = {"exercise", "check", "solution", "hide-cell", "nbval-ignore-output", "gpu"}
+
+
+def tool():
+    spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "tools" / "run_notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem, scope="module")
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def test_it_is_a_valid_notebook_in_the_committed_form(notebook):
+    nbformat.validate(notebook)
+    assert tool().normalise(copy.deepcopy(notebook)) == notebook
+
+
+def test_it_was_executed_from_top_to_bottom(notebook):
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+
+
+def test_no_stderr_no_error_no_svg_and_no_widget_is_stored(notebook):
+    for cell in code(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr"
+            kinds = set(output.get("data", {}))
+            assert not kinds & {"image/svg+xml", "application/vnd.jupyter.widget-view+json", "application/javascript"}
+    assert "widgets" not in notebook.metadata
+
+
+def test_every_picture_has_a_text_for_those_who_do_not_see_it_and_a_caption(notebook):
+    for cell in code(notebook):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            shown = cell.metadata.get("mystnb", {})
+            assert len(shown["image"]["alt"]) > 40, cell.source
+            assert len(shown["figure"]["caption"]) > 20, cell.source
+            assert cell.source.rstrip().endswith(("plt.show()", ")")), cell.source
+
+
+def test_cells_hold_one_idea(notebook):
+    for cell in code(notebook):
+        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert set(tags(cell)) <= TAGS
+
+
+def test_nine_output_cells_in_ten_are_compared(notebook):
+    shown = [cell for cell in code(notebook) if cell.outputs]
+    loose = [cell for cell in shown if "nbval-ignore-output" in tags(cell)]
+    assert len(loose) <= 0.1 * len(shown), f"{len(loose)} of {len(shown)}"
+
+
+def test_the_first_cell_tells_a_kernel_without_the_package_what_to_do(notebook):
+    first = code(notebook)[0]
+    names = {}
+    with pytest.raises(SystemExit, match="`make lab`, see README.md"):
+        exec(first.source.replace("import llmhw_helpers", "import a_package_that_is_not_there"), names)
+
+
+def test_at_least_four_exercises_each_blank_with_check_and_folded_solution(notebook):
+    cells = code(notebook)
+    exercises = [i for i, cell in enumerate(cells) if "exercise" in tags(cell)]
+    assert len(exercises) >= 4
+    for i in exercises:
+        name = cells[i].source.split("def ")[1].split("(")[0]
+        assert cells[i].source.rstrip().endswith("..."), "an exercise is committed blank"
+        assert cells[i + 1].source == f"check({name})"
+        assert tags(cells[i + 1]) == ["check"]
+        assert cells[i + 2].source.startswith(f"@solution({name})\ndef {name}(")
+        assert {"solution", "hide-cell"} <= set(tags(cells[i + 2]))
+        assert cells[i + 2].metadata["jupyter"]["source_hidden"]
+
+
+def test_prose_is_common_markdown_that_both_jupyterlab_and_the_book_render(notebook):
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            assert ":::" not in cell.source
+            assert "```{" not in cell.source
+            assert not any(f"{{{role}}}`" in cell.source for role in ("ref", "doc", "term", "cite"))
+
+
+def test_sections_close_with_a_takeaway(notebook):
+    assert sum("**Takeaway.**" in cell.source for cell in notebook.cells) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_small(path):
+    assert path.stat().st_size < 1_000_000
+
+
+def test_normalising_merges_streams_and_drops_what_differs_from_run_to_run():
+    cell = nbformat.v4.new_code_cell("print(1)", execution_count=7, metadata={"execution": {"shell.execute_reply": "2026"}, "scrolled": True})
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "Box()"}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="a\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="noise"),
+        nbformat.v4.new_output("stream", name="stdout", text="b\n"),
+        nbformat.v4.new_output("display_data", data=view),
+        nbformat.v4.new_output("execute_result", data={"text/plain": "1"}, execution_count=7),
+    ]
+    raw = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"version": "3.14"}})
+    done = tool().normalise(raw)
+    assert [output.output_type for output in done.cells[0].outputs] == ["stream", "execute_result"]
+    assert done.cells[0].outputs[0].text == "a\nb\n"
+    assert done.cells[0].outputs[1].execution_count == done.cells[0].execution_count == 1
+    assert done.cells[0].metadata == {}
+    assert "version" not in done.metadata.language_info
+    assert "widgets" not in done.metadata
+
+
+def test_a_notebook_that_fails_is_left_as_it_was(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    before = path.read_bytes()
+    monkeypatch.setattr("sys.argv", ["run_notebooks.py", str(path)])
+    assert tool().main() == 1
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert "ZeroDivisionError" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""pyproject.toml, requirements.in, requirements.txt and environment.yml say the same; so do README and Makefile."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+SEVEN = {"jupyterlab", "nbval", "torch", "numpy", "matplotlib", "ipywidgets", "jupyter-book"}
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    stripped = [line.split("#")[0].strip() for line in lines]
+    return {canonicalize_name(r.name): r for r in map(Requirement, filter(None, stripped))}
+
+
+def pins() -> dict[str, str]:
+    """Name to version; of a package pinned twice by Python version, the one for this Python."""
+    found = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        line = line.split("#")[0].strip()
+        if line and ((r := Requirement(line)).marker is None or r.marker.evaluate()):
+            (spec,) = r.specifier
+            assert spec.operator == "=="
+            found[canonicalize_name(r.name)] = spec.version
+    return found
+
+
+def declared() -> dict[str, Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return requirements([*project["dependencies"], *sum(project["optional-dependencies"].values(), [])])
+
+
+def test_every_range_of_the_package_holds_its_pin():
+    for name, requirement in declared().items():
+        assert requirement.specifier.contains(pins()[name]), name
+
+
+def test_requirements_in_and_the_package_name_the_same():
+    assert set(requirements((ROOT / "requirements.in").read_text().splitlines())) == set(declared())
+
+
+def test_what_is_exact_in_requirements_in_is_pinned_to_that():
+    for name, requirement in requirements((ROOT / "requirements.in").read_text().splitlines()).items():
+        assert requirement.specifier.contains(pins()[name]), name
+
+
+def test_torch_is_pinned_without_a_build():
+    assert re.search(r"^torch==2\.13\.0( |$)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert "+cpu" not in (ROOT / "requirements.txt").read_text()
+
+
+def test_conda_names_the_seven_with_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python>=3.11", "pip"]
+    named = requirements([line for line in pip["pip"] if not line.startswith("-")])
+    assert set(named) == SEVEN
+    assert {name: str(r.specifier) for name, r in named.items()} == {name: f"=={pins()[name]}" for name in SEVEN}
+    assert "-r requirements.txt" in pip["pip"]
+
+
+def test_pins_are_what_is_installed_here():
+    from importlib.metadata import version
+
+    assert version("torch").split("+")[0] == pins()["torch"]
+    assert version("nbval") == pins()["nbval"]
+
+
+def test_no_file_names_a_registry():
+    hosts = ("pypi" + ".org", "pythonhosted" + ".org", "download.pytorch" + ".org", "registry.npmjs" + ".org")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for file in listed.stdout.splitlines():
+        text = (ROOT / file).read_text(errors="ignore") if (ROOT / file).is_file() else ""
+        assert not [host for host in hosts if host in text], file
+
+
+@pytest.fixture
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def make_dry_run(target: str) -> list[str]:
+    run = subprocess.run(
+        ["make", "--dry-run", "--always-make", target, "VENV=.venv"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [line.replace("-qq ", "").strip() for line in run.stdout.splitlines()]
+
+
+def test_the_readmes_plain_commands_are_what_make_runs(readme):
+    """Without make: set-up, then lab and test; each line stands in make's own recipe."""
+    plain = re.search(r"<!-- plain commands -->\s*```(?:bash|sh)\n(.*?)```", readme, re.DOTALL)[1]
+    commands = [line.split("#")[0].strip() for line in plain.splitlines() if line.strip()]
+    recipes = make_dry_run("lab") + make_dry_run("test")
+    missing = [command for command in commands if command not in recipes]
+    assert not missing
+
+
+def test_the_readme_names_the_two_commands(readme):
+    assert "make lab" in readme
+    assert "make test" in readme
