@@ -111,7 +111,9 @@ def test_it_is_small(path):
 
 
 def test_normalising_merges_streams_and_drops_what_differs_from_run_to_run():
-    cell = nbformat.v4.new_code_cell("print(1)", execution_count=7, metadata={"execution": {"shell.execute_reply": "2026"}, "scrolled": True})
+    cell = nbformat.v4.new_code_cell(
+        "print(1)", execution_count=7, metadata={"execution": {"shell.execute_reply": "2026"}, "scrolled": True}
+    )
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "Box()"}
     cell.outputs = [
         nbformat.v4.new_output("stream", name="stdout", text="a\n"),
@@ -120,7 +122,9 @@ def test_normalising_merges_streams_and_drops_what_differs_from_run_to_run():
         nbformat.v4.new_output("display_data", data=view),
         nbformat.v4.new_output("execute_result", data={"text/plain": "1"}, execution_count=7),
     ]
-    raw = nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"version": "3.14"}})
+    raw = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"version": "3.14"}}
+    )
     done = tool().normalise(raw)
     assert [output.output_type for output in done.cells[0].outputs] == ["stream", "execute_result"]
     assert done.cells[0].outputs[0].text == "a\nb\n"

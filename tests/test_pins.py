@@ -3,6 +3,7 @@
 import re
 import subprocess
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def pins() -> dict[str, str]:
 
 def declared() -> dict[str, Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return requirements([*project["dependencies"], *sum(project["optional-dependencies"].values(), [])])
+    return requirements([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
 
 
 def test_every_range_of_the_package_holds_its_pin():
@@ -74,7 +75,9 @@ def test_pins_are_what_is_installed_here():
 
 def test_no_file_names_a_registry():
     hosts = ("pypi" + ".org", "pythonhosted" + ".org", "download.pytorch" + ".org", "registry.npmjs" + ".org")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for file in listed.stdout.splitlines():
         text = (ROOT / file).read_text(errors="ignore") if (ROOT / file).is_file() else ""
         assert not [host for host in hosts if host in text], file
@@ -87,14 +90,18 @@ def readme() -> str:
 
 def make_dry_run(target: str) -> list[str]:
     run = subprocess.run(
-        ["make", "--dry-run", "--always-make", target, "VENV=.venv"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", target, "VENV=.venv"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [line.replace("-qq ", "").strip() for line in run.stdout.splitlines()]
 
 
 def test_the_readmes_plain_commands_are_what_make_runs(readme):
     """Without make: set-up, then lab and test; each line stands in make's own recipe."""
-    plain = re.search(r"<!-- plain commands -->\s*```(?:bash|sh)\n(.*?)```", readme, re.DOTALL)[1]
+    plain = "".join(re.findall(r"```bash\n(.*?)```", readme.split("<!-- plain commands -->")[1], re.DOTALL))
     commands = [line.split("#")[0].strip() for line in plain.splitlines() if line.strip()]
     recipes = make_dry_run("lab") + make_dry_run("test")
     missing = [command for command in commands if command not in recipes]

@@ -1,7 +1,7 @@
 """The roofline: a computation cannot be faster than its arithmetic, nor than its memory traffic.
 
-``time >= max(flops / peak, bytes / bandwidth)`` (Williams, Waterman and Patterson, 2009). It is a floor, not a forecast:
-whoever is above it has something else to explain; nobody is below.
+``time >= max(flops / peak, bytes / bandwidth)`` (Williams, Waterman and Patterson, 2009). It is a floor, not a
+forecast: whoever is above it has something else to explain; nobody is below.
 """
 
 from collections.abc import Mapping

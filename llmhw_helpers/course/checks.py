@@ -66,7 +66,9 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
         if all(map(_equal, given, slips, [exercise.rtol] * len(given))):
             return Verdict(False, f"{name}: not yet. {mistake.hint}")
     first = wrong[0]
-    return Verdict(False, f"{name}: not yet. {_call(name, exercise.cases[first])} {_off(given[first], expected[first])}")
+    return Verdict(
+        False, f"{name}: not yet. {_call(name, exercise.cases[first])} {_off(given[first], expected[first])}"
+    )
 
 
 def check(answer: Callable) -> None:

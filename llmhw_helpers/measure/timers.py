@@ -1,4 +1,4 @@
-"""Timing: warm up, repeat, wait for the GPU, keep every round. And the one way in which a measured figure is printed."""
+"""Timing: warm up, repeat, wait for the GPU, keep every round. And the one way to print a measured figure."""
 
 import statistics
 import time
@@ -32,7 +32,9 @@ class Timing:
         return (max(self.rounds) - min(self.rounds)) / self.median
 
 
-def time_call(run: Callable[[], object], device: torch.device | str = "cpu", rounds: int = 5, warmup: int = 1) -> Timing:
+def time_call(
+    run: Callable[[], object], device: torch.device | str = "cpu", rounds: int = 5, warmup: int = 1
+) -> Timing:
     """Time `run` `rounds` times, after `warmup` runs that do not count.
 
     On a GPU the work is only queued when Python's call returns, so events on the device take the time, not the clock.

@@ -48,7 +48,10 @@ def plot_roofline(
 
 
 def plot_times(
-    rows: Sequence[int], floors: Mapping[str, Sequence[float]], times: Mapping[str, Sequence[float]], ax: Axes | None = None
+    rows: Sequence[int],
+    floors: Mapping[str, Sequence[float]],
+    times: Mapping[str, Sequence[float]],
+    ax: Axes | None = None,
 ) -> Axes:
     """Measured times (markers) over their floors (lines of the same colour), in seconds, against rows."""
     ax = style.axes(ax)

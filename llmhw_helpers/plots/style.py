@@ -1,4 +1,4 @@
-"""One look for every figure: colours that colour-blind readers tell apart, a white ground that dark pages leave alone."""
+"""One look for every figure: colours that colour-blind readers tell apart, a white ground on dark pages too."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int8", "int4")
 
 
 def explore_roofline(*more: Roof) -> VBox:
-    """Controls over a picture: the up projection of a model's feed-forward block on any GPU, or on the machines `more`."""
+    """Controls over a picture: a model's up projection on any GPU, or on the machines `more`."""
     roofs = {roof.name: roof for roof in (*more, *map(Roof.of, ACCELERATORS.values()))}
     return interactive(
         lambda machine, dtype, layer, rows: show_product(roofs[machine], dtype, layer, rows),

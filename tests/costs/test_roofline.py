@@ -26,7 +26,8 @@ def test_operations_of_a_product_are_those_that_torch_counts(rows, n_in, n_out):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "torch_dtype"), [("fp64", torch.float64), ("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)]
+    ("dtype", "torch_dtype"),
+    [("fp64", torch.float64), ("fp32", torch.float32), ("bf16", torch.bfloat16), ("int8", torch.int8)],
 )
 def test_bytes_of_a_product_are_those_of_its_three_arrays(dtype, torch_dtype):
     arrays = [torch.empty(shape, dtype=torch_dtype) for shape in [(64, 576), (576, 1536), (64, 1536)]]

@@ -1,4 +1,4 @@
-"""Records survive what happens to files: no permission, a full disk, damage, two kernels at once, a kill at any moment."""
+"""Records survive what happens to files: no permission, a full disk, damage, two kernels at once, a kill."""
 
 import errno
 import json
@@ -53,7 +53,9 @@ def test_without_a_place_to_write_it_lives_on_in_the_kernel_and_says_so_once(tmp
 def test_a_full_disk_leaves_the_old_record_whole_and_no_draft_behind(tmp_path, capsys, monkeypatch):
     record = Record(tmp_path / "r.json")
     add(record, "x")
-    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(
+        records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+    )
     assert add(record, "y") == {"x": 1, "y": 1}
     assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
     assert {path.name for path in tmp_path.iterdir()} <= {"r.json", "r.json.lock"}
@@ -66,7 +68,9 @@ def test_a_full_disk_leaves_the_old_record_whole_and_no_draft_behind(tmp_path, c
 def test_unsaved_changes_join_what_another_kernel_saved_meanwhile(tmp_path, monkeypatch):
     mine, theirs = Record(tmp_path / "r.json"), Record(tmp_path / "r.json")
     with monkeypatch.context() as broken:
-        broken.setattr(records.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+        broken.setattr(
+            records.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system"))
+        )
         add(mine, "mine")
     add(theirs, "theirs")
     add(mine, "later")

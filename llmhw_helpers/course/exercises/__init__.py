@@ -2,4 +2,6 @@
 
 from . import roofline
 
-EXERCISES = {exercise.name: exercise for room in (roofline,) for exercise in room.EXERCISES}
+ROOMS = (roofline,)
+EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
+assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

@@ -71,7 +71,9 @@ EXERCISES = [
         mistakes=[
             Mistake("Upside down: the ridge is in FLOP per byte.", lambda f, b: b / f),
             Mistake("You counted bits: bandwidth is in bytes per second here.", lambda f, b: f / (8 * b)),
-            Mistake("The bandwidth is in bytes already, whatever the format: no factor for it.", lambda f, b: 4 * f / b),
+            Mistake(
+                "The bandwidth is in bytes already, whatever the format: no factor for it.", lambda f, b: 4 * f / b
+            ),
             Mistake("That is the faster of the two rates. Ask at which intensity the two *times* are equal.", max),
         ],
     ),
@@ -80,16 +82,17 @@ EXERCISES = [
         cases=[(1.0,), (30.0,), (150.0,), (1000.0,)],
         right=_cheapest,
         mistakes=[
-            Mistake("That is the fastest one. Divide by its price: the most work for the quota is asked for.", _fastest),
             Mistake(
-                "You compared peaks. At a low intensity nobody reaches them: use roof.attainable.",
+                "That is the fastest one. Divide by its price: the most work for the quota is asked for.", _fastest
+            ),
+            Mistake(
+                "Peaks, or prices alone, do not tell: at a low intensity nobody reaches a peak. Use roof.attainable.",
                 _most_peak_for_the_price,
             ),
             Mistake(
                 "You compared bandwidths. At a high intensity they do not bind: use roof.attainable.",
                 _most_bandwidth_for_the_price,
             ),
-            Mistake("That is the cheapest hour. An hour on a faster card does more.", lambda i: min(ALVIS, key=_price)),
         ],
     ),
     Exercise(
@@ -102,7 +105,9 @@ EXERCISES = [
                 lambda k, n, b, ridge: ridge * b / 2,
             ),
             Mistake("With a multiply-add as two operations, half of that.", lambda k, n, b, ridge: ridge * b),
-            Mistake("The ridge is in FLOP per byte, and a number has bytes_per_number of them.", lambda k, n, b, r: r / 2),
+            Mistake(
+                "The ridge is in FLOP per byte, and a number has bytes_per_number of them.", lambda k, n, b, r: r / 2
+            ),
             Mistake(
                 "A negative number of rows: there, even infinitely many stay below the ridge. Return float('inf').",
                 lambda k, n, b, r: r * b * k * n / (2 * k * n - r * b * (k + n)),

@@ -1,0 +1,100 @@
+"""The installer: what it writes, and that it loses nothing."""
+
+import pytest
+
+
+def test_fresh_installation_fills_in_the_folders(cluster):
+    result = cluster.install("--project", cluster.project, "--image", cluster.image, "--modules", "A/1 B/2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"installed: {cluster.installed}\n"
+    assert cluster.installed.stat().st_mode & 0o777 == 0o755
+    # bash itself reads the settings back; the project's folder has a space in its name
+    show = 'printf "%s\\n" "$LLMHW_PROJECT" "$LLMHW_COURSE" "$LLMHW_IMAGE" "${LLMHW_MODULES[@]}"'
+    shown = cluster.run("bash", "-c", f'source <(grep ^LLMHW_ "$0"); {show}', cluster.installed)
+    assert shown.stdout.splitlines() == [str(cluster.project), str(cluster.course), str(cluster.image), "A/1", "B/2"]
+    template = (cluster.course / "ondemand/llmhw.sh").read_text().splitlines()
+    written = cluster.installed.read_text().splitlines()
+    changed = [old for old, new in zip(template, written, strict=True) if old != new]
+    assert len(changed) == 4
+    assert all(line.startswith("LLMHW_") for line in changed)
+
+
+def test_relative_paths_become_absolute(cluster):
+    assert cluster.install("--project", "..", "--image", "../llmhw.sif").returncode == 0
+    assert cluster.run("bash", cluster.installed, "run", "true").returncode == 0
+    assert str(cluster.image) in cluster.called("apptainer")[0]
+
+
+def test_second_run_changes_nothing_and_says_so(cluster):
+    cluster.install("--project", cluster.project)
+    before = cluster.installed.stat()
+    result = cluster.install("--project", cluster.project)
+    assert (result.returncode, result.stdout) == (0, f"unchanged: {cluster.installed}\n")
+    after = cluster.installed.stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+    assert [file.name for file in cluster.installed.parent.iterdir()] == ["llmhw.sh"]
+
+
+def test_own_edits_are_kept_each_time(cluster):
+    cluster.install("--project", cluster.project)
+    for edit in ("first edit", "second edit"):
+        cluster.installed.write_text(edit)
+        result = cluster.install("--project", cluster.project)
+        assert result.returncode == 0
+        assert f"kept what was there: {cluster.installed}.bak" in result.stdout
+        assert cluster.installed.read_text() != edit
+    backups = {file.read_text() for file in cluster.installed.parent.iterdir() if ".bak" in file.name}
+    assert backups == {"first edit", "second edit"}
+    assert [file.name for file in cluster.installed.parent.glob("*.sh")] == ["llmhw.sh"], "the menu lists each *.sh"
+
+
+def test_dry_run_touches_nothing(cluster):
+    result = cluster.install("--project", cluster.project, "--dry-run")
+    assert (result.returncode, result.stdout) == (0, f"would write: {cluster.installed}\n")
+    assert list(cluster.home.iterdir()) == []
+    cluster.installed.parent.mkdir(parents=True)
+    cluster.installed.write_text("own")
+    assert "would keep" in cluster.install("--project", cluster.project, "--dry-run").stdout
+    assert cluster.installed.read_text() == "own"
+
+
+def test_says_what_is_still_missing(cluster):
+    cluster.image.unlink()
+    (cluster.course / ".venv").unlink()
+    assert "apptainer build" in cluster.install("--project", cluster.project, "--image", cluster.image).stdout
+    assert "make setup" in cluster.install("--project", cluster.project).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--project is missing"),
+        (["--project"], "--project needs a value"),
+        (["--project", ".", "--modules", ""], "--modules needs a value"),
+        (["--project", ".", "--imgae", "x"], "unknown argument: --imgae"),
+    ],
+)
+def test_bad_arguments_give_the_usage(cluster, arguments, message):
+    result = cluster.install(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"install: {message}\nusage: ")
+    assert not cluster.installed.exists()
+
+
+def test_missing_project_folder(cluster):
+    result = cluster.install("--project", cluster.project / "typo")
+    assert (result.returncode, result.stderr) == (1, f"install: no project folder {cluster.project}/typo\n")
+
+
+def test_path_that_no_container_can_bind(cluster):
+    result = cluster.install("--project", cluster.project, "--image", "a:b.sif")
+    assert result.returncode == 1
+    assert "colon or a comma" in result.stderr
+
+
+def test_menu_folder_that_cannot_be_made(cluster):
+    (cluster.home / "portal").write_text("a file is in the way")
+    result = cluster.install("--project", cluster.project)
+    assert result.returncode == 1
+    assert f"install: cannot make the folder {cluster.home}/portal/jupyter" in result.stderr
+    assert "installed" not in result.stdout
