@@ -20,7 +20,7 @@ TORCH = {
 # Arrays of this size are many times any cache, on a CPU (up to about 100 MB) as on a GPU (50 MB on an H100).
 STREAM_BYTES = 512 * 2**20
 # A square product is doubled in size until one takes this long: long enough to time, short enough for slow formats.
-PRODUCT_SECONDS = {"cpu": 0.02, "cuda": 0.002}
+PRODUCT_SECONDS = {"cpu": 0.01, "cuda": 0.002}
 LARGEST = {"cpu": 2048, "cuda": 8192}
 
 

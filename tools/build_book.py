@@ -1,0 +1,27 @@
+"""Build the book into _build/html with this interpreter's Jupyter Book; a warning is an error.
+
+Usage: python tools/build_book.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+INDEX = ROOT / "_build" / "html" / "index.html"
+CLI = "from jupyter_book.cli.main import main; main()"
+OPTIONS = ["--config", "_config.yml", "--toc", "book/_toc.yml", "-W", "--keep-going", "-n", "--all"]
+
+
+def main() -> int:
+    INDEX.unlink(missing_ok=True)  # so that an index found afterwards is this build's
+    status = subprocess.run([sys.executable, "-c", CLI, "build", ".", *OPTIONS], cwd=ROOT).returncode
+    if status == 0 and INDEX.is_file():
+        print(f"\nThe book is built: open {INDEX}, or see it with `make serve`.")
+        return 0
+    print("\nThe book is NOT built: its warnings and errors are above.", file=sys.stderr)
+    return status or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
