@@ -75,7 +75,7 @@ def test_nine_output_cells_in_ten_are_compared(notebook):
 def test_the_first_cell_tells_a_kernel_without_the_package_what_to_do(notebook):
     first = code(notebook)[0]
     names = {}
-    with pytest.raises(SystemExit, match="`make lab`, see README.md"):
+    with pytest.raises(SystemExit, match="lacks the course's package: start with `make lab`"):
         exec(first.source.replace("import llmhw_helpers", "import a_package_that_is_not_there"), names)
 
 

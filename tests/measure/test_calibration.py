@@ -100,8 +100,8 @@ def test_a_slow_format_is_tried_at_a_small_size_only():
         flops, timing = probes.product_rate("fp16", torch.device("cpu"), rounds=2)
     finally:
         probes._square_product = original
-    assert sizes == [256]
-    assert flops == 2 * 256**3
+    assert sizes == [192]
+    assert flops == 2 * 192**3
     assert len(timing.rounds) == 2
 
 
@@ -143,3 +143,13 @@ def test_the_file_is_plain_json(own_home, small):
     calibrate(progress=False)
     saved = json.loads((own_home / this_machine().key / "calibration.json").read_text())
     assert set(saved) == {field.name for field in dataclasses.fields(Calibration)}
+
+
+def test_the_size_that_runs_at_the_highest_rate_is_the_peak(monkeypatch):
+    """A product that slows down with size, as one that outgrows a cache does."""
+    seconds = {192: 0.001, 384: 0.002, 768: 0.5}
+    monkeypatch.setattr(probes, "_square_product", lambda dtype, device, n: n)
+    monkeypatch.setattr(probes, "time_call", lambda n, device, rounds: Timing((seconds[n],) * rounds))
+    flops, timing = probes.product_rate("fp32", torch.device("cpu"), rounds=2)
+    assert flops == 2 * 384**3
+    assert timing == Timing((0.002, 0.002))
