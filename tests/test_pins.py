@@ -90,7 +90,7 @@ def readme() -> str:
 
 def make_dry_run(target: str) -> list[str]:
     run = subprocess.run(
-        ["make", "--dry-run", "--always-make", target, "VENV=.venv"],
+        ["make", "--dry-run", "--always-make", target, "VENV=.venv", "LAB="],
         cwd=ROOT,
         capture_output=True,
         text=True,
