@@ -4,10 +4,13 @@ A check knows the right answers from `costs` and `specs`, never from the noteboo
 mistakes by the values they give.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Number
+
+import numpy as np
 
 from ..specs.figures import UnknownName, look_up
 
@@ -52,7 +55,7 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
     name, given = exercise.name, []
     for case in exercise.cases:
         try:
-            given.append(answer(*case))
+            given.append(answer(*copy.deepcopy(case)))  # an answer may change an array that it is given
         except Exception as error:
             return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {error}")
     if all(value is None or value is Ellipsis for value in given):
@@ -106,7 +109,12 @@ def _equal(given: object, expected: object, rtol: float) -> bool:
         if isinstance(expected, bool | str):
             return type(given) is type(expected) and given == expected
         if isinstance(expected, Number):
-            return not isinstance(given, bool) and math.isclose(float(given), expected, rel_tol=rtol, abs_tol=1e-12)
+            return not isinstance(given, bool | str) and math.isclose(
+                float(given), expected, rel_tol=rtol, abs_tol=1e-12
+            )
+        if isinstance(expected, np.ndarray):
+            given = np.asarray(given, float)
+            return given.shape == expected.shape and np.allclose(given, expected, rtol, 1e-12, equal_nan=True)
         return len(given) == len(expected) and all(_equal(a, b, rtol) for a, b in zip(given, expected, strict=True))
     except (TypeError, ValueError):
         return False
@@ -116,9 +124,16 @@ def _off(given: object, expected: object) -> str:
     if isinstance(expected, Number) and not isinstance(expected, bool) and isinstance(given, Number) and expected:
         return f"gave {given:.4g}, {given / expected:.4g} times the right answer."
     if type(given) is not type(expected):
-        return f"gave {type(given).__name__} {given!r:.60}; a {type(expected).__name__} is asked for."
-    return f"gave {given!r:.60}, which is not right."
+        return f"gave {type(given).__name__} {_plain(given):.60}; a {type(expected).__name__} is asked for."
+    if isinstance(expected, np.ndarray) and given.shape != expected.shape:
+        return f"gave shape {given.shape}; {expected.shape} is asked for."
+    return f"gave {_plain(given):.60}, which is not right."
 
 
 def _call(name: str, case: tuple) -> str:
-    return f"{name}({', '.join(map(repr, case))})"
+    return f"{name}({', '.join(map(_plain, case))})"
+
+
+def _plain(value: object) -> str:
+    """On one line, an array as the list that it is."""
+    return " ".join((repr(value.tolist()) if isinstance(value, np.ndarray) else repr(value)).split())

@@ -52,10 +52,14 @@ class Calibration:
     copy: Rate
     disk: Rate | None
 
+    def save(self) -> None:
+        """Keep it for `load_calibration`."""
+        _record(self.machine).update(lambda record: record.update(asdict(self)))
+
     def roof(self) -> Roof:
         """The machine's roofline: best products, best read."""
         peaks = {name: rate.best for name, rate in self.products.items()}
-        return Roof("this machine", peaks, max(self.read.best, self.copy.best))
+        return Roof("this machine", peaks, self.read.best)
 
     def half(self) -> str:
         """The faster of the two 16-bit formats here, whether or not it gains on fp32."""
@@ -108,7 +112,7 @@ def calibrate(model_file: Path | None = None, save: bool = True, progress: bool 
         disk = Rate(**asdict(disk) | {"note": "as fast as memory: the system kept the file in its cache"})
     result = Calibration(machine, time.strftime("%Y-%m-%d %H:%M:%S"), products, missing, read, copy, disk)
     if save:
-        _record(machine).update(lambda record: record.update(asdict(result)))
+        result.save()
     return result
 
 

@@ -19,8 +19,8 @@ TORCH = {
 
 # Arrays of this size are many times any cache, on a CPU (up to about 100 MB) as on a GPU (50 MB on an H100).
 STREAM_BYTES = 512 * 2**20
-# Square products are doubled in size until one takes this long: long enough to time, short enough for slow formats. The
-# sizes are no powers of two: rows that start 2**n bytes apart fall onto one another in a cache and slow the product down.
+# Square products are doubled in size until one takes this long: long enough to time, short enough for slow formats.
+# The sizes are no powers of two: rows that start 2**n bytes apart evict one another from a cache.
 SMALLEST = 192
 LARGEST = {"cpu": 1536, "cuda": 6144}
 PRODUCT_SECONDS = {"cpu": 0.01, "cuda": 0.002}

@@ -16,7 +16,7 @@ FORMATS = ("fp32", "tf32", "bf16", "fp16", "fp8_e4m3", "int8", "int4")
 
 
 def explore_roofline(*more: Roof) -> VBox:
-    """Controls over a picture: a model's up projection on any GPU, or on the machines `more`."""
+    """Controls over a picture: a model's ffn_gate product on any GPU, or on the machines `more`."""
     roofs = {roof.name: roof for roof in (*more, *map(Roof.of, ACCELERATORS.values()))}
     return interactive(
         lambda machine, dtype, layer, rows: show_product(roofs[machine], dtype, layer, rows),
@@ -39,5 +39,5 @@ def show_product(roof: Roof, dtype: str, layer: str, rows: int) -> None:
     rate = roof.attainable(dtype, work.intensity)
     print(f"{rows} x {shape.d_model} x {shape.d_ff}: {si(work.flops, 'FLOP')}, {si(work.bytes, 'B')}, ", end="")
     print(f"{work.intensity:.3g} FLOP/B. At least {si(floor.seconds, 's')}: {floor.bound} binds.")
-    plot_roofline([(roof, dtype)], {f"{layer}, up projection": [Point(work.intensity, rate)]})
+    plot_roofline([(roof, dtype)], {f"{layer}, ffn_gate": [Point(work.intensity, rate)]})
     plt.show()

@@ -22,6 +22,10 @@ def _cheapest(intensity: float) -> str:
     return max(ALVIS, key=lambda name: ROOFS[name].attainable("fp16", intensity) / _price(name))
 
 
+def _worst_buy(intensity: float) -> str:
+    return min(ALVIS, key=lambda name: ROOFS[name].attainable("fp16", intensity) / _price(name))
+
+
 def _most_peak_for_the_price(intensity: float) -> str:
     return max(ALVIS, key=lambda name: ROOFS[name].peak("fp16") / _price(name))
 
@@ -59,6 +63,14 @@ EXERCISES = [
                 lambda r, k, n, b: 2 * r * k * n / (b * (r * k + k * n)),
             ),
             Mistake(
+                "The input has to be read as well: rows * n_in numbers more.",
+                lambda r, k, n, b: 2 * r * k * n / (b * (k * n + r * n)),
+            ),
+            Mistake(
+                "The bytes are those of a single row. Every row is read and written: both grow with rows.",
+                lambda r, k, n, b: 2 * r * k * n / (b * (k + k * n + n)),
+            ),
+            Mistake(
                 "Upside down: intensity is operations per byte.",
                 lambda r, k, n, b: b * (r * k + k * n + r * n) / (2 * r * k * n),
             ),
@@ -86,11 +98,12 @@ EXERCISES = [
                 "That is the fastest one. Divide by its price: the most work for the quota is asked for.", _fastest
             ),
             Mistake(
-                "Peaks, or prices alone, do not tell: at a low intensity nobody reaches a peak. Use roof.attainable.",
+                "Peaks, or prices alone, do not tell: at a low intensity nobody reaches a peak. Use attainable.",
                 _most_peak_for_the_price,
             ),
+            Mistake("That is the worst buy: you are looking for the most work for the price.", _worst_buy),
             Mistake(
-                "You compared bandwidths. At a high intensity they do not bind: use roof.attainable.",
+                "You compared bandwidths, or always named one card. At a high intensity memory does not bind.",
                 _most_bandwidth_for_the_price,
             ),
         ],
@@ -103,6 +116,10 @@ EXERCISES = [
             Mistake(
                 "Nearly: that leaves out the input and the output, which grow with the rows, too.",
                 lambda k, n, b, ridge: ridge * b / 2,
+            ),
+            Mistake(
+                "Nearly: that leaves out the output, which is written and grows with the rows, too.",
+                lambda k, n, b, ridge: x if (x := 1 / (2 / (ridge * b) - 1 / n)) > 0 else float("inf"),
             ),
             Mistake("With a multiply-add as two operations, half of that.", lambda k, n, b, ridge: ridge * b),
             Mistake(
