@@ -123,7 +123,7 @@ def test_normalising_merges_streams_and_drops_what_differs_from_run_to_run():
         nbformat.v4.new_output("execute_result", data={"text/plain": "1"}, execution_count=7),
     ]
     raw = nbformat.v4.new_notebook(
-        cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"version": "3.14"}}
+        cells=[cell], metadata={"widgets": {"state": 1}, "language_info": {"name": "python", "version": "3.14"}}
     )
     done = tool().normalise(raw)
     assert [output.output_type for output in done.cells[0].outputs] == ["stream", "execute_result"]

@@ -12,13 +12,12 @@ class Ledger:
 
     Predicting again starts that entry afresh, so running a notebook twice is as good as running it once.
 
-    >>> import os, tempfile; os.environ["LLMHW_HOME"] = tempfile.mkdtemp()
-    >>> ledger = Ledger("00_your_machine")
+    >>> ledger = Ledger("a_notebook")
     >>> ledger.predict("one row", 2e-3, bound="memory", guess=1e-3)
     >>> ledger.measure("one row", 2.5e-3)
-    >>> print(ledger)
-                            your guess     predicted      measured   ratio   bound
-    one row                     ~1 ms         ~2 ms       ~2.5 ms   ~1.25  ~memory
+    >>> print(ledger)  # doctest: +NORMALIZE_WHITESPACE
+                        your guess     predicted      measured   ratio     bound
+    one row                  ~1 ms         ~2 ms       ~2.5 ms   ~1.25   ~memory
     """
 
     def __init__(self, notebook: str):
