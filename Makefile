@@ -9,7 +9,7 @@ LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab setup test unit nbval book serve notebooks lint browser pins clean
 help:            ## say what each target does
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install everything into .venv
 $(READY): requirements.txt pyproject.toml

@@ -1,12 +1,18 @@
 """For all tests and notebooks: results go to a folder of their own, and shapes and types of every call are checked."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-# Kernels that nbval starts inherit all of it.
-FOLDER = Path(tempfile.mkdtemp(prefix="llmhw-test-"))
-os.environ.setdefault("LLMHW_HOME", str(FOLDER))
+# A folder of its own, whatever LLMHW_HOME the user has set: tests must not write into anybody's ledger. Kernels that
+# nbval starts and xdist's processes inherit all of it. LLMHW_TEST_HOME keeps the results, as a job's report does.
+if "LLMHW_TEST_HOME" not in os.environ:
+    os.environ["LLMHW_TEST_HOME"] = tempfile.mkdtemp(prefix="llmhw-test-")
+    atexit.register(shutil.rmtree, os.environ["LLMHW_TEST_HOME"], ignore_errors=True)
+os.environ["LLMHW_HOME"] = os.environ["LLMHW_TEST_HOME"]
+FOLDER = Path(os.environ["LLMHW_TEST_HOME"])
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["IPYTHONDIR"] = str(FOLDER / "ipython")
 
@@ -24,7 +30,7 @@ def _offline(event, arguments):
 sys.addaudithook(_offline)
 """
 STARTUP = FOLDER / "ipython" / "profile_default" / "startup"
-STARTUP.mkdir(parents=True)
+STARTUP.mkdir(parents=True, exist_ok=True)
 (STARTUP / "00-offline.py").write_text(OFFLINE)
 
 from beartype import BeartypeConf, beartype

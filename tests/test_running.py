@@ -70,8 +70,9 @@ def test_a_cell_that_reaches_for_the_network_fails_in_the_tests_on_every_machine
         run_cell("import sys; sys.audit('socket.connect', None, ('192.0.2.1', 443))")
 
 
-def test_a_kernel_keeps_its_results_where_the_tests_say():
-    assert os.environ["LLMHW_HOME"] in run_cell("from llmhw_helpers.measure.machine import home; print(home())")
+def test_a_kernel_keeps_its_results_where_the_tests_say_and_never_where_the_user_does():
+    assert os.environ["LLMHW_HOME"] == os.environ["LLMHW_TEST_HOME"]
+    assert os.environ["LLMHW_TEST_HOME"] in run_cell("from llmhw_helpers.measure.machine import home; print(home())")
 
 
 def test_the_workflows_call_targets_that_exist():

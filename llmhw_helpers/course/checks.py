@@ -4,6 +4,7 @@ A check knows the right answers from `costs` and `specs`, never from the noteboo
 mistakes by the values they give.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Sequence
@@ -57,7 +58,8 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
         try:
             given.append(answer(*copy.deepcopy(case)))  # an answer may change an array that it is given
         except Exception as error:
-            return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {error}")
+            said = " ".join(str(error).split())
+            return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {said:.200}")
     if all(value is None or value is Ellipsis for value in given):
         return Verdict(False, f"{name}: not answered yet.")
     expected = [exercise.right(*case) for case in exercise.cases]
@@ -116,13 +118,14 @@ def _equal(given: object, expected: object, rtol: float) -> bool:
             given = np.asarray(given, float)
             return given.shape == expected.shape and np.allclose(given, expected, rtol, 1e-12, equal_nan=True)
         return len(given) == len(expected) and all(_equal(a, b, rtol) for a, b in zip(given, expected, strict=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         return False
 
 
 def _off(given: object, expected: object) -> str:
-    if isinstance(expected, Number) and not isinstance(expected, bool) and isinstance(given, Number) and expected:
-        return f"gave {given:.4g}, {given / expected:.4g} times the right answer."
+    if isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(given, int | float):
+        with contextlib.suppress(ArithmeticError):
+            return f"gave {float(given):.4g}, {float(given) / expected:.4g} times the right answer."
     if type(given) is not type(expected):
         return f"gave {type(given).__name__} {_plain(given):.60}; a {type(expected).__name__} is asked for."
     if isinstance(expected, np.ndarray) and given.shape != expected.shape:

@@ -1,6 +1,7 @@
 """The ledger: what was predicted, written down *before* it was measured, beside what came out."""
 
 import time
+from typing import SupportsFloat
 
 from ..measure.machine import home, this_machine
 from ..measure.records import Record
@@ -22,9 +23,11 @@ class Ledger:
 
     def __init__(self, notebook: str):
         self.notebook = notebook
-        self._record = Record(home() / this_machine().key / "ledger.json")
+        self._record = Record(home() / this_machine().key / "ledger.json", _is_ledger)
 
-    def predict(self, name: str, value: float, unit: str = "s", bound: str = "", guess: float | None = None) -> None:
+    def predict(
+        self, name: str, value: SupportsFloat, unit: str = "s", bound: str = "", guess: SupportsFloat | None = None
+    ) -> None:
         """Write a prediction down.
 
         Args:
@@ -33,10 +36,11 @@ class Ledger:
             bound: what limits it, such as ``"memory"``.
             guess: the learner's own, from before any model.
         """
-        entry = {"predicted": value, "unit": unit, "bound": bound, "guess": guess, "predicted_at": time.time()}
+        guess = None if guess is None else float(guess)
+        entry = {"predicted": float(value), "unit": unit, "bound": bound, "guess": guess, "predicted_at": time.time()}
         self._record.update(lambda record: record.setdefault(self.notebook, {}).update({name: entry}))
 
-    def measure(self, name: str, value: float) -> None:
+    def measure(self, name: str, value: SupportsFloat) -> None:
         """Write the measurement beside its prediction.
 
         Raises:
@@ -44,7 +48,7 @@ class Ledger:
         """
         if name not in self.entries():
             raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...)")
-        result = {"measured": value, "measured_at": time.time()}
+        result = {"measured": float(value), "measured_at": time.time()}
         self._record.update(lambda record: record[self.notebook][name].update(result))
 
     def entries(self) -> dict[str, dict]:
@@ -57,6 +61,16 @@ class Ledger:
 
     def __str__(self) -> str:
         return _table(self.entries())
+
+
+def _is_ledger(record: dict) -> bool:
+    """Entries by notebook and name, each with a prediction."""
+    notebooks = record.values()
+    return all(isinstance(entries, dict) and all(map(_is_entry, entries.values())) for entries in notebooks)
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and {"predicted", "unit", "bound"} <= set(entry)
 
 
 def _table(entries: dict[str, dict]) -> str:

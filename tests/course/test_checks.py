@@ -1,6 +1,7 @@
 """Checks: every usual mistake is refused with its hint, right answers of any make pass, and nothing raises."""
 
 import re
+from decimal import Decimal
 
 import pytest
 
@@ -15,12 +16,16 @@ def test_blank_and_broken_answers_get_one_line_and_never_raise(name, capsys):
     def broken(*_):
         raise ZeroDivisionError("division by zero")
 
+    def wordy(*_):
+        raise ValueError("first\nsecond")
+
     def one_argument_too_few(*_, missing):
         return missing
 
     for answer, expected in [
         (blank, "not answered yet"),
         (broken, "raised ZeroDivisionError"),
+        (wordy, "raised ValueError: first second"),
         (one_argument_too_few, "raised TypeError"),
     ]:
         answer.__name__ = name
@@ -30,7 +35,9 @@ def test_blank_and_broken_answers_get_one_line_and_never_raise(name, capsys):
         assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("junk", ["text", [1, 2], {}, object(), float("nan"), True, 1 + 2j, (None, 1)])
+@pytest.mark.parametrize(
+    "junk", [10**400, Decimal(1), "text", [1, 2], {}, object(), float("nan"), True, 1 + 2j, (None, 1)]
+)
 def test_any_kind_of_answer_gets_a_verdict(junk):
     for exercise in EXERCISES.values():
         assert not grade(lambda *_, junk=junk: junk, exercise).right

@@ -1,8 +1,10 @@
 """The ledger: prediction first, both kept over kernels and notebooks."""
 
+import numpy as np
 import pytest
 
 from llmhw_helpers.course.ledger import Ledger
+from llmhw_helpers.measure.machine import this_machine
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +51,22 @@ def test_the_prediction_is_dated_before_the_measurement():
     ledger.measure("a", 2.0)
     entry = ledger.entries()["a"]
     assert entry["predicted_at"] <= entry["measured_at"]
+
+
+def test_numbers_of_any_make_are_kept():
+    ledger = Ledger("00_your_machine")
+    ledger.predict("a", np.float32(1.5), guess=np.float64(2))
+    ledger.measure("a", np.float32(3))
+    assert ledger.entries()["a"]["measured"] == 3.0
+
+
+@pytest.mark.parametrize("content", ['{"m": 3}', '{"m": {"a": 1}}', '{"m": {"a": {"unit": "s"}}}'])
+def test_a_ledger_of_another_form_is_set_aside_and_a_new_one_begun(tmp_path, content, capsys):
+    ledger = Ledger("00_your_machine")
+    path = tmp_path / this_machine().key / "ledger.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert "your guess" in str(ledger)
+    ledger.predict("a", 1.0)
+    assert "set aside" in capsys.readouterr().out
+    assert list(ledger.entries()) == ["a"]

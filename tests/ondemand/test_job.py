@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-CELL = 'import os\nprint(1 + 1, *os.environ["LLMHW_HOME"].split("/")[-2:])'
+CELL = 'import os\nprint(1 + 1, *os.environ["LLMHW_TEST_HOME"].split("/")[-2:])'
 GOOD, BAD = "2 4711 course\n", "3 4711 course\n"
 
 

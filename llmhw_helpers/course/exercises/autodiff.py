@@ -112,6 +112,15 @@ EXERCISES = [
                 "The other way round: this points to where the loss falls, a gradient to where it rises.",
                 lambda x, k: _one_hot(x, k) - _softmax(x),
             ),
+            Mistake("Minus 1 at the right answer only: elsewhere nothing is taken away.", lambda x, k: _softmax(x) - 1),
+            Mistake(
+                "At the right answer it is p - 1, not -1: the sum of exponentials depends on it, too.",
+                lambda x, k: np.where(_one_hot(x, k) == 1, -1.0, _softmax(x)),
+            ),
+            Mistake(
+                "The inner derivative: exp(z) has the slope exp(z) along z.",
+                lambda x, k: 1 / np.exp(np.minimum(x, 700)).sum() - _one_hot(x, k),
+            ),
             Mistake("Logits are no probabilities yet: exp, then divide by the sum.", lambda x, k: x - _one_hot(x, k)),
             Mistake(
                 "Right until exp overflows: take the largest logit away from all of them first.",
@@ -141,6 +150,10 @@ EXERCISES = [
                 lambda sizes, rows: mlp_forward_flops(sizes, rows) + mlp_backward_flops(sizes, rows),
             ),
             Mistake("Every row of the batch goes back: times rows.", lambda s, rows: mlp_backward_flops(s, 1)),
+            Mistake(
+                "The first layer is not free: it still needs the gradient of its weights, one product.",
+                lambda sizes, rows: 2 * mlp_forward_flops(sizes[1:], rows) if sizes[2:] else 0,
+            ),
         ],
     ),
     Exercise(
@@ -158,6 +171,18 @@ EXERCISES = [
                 lambda sizes, rows: 4 * sum(a * b for a, b in pairwise(sizes)),
             ),
             Mistake("The last layer's probabilities are kept, too.", lambda sizes, rows: 4 * rows * sum(sizes[1:-1])),
+            Mistake(
+                "What goes into relu need not be kept: its result tells where it let pass.",
+                lambda sizes, rows: 4 * rows * (2 * sum(sizes[1:-1]) + sizes[-1]),
+            ),
+            Mistake(
+                "No mask of its own for relu: its result tells where it let pass.",
+                lambda sizes, rows: rows * (5 * sum(sizes[1:-1]) + 4 * sizes[-1]),
+            ),
+            Mistake(
+                "The data exist anyway, and the last layer's probabilities are missing.",
+                lambda sizes, rows: 4 * rows * sum(sizes[:-1]),
+            ),
         ],
     ),
     Exercise(

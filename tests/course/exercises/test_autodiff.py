@@ -92,6 +92,9 @@ WRONG = {
     "logit_gradient": [
         (lambda x, k: softmax(x), "Those are the probabilities"),
         (lambda x, k: hot(x, k) - softmax(x), "other way round"),
+        (lambda x, k: softmax(x) - 1, "Minus 1 at the right answer only"),
+        (lambda x, k: [-1.0 if i == k else p for i, p in enumerate(softmax(x))], "p - 1, not -1"),
+        (lambda x, k: 1 / sum(np.exp(np.minimum(x, 700))) - hot(x, k), "inner derivative"),
         (lambda x, k: x - hot(x, k), "no probabilities yet"),
         (naive, "until exp overflows"),
         (lambda x, k: -np.log(softmax(x)[k] + 1e-300), "a ndarray is asked for"),
@@ -102,6 +105,7 @@ WRONG = {
         (lambda s, r: 2 * r * sum(layers(s)) - r * s[0] * s[1], "factor of 2"),
         (lambda s, r: 6 * r * sum(layers(s)) - 2 * r * s[0] * s[1], "forward and backward together"),
         (lambda s, r: 4 * sum(layers(s)) - 2 * s[0] * s[1], "times rows"),
+        (lambda s, r: 4 * r * sum(layers(s)[1:]), "first layer is not free"),
         (lambda s, r: 4 * r * sum(layers(s)) - 2 * r * s[-1] * s[-2], "times the right answer"),
     ],
     "kept_bytes": [
@@ -110,6 +114,9 @@ WRONG = {
         (lambda s, r: 4 * sum(s[1:]), "times rows"),
         (lambda s, r: 4 * sum(layers(s)), "Those are the weights"),
         (lambda s, r: 4 * r * sum(s[1:-1]), "probabilities are kept"),
+        (lambda s, r: 4 * r * (2 * sum(s[1:-1]) + s[-1]), "What goes into relu"),
+        (lambda s, r: r * (5 * sum(s[1:-1]) + 4 * s[-1]), "No mask of its own"),
+        (lambda s, r: 4 * r * sum(s[:-1]), "probabilities are missing"),
     ],
     "training_days": [
         (lambda p, t, f: 2 * p * t / f / 86400, "Forward only"),
