@@ -53,12 +53,15 @@ def _outputs(outputs: list, count: int) -> list:
     return kept
 
 
-def execute(path: Path) -> tuple[nbformat.NotebookNode, float, float]:
-    """Run the notebook at `path`: the notebook with its outputs, the seconds, the kernel's peak memory in bytes."""
+def execute(path: Path, home: str) -> tuple[nbformat.NotebookNode, float, float]:
+    """Run the notebook at `path`: the notebook with its outputs, the seconds, the kernel's peak memory in bytes.
+
+    Its results are kept in `home`: what readers see does not depend on who ran it before.
+    """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}})
     peak, start = [0.0], time.perf_counter()
-    with client.setup_kernel():
+    with client.setup_kernel(env=os.environ | {"LLMHW_HOME": home}):
         watch = threading.Thread(target=_watch, args=(client.km.provisioner.pid, peak), daemon=True)
         watch.start()
         for index, cell in enumerate(notebook.cells):
@@ -93,13 +96,12 @@ def main() -> int:
     arguments = parser.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory() as home:
-        os.environ["LLMHW_HOME"] = home  # what readers see does not depend on who ran it before
         for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
             if arguments.only_normalise:
                 save(normalise(nbformat.read(path, as_version=4)), path)
                 continue
             try:
-                notebook, seconds, peak = execute(path)
+                notebook, seconds, peak = execute(path, home)
             except CellExecutionError as error:
                 print(f"{path.name}: failed, left as it was\n{error}", file=sys.stderr)
                 failed += 1
