@@ -108,6 +108,9 @@ def test_the_readmes_plain_commands_are_what_make_runs(readme):
     assert not missing
 
 
-def test_the_readme_names_the_two_commands(readme):
+def test_the_readme_names_the_two_commands_and_every_file_it_links_is_there(readme):
     assert "make lab" in readme
     assert "make test" in readme
+    linked = re.findall(r"\]\(([^)#:]+)\)", readme)
+    assert len(linked) >= 4
+    assert [link for link in linked if not (ROOT / link).exists()] == []
