@@ -11,9 +11,10 @@ from ..checks import Exercise, Mistake
 ADAMW, MOMENTUM, SGD = (len([*copies(1, Recipe(name))]) - 3 for name in ("AdamW", "momentum", "SGD"))
 SHAPES = [
     (m.d_model, m.n_heads, m.n_kv_heads, m.head_dim, m.d_ff)
-    for m in map(model, ("Llama-2-7B", "Llama-3.1-8B", "SmolLM2-135M"))
+    for m in map(model, ("Llama-3.1-8B", "Llama-2-7B", "SmolLM2-135M"))
 ]
-SHAPES += [(1024, 16, 4, 128, 3072)]  # heads that are together wider than the residual stream
+# First a shape whose widths all differ, so that a mistake's ratio tells; its heads are wider than the residual stream.
+SHAPES = [(1024, 16, 4, 128, 3072), *SHAPES]
 
 
 def _block(h: int, a: int, k: int, d: int, f: int) -> int:
@@ -39,6 +40,10 @@ EXERCISES = [
             ),
             Mistake("Compare with share * gradient, not with share alone.", lambda s, g, share: (s / share) ** 2),
             Mistake("That is the batch for a noise as large as the gradient.", lambda s, g, share: (s / g) ** 2),
+            Mistake(
+                "The share is squared, too: half the noise takes four times the batch.",
+                lambda s, g, share: (s / g) ** 2 / share,
+            ),
             Mistake("Upside down: more noise takes more samples.", lambda s, g, share: (share * g / s) ** 2),
         ],
     ),
@@ -55,6 +60,10 @@ EXERCISES = [
             Mistake(
                 "That keeps lr / (1 - momentum), the long-run step, below 2 / curvature. Solve the condition given.",
                 lambda c, m: 2 * (1 - m) / c,
+            ),
+            Mistake(
+                "Nearly: all of 2 + 2 * momentum is divided by the curvature. Brackets?",
+                lambda c, m: 2 + 2 * m / c,
             ),
             Mistake("Upside down: a steeper curve takes smaller steps.", lambda c, m: c / (2 * (1 + m))),
         ],
@@ -106,6 +115,18 @@ EXERCISES = [
             Mistake(
                 "The MLP keeps four tensors of width d_ff: gate, silu(gate), up and their product.",
                 lambda h, a, k, d, f: 2 * (4 * h + 2 * a * d + 2 * k * d + 3 * f) + 4 * a + 8,
+            ),
+            Mistake(
+                "Attention keeps its result, too, as wide as the queries.",
+                lambda h, a, k, d, f: 2 * (4 * h + a * d + 2 * k * d + 4 * f) + 4 * a + 8,
+            ),
+            Mistake(
+                "Keys and values: two tensors of n_kv_heads * head_dim.",
+                lambda h, a, k, d, f: 2 * (4 * h + 2 * a * d + k * d + 4 * f) + 4 * a + 8,
+            ),
+            Mistake(
+                "The numbers in fp32 take 4 bytes each, not 2.",
+                lambda h, a, k, d, f: 2 * (4 * h + 2 * a * d + 2 * k * d + 4 * f) + 2 * a + 4,
             ),
             Mistake(
                 "Those are numbers. In bf16 each takes 2 bytes.",
