@@ -42,8 +42,9 @@ def test_a_calibration_is_quick_and_of_this_world(own_home):
     result = calibrate(save=False, progress=False)
     seconds = time.perf_counter() - start
     assert seconds < 60  # four here, the promise is ten; the margin is for a machine that others use
-    assert 1e9 < result.products["fp32"].best < 1e15
-    assert 1e9 < result.read.best < 1e13
+    # far below any machine: beside a busy neighbour the threads of a product wait for one another
+    assert 1e7 < result.products["fp32"].best < 1e15
+    assert 1e8 < result.read.best < 1e13
     assert all(each.best >= each.median > 0 and each.spread >= 0 for each in [*result.products.values(), result.read])
 
 
