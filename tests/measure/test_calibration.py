@@ -36,15 +36,23 @@ def a_calibration(**products: float) -> Calibration:
     return Calibration(this_machine(), "now", found, {}, rate(2e9, "B/s"), rate(1e9, "B/s"), None)
 
 
+@pytest.fixture
+def one_thread():
+    """Threads of a product wait for one another, a time slice each, when another test holds the cores."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.mark.slow
-def test_a_calibration_is_quick_and_of_this_world(own_home):
+def test_a_calibration_is_quick_and_of_this_world(own_home, one_thread):
     start = time.perf_counter()
     result = calibrate(save=False, progress=False)
     seconds = time.perf_counter() - start
     assert seconds < 60  # four here, the promise is ten; the margin is for a machine that others use
-    # far below any machine: beside a busy neighbour the threads of a product wait for one another
-    assert 1e7 < result.products["fp32"].best < 1e15
-    assert 1e8 < result.read.best < 1e13
+    assert 1e9 < result.products["fp32"].best < 1e15
+    assert 1e9 < result.read.best < 1e13
     assert all(each.best >= each.median > 0 and each.spread >= 0 for each in [*result.products.values(), result.read])
 
 
