@@ -49,6 +49,25 @@ class LatentAttention:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Rotary frequencies stretched for a context longer than the one first trained on.
+
+    Attributes:
+        kind: ``"llama3"``: a frequency that turns fewer than `low_freq_factor` times in `original_context_length`
+            tokens is divided by `factor`, one that turns more than `high_freq_factor` times is left alone, and those
+            between go from one to the other. ``"linear"``: all are divided by `factor`. Other kinds (``"yarn"``) are
+            named, and nothing here computes them.
+        factor, low_freq_factor, high_freq_factor, original_context_length: as above; ``"linear"`` has the first alone.
+    """
+
+    kind: str
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context_length: int = 8192
+
+
+@dataclass(frozen=True)
 class Model:
     """The architecture of a decoder-only language model with RMSNorm and gated MLPs (three matrices each).
 
@@ -66,6 +85,8 @@ class Model:
             says how many layers are local.
         experts, latent: a mixture of experts; multi-head latent attention; None where the model has neither.
         source: config.json and technical report.
+        norm_eps: added under the root of an RMSNorm.
+        rope_scaling: how the rotary frequencies are stretched, None where they are not.
     """
 
     name: str
@@ -89,6 +110,8 @@ class Model:
     n_local_layers: int = 0
     experts: Experts | None = None
     latent: LatentAttention | None = None
+    norm_eps: float = 1e-5
+    rope_scaling: RopeScaling | None = None
 
     @property
     def n_moe_layers(self) -> int:

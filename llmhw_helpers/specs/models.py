@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from .architectures import Experts, LatentAttention, Model
+from .architectures import Experts, LatentAttention, Model, RopeScaling
 from .figures import look_up
 
 
@@ -18,8 +18,12 @@ def _llama2(size: str, *sizes: int) -> Model:
     return Model(f"Llama-2-{size}", *sizes, 32000, False, 4096, 1e4, source)
 
 
-def _llama3(name: str, *sizes: int, tied: bool = False, report: str = "The Llama 3 Herd, arXiv:2407.21783") -> Model:
-    return Model(name, *sizes, 128256, tied, 131072, 5e5, _source(f"meta-llama/{name}", report))
+def _llama3(
+    name: str, *sizes: int, tied: bool = False, stretch: float = 8.0, report: str = "The Llama 3 Herd, arXiv:2407.21783"
+) -> Model:
+    source = _source(f"meta-llama/{name}", report)
+    scaling = RopeScaling("llama3", stretch)
+    return Model(name, *sizes, 128256, tied, 131072, 5e5, source, rope_scaling=scaling)
 
 
 MODELS = {
@@ -36,21 +40,24 @@ MODELS = {
         _llama3("Llama-3.1-8B", 32, 4096, 32, 8, 128, 14336),
         _llama3("Llama-3.1-70B", 80, 8192, 64, 8, 128, 28672),
         _llama3("Llama-3.1-405B", 126, 16384, 128, 8, 128, 53248),
-        _llama3("Llama-3.2-1B", 16, 2048, 32, 8, 64, 8192, tied=True, report="Llama 3.2 model card"),
+        _llama3("Llama-3.2-1B", 16, 2048, 32, 8, 64, 8192, tied=True, stretch=32.0, report="Llama 3.2 model card"),
         Model(
             *("Qwen2.5-7B", 28, 3584, 28, 4, 128, 18944, 152064, False, 131072, 1e6),
             source=_source("Qwen/Qwen2.5-7B", "Qwen2.5 Technical Report, arXiv:2412.15115"),
+            norm_eps=1e-6,
             qkv_bias=True,
         ),
         Model(
             *("Qwen3-30B-A3B", 48, 2048, 32, 4, 128, 6144, 151936, False, 40960, 1e6),
             source=_source("Qwen/Qwen3-30B-A3B", "Qwen3 Technical Report, arXiv:2505.09388"),
+            norm_eps=1e-6,
             qk_norm=True,
             experts=Experts(n_experts=128, n_experts_per_token=8, d_ff_expert=768),
         ),
         Model(
             *("gemma-2-2b", 26, 2304, 8, 4, 256, 9216, 256000, True, 8192, 1e4),
             source=_source("google/gemma-2-2b", "Gemma 2, arXiv:2408.00118"),
+            norm_eps=1e-6,
             norms_per_block=4,
             sliding_window=4096,
             n_local_layers=13,
@@ -67,6 +74,8 @@ MODELS = {
             source=_source("deepseek-ai/DeepSeek-V3", "DeepSeek-V3 Technical Report, arXiv:2412.19437"),
             experts=Experts(256, 8, d_ff_expert=2048, n_shared_experts=1, n_dense_layers=3, router_bias=True),
             latent=LatentAttention(1536, 512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128),
+            norm_eps=1e-6,
+            rope_scaling=RopeScaling("yarn", 40.0),
         ),
     )
 }
@@ -154,7 +163,21 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
         n_local_layers=n_local,
         experts=_experts(config, kind, size, n_layers),
         latent=latent,
+        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rope_scaling=_rope_scaling(config, where),
     )
+
+
+def _rope_scaling(config: Mapping, where: str) -> RopeScaling | None:
+    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}  # before and since transformers 5
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return None
+    sizes = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    needed = sizes if kind == "llama3" else sizes[:1]
+    if missing := [key for key in needed if not isinstance(scaling.get(key), int | float)]:
+        raise ValueError(f"{where}: rotary scaling {kind!r} without a number for {', '.join(map(repr, missing))}")
+    return RopeScaling(kind, *(scaling[key] for key in needed))
 
 
 def _experts(config: Mapping, kind: str, size: Callable[..., int], n_layers: int) -> Experts | None:

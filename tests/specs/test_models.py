@@ -52,21 +52,32 @@ def keys(layers, width, heads, kv_heads, d_ff, vocab, tied, length, theta, **mor
     }
 
 
+def stretched(factor):
+    """The rotary scaling of Llama 3.1 and 3.2, under the names of config.json."""
+    kept = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+    return {"rope_scaling": {"rope_type": "llama3", "factor": factor, **kept}, "rms_norm_eps": 1e-5}
+
+
+YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1}
+
 # Written from the config.json of each model on the hub, not from MODELS.
 CONFIGS = {
-    "SmolLM2-135M": (LlamaConfig, keys(30, 576, 9, 3, 1536, 49152, True, 8192, 100000)),
-    "Llama-2-7B": (LlamaConfig, keys(32, 4096, 32, 32, 11008, 32000, False, 4096, 10000)),
-    "Llama-2-13B": (LlamaConfig, keys(40, 5120, 40, 40, 13824, 32000, False, 4096, 10000)),
-    "Llama-2-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 32000, False, 4096, 10000)),
-    "Llama-3.1-8B": (LlamaConfig, keys(32, 4096, 32, 8, 14336, 128256, False, 131072, 500000)),
-    "Llama-3.1-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 128256, False, 131072, 500000)),
-    "Llama-3.1-405B": (LlamaConfig, keys(126, 16384, 128, 8, 53248, 128256, False, 131072, 500000)),
-    "Llama-3.2-1B": (LlamaConfig, keys(16, 2048, 32, 8, 8192, 128256, True, 131072, 500000, head_dim=64)),
+    "SmolLM2-135M": (LlamaConfig, keys(30, 576, 9, 3, 1536, 49152, True, 8192, 100000, rms_norm_eps=1e-5)),
+    "Llama-2-7B": (LlamaConfig, keys(32, 4096, 32, 32, 11008, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-2-13B": (LlamaConfig, keys(40, 5120, 40, 40, 13824, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-2-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-3.1-8B": (LlamaConfig, keys(32, 4096, 32, 8, 14336, 128256, False, 131072, 500000, **stretched(8.0))),
+    "Llama-3.1-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 128256, False, 131072, 500000, **stretched(8.0))),
+    "Llama-3.1-405B": (LlamaConfig, keys(126, 16384, 128, 8, 53248, 128256, False, 131072, 500000, **stretched(8.0))),
+    "Llama-3.2-1B": (
+        LlamaConfig,
+        keys(16, 2048, 32, 8, 8192, 128256, True, 131072, 500000, head_dim=64, **stretched(32.0)),
+    ),
     "Qwen2.5-7B": (
         Qwen2Config,
         keys(
             *(28, 3584, 28, 4, 18944, 152064, False, 131072, 1000000),
-            **{"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28},
+            **{"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28, "rms_norm_eps": 1e-6},
         ),
     ),
     "Qwen3-30B-A3B": (
@@ -74,18 +85,18 @@ CONFIGS = {
         keys(
             *(48, 2048, 32, 4, 6144, 151936, False, 40960, 1000000),
             **{"head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
-            **{"decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False},
+            **{"decoder_sparse_step": 1, "mlp_only_layers": [], "attention_bias": False, "rms_norm_eps": 1e-6},
         ),
     ),
     "gemma-2-2b": (
         Gemma2Config,
-        keys(26, 2304, 8, 4, 9216, 256000, True, 8192, 10000, head_dim=256, sliding_window=4096),
+        keys(26, 2304, 8, 4, 9216, 256000, True, 8192, 10000, head_dim=256, sliding_window=4096, rms_norm_eps=1e-6),
     ),
     "Mixtral-8x7B": (
         MixtralConfig,
         keys(
             *(32, 4096, 32, 8, 14336, 32000, False, 32768, 1000000),
-            **{"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None},
+            **{"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None, "rms_norm_eps": 1e-5},
         ),
     ),
     "DeepSeek-V3": (
@@ -95,6 +106,7 @@ CONFIGS = {
             **{"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64},
             **{"v_head_dim": 128, "n_routed_experts": 256, "num_experts_per_tok": 8, "n_shared_experts": 1},
             **{"moe_intermediate_size": 2048, "first_k_dense_replace": 3, "topk_method": "noaux_tc"},
+            **{"rms_norm_eps": 1e-6, "rope_scaling": YARN},
         ),
     ),
 }
@@ -184,7 +196,8 @@ def test_a_config_saved_by_transformers_is_read_the_same(name, tmp_path):
     saved = from_config(tmp_path / "config.json", name="x")
     fresh = from_config(config_json(kind, values), name="x")
     assert saved.parameters() == fresh.parameters()
-    assert (saved.rope_theta, saved.n_local_layers) == (fresh.rope_theta, fresh.n_local_layers)
+    for field in ("rope_theta", "n_local_layers", "rope_scaling"):
+        assert getattr(saved, field) == getattr(fresh, field)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -260,6 +273,7 @@ LLAMA = {"model_type": "llama", **keys(*SMALL)}
         ({"model_type": "qwen3"}, "config: 'head_dim' is missing"),
         ({"model_type": "mixtral"}, "config: 'num_local_experts' is missing"),
         ({"model_type": "deepseek_v3"}, "config: 'q_lora_rank' is missing"),
+        ({"rope_scaling": {"type": "linear"}}, "config: rotary scaling 'linear' without a number for 'factor'"),
         ({"model_type": "deepseek_v3", "attention_bias": True}, "config: 'attention_bias' with latent attention"),
     ],
 )

@@ -1,0 +1,169 @@
+"""A Llama-style language model: tokens in, a score for every possible next token out.
+
+The parts are called as in a GGUF file (``blk.0.attn_q``), so a checkpoint's names are the model's own. Llama 2
+(arXiv:2307.09288, section 2.2) names the sources: RMSNorm (arXiv:1910.07467), SwiGLU (arXiv:2002.05202), RoPE
+(arXiv:2104.09864), grouped-query attention (arXiv:2305.13245).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..specs.architectures import Model
+
+
+class NotThisFamily(ValueError):
+    """An architecture that this model is not: the message says which part it lacks."""
+
+
+class TokenError(ValueError):
+    """Tokens that the model cannot read: a number that is no token's, or more of them than its context holds."""
+
+
+def rope_frequencies(spec: Model) -> Float[Tensor, "half_head_dim"]:
+    """Radians a position by which each pair of a head's numbers turns, from fast to slow: ``theta ** (-2 i / head_dim)``.
+
+    Llama 3's stretching for long contexts is in ``rope_scaling`` (reference: ``apply_scaling`` in Meta's llama-models).
+
+    Raises:
+        NotThisFamily: a kind of stretching that is not known here.
+    """
+    pairs = torch.arange(0, spec.head_dim, 2, dtype=torch.float64)
+    frequencies = spec.rope_theta ** (-pairs / spec.head_dim)
+    scaling = spec.rope_scaling
+    if scaling is None:
+        return frequencies.float()
+    if scaling.kind == "linear":
+        return (frequencies / scaling.factor).float()
+    if scaling.kind != "llama3":
+        raise NotThisFamily(f"{spec.name}: rotary scaling {scaling.kind!r}; known are linear and llama3")
+    turns = scaling.original_context_length * frequencies / (2 * math.pi)
+    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = kept.clamp(0, 1)
+    return (frequencies * (kept + (1 - kept) / scaling.factor)).float()
+
+
+def rotation(
+    positions: Int[Tensor, "*batch seq_len"], frequencies: Float[Tensor, "half"], dtype: torch.dtype = torch.float32
+) -> tuple[Float[Tensor, "*batch seq_len half"], Float[Tensor, "*batch seq_len half"]]:
+    """Cosines and sines of every position's angles, computed in fp32 and given in `dtype`."""
+    angles = positions[..., None] * frequencies
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(
+    x: Float[Tensor, "*heads seq_len head_dim"],
+    cos: Float[Tensor, "*#heads seq_len half"],
+    sin: Float[Tensor, "*#heads seq_len half"],
+) -> Float[Tensor, "*heads seq_len head_dim"]:
+    """RoPE: number ``i`` of a head and number ``i + head_dim / 2`` are a point in the plane; turn it by its angle."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Block(nn.Module):
+    """One layer: attention carries information from token to token, the MLP works on each token by itself.
+
+    Both read a normalised copy of the residual stream ``[batch_size, seq_len, d_model]``, and add to it.
+    """
+
+    def __init__(self, spec: Model):
+        super().__init__()
+        d_model, d_ff, head_dim = spec.d_model, spec.d_ff, spec.head_dim
+        n_q, n_kv = spec.n_heads * head_dim, spec.n_kv_heads * head_dim
+        self.head_dim = head_dim
+        self.attn_norm = nn.RMSNorm(d_model, eps=spec.norm_eps)
+        self.attn_q = nn.Linear(d_model, n_q, bias=spec.qkv_bias)
+        self.attn_k = nn.Linear(d_model, n_kv, bias=spec.qkv_bias)
+        self.attn_v = nn.Linear(d_model, n_kv, bias=spec.qkv_bias)
+        self.attn_output = nn.Linear(n_q, d_model, bias=spec.o_bias)
+        self.ffn_norm = nn.RMSNorm(d_model, eps=spec.norm_eps)
+        self.ffn_gate = nn.Linear(d_model, d_ff, bias=spec.mlp_bias)
+        self.ffn_up = nn.Linear(d_model, d_ff, bias=spec.mlp_bias)
+        self.ffn_down = nn.Linear(d_ff, d_model, bias=spec.mlp_bias)
+
+    def forward(self, x: Float[Tensor, "batch seq_len d_model"], turn) -> Float[Tensor, "batch seq_len d_model"]:
+        """The residual stream after this layer; `turn` holds the cosines and sines of the positions."""
+        q, k, v = self.qkv(self.attn_norm(x), turn)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+        x = x + self.attn_output(mixed.transpose(1, 2).flatten(2))
+        y = self.ffn_norm(x)
+        return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
+
+    def qkv(self, y: Float[Tensor, "batch seq_len d_model"], turn) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, positions in."""
+        split = (each(y).unflatten(-1, (-1, self.head_dim)) for each in (self.attn_q, self.attn_k, self.attn_v))
+        q, k, v = (each.transpose(1, 2) for each in split)
+        return rotate(q, *turn), rotate(k, *turn), v
+
+
+class Transformer(nn.Module):
+    """The whole model: embedding, blocks, a last norm, and the head, which is the embedding again where it is tied.
+
+    New weights are small random numbers: draw them after ``torch.manual_seed``. Real ones come from
+    ``llm.checkpoints.load_model``.
+
+    Raises:
+        NotThisFamily: the architecture has experts, latent attention, local layers or norms of queries and keys.
+    """
+
+    def __init__(self, spec: Model):
+        super().__init__()
+        _require_llama(spec)
+        self.spec = spec
+        self.token_embd = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.blk = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
+        self.output_norm = nn.RMSNorm(spec.d_model, eps=spec.norm_eps)
+        self.output = None if spec.tied_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        self.register_buffer("frequencies", rope_frequencies(spec), persistent=False)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:  # GPT-2's: what is added to the stream starts smaller the more layers add to it
+                adds = name.endswith(("attn_output.weight", "ffn_down.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * spec.n_layers) ** 0.5 if adds else 0.02)
+
+    def forward(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len vocab_size"]:
+        """Logits: at each position a score for every token that may come next."""
+        return self.head(self.hidden(tokens))
+
+    def hidden(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
+        """The residual stream after the last norm, what the head reads.
+
+        Raises:
+            TokenError: more tokens than the context holds, or (where the tokens are in the CPU's memory) an unknown one.
+        """
+        x = self.embed(tokens)
+        turn = rotation(torch.arange(tokens.shape[1], device=x.device), self.frequencies, x.dtype)
+        for block in self.blk:
+            x = block(x, turn)
+        return self.output_norm(x)
+
+    def embed(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
+        """A row of the embedding for each token; raises as `hidden` does."""
+        limit = self.spec.context_length
+        if tokens.shape[1] > limit:
+            raise TokenError(f"{tokens.shape[1]} tokens, and the context of {self.spec.name} holds {limit}: shorten it")
+        try:
+            return self.token_embd(tokens)
+        except IndexError:
+            wrong = next(t for t in tokens.flatten().tolist() if not 0 <= t < self.spec.vocab_size)
+            last = self.spec.vocab_size - 1
+            raise TokenError(f"token {wrong} is none of {self.spec.name}'s, which go from 0 to {last}") from None
+
+    def head(self, x: Float[Tensor, "*positions d_model"]) -> Float[Tensor, "*positions vocab_size"]:
+        """Logits from the residual stream, for as many positions as you give: the widest product of the model."""
+        return F.linear(x, self.token_embd.weight) if self.output is None else self.output(x)
+
+
+def _require_llama(spec: Model) -> None:
+    lacking = {
+        "a mixture of experts": spec.experts,
+        "latent attention": spec.latent,
+        "local layers": spec.n_local_layers,
+        "norms of queries and keys": spec.qk_norm,
+        "norms after each part": spec.norms_per_block != 2,
+    }
+    if found := [part for part, there in lacking.items() if there]:
+        raise NotThisFamily(f"{spec.name} has {' and '.join(found)}; this model is Llama's, without")
