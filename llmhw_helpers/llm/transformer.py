@@ -23,15 +23,15 @@ class TokenError(ValueError):
     """Tokens that the model cannot read: a number that is no token's, or more of them than its context holds."""
 
 
-def rope_frequencies(spec: Model) -> Float[Tensor, "half_head_dim"]:
-    """Radians a position by which each pair of a head's numbers turns, from fast to slow: ``theta ** (-2 i / head_dim)``.
+def rope_frequencies(spec: Model) -> Float[Tensor, " half"]:
+    """Radians a position by which each pair of a head's numbers turns, fast ones first: ``theta ** (-2 i / head_dim)``.
 
     Llama 3's stretching for long contexts is in ``rope_scaling`` (reference: ``apply_scaling`` in Meta's llama-models).
 
     Raises:
         NotThisFamily: a kind of stretching that is not known here.
     """
-    pairs = torch.arange(0, spec.head_dim, 2, dtype=torch.float64)
+    pairs = torch.arange(0, spec.head_dim, 2, dtype=torch.float64, device="cpu")  # a real one, in a fake model, too
     frequencies = spec.rope_theta ** (-pairs / spec.head_dim)
     scaling = spec.rope_scaling
     if scaling is None:
@@ -47,7 +47,7 @@ def rope_frequencies(spec: Model) -> Float[Tensor, "half_head_dim"]:
 
 
 def rotation(
-    positions: Int[Tensor, "*batch seq_len"], frequencies: Float[Tensor, "half"], dtype: torch.dtype = torch.float32
+    positions: Int[Tensor, "*batch seq_len"], frequencies: Float[Tensor, " half"], dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "*batch seq_len half"], Float[Tensor, "*batch seq_len half"]]:
     """Cosines and sines of every position's angles, computed in fp32 and given in `dtype`."""
     angles = positions[..., None] * frequencies
@@ -64,6 +64,20 @@ def rotate(
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+class Linear(nn.Linear):
+    """PyTorch's, without random numbers of its own: `Transformer` draws them, or a file holds them."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
+
+
+class Embedding(nn.Embedding):
+    """PyTorch's, likewise."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
+
+
 class Block(nn.Module):
     """One layer: attention carries information from token to token, the MLP works on each token by itself.
 
@@ -76,14 +90,14 @@ class Block(nn.Module):
         n_q, n_kv = spec.n_heads * head_dim, spec.n_kv_heads * head_dim
         self.head_dim = head_dim
         self.attn_norm = nn.RMSNorm(d_model, eps=spec.norm_eps)
-        self.attn_q = nn.Linear(d_model, n_q, bias=spec.qkv_bias)
-        self.attn_k = nn.Linear(d_model, n_kv, bias=spec.qkv_bias)
-        self.attn_v = nn.Linear(d_model, n_kv, bias=spec.qkv_bias)
-        self.attn_output = nn.Linear(n_q, d_model, bias=spec.o_bias)
+        self.attn_q = Linear(d_model, n_q, bias=spec.qkv_bias)
+        self.attn_k = Linear(d_model, n_kv, bias=spec.qkv_bias)
+        self.attn_v = Linear(d_model, n_kv, bias=spec.qkv_bias)
+        self.attn_output = Linear(n_q, d_model, bias=spec.o_bias)
         self.ffn_norm = nn.RMSNorm(d_model, eps=spec.norm_eps)
-        self.ffn_gate = nn.Linear(d_model, d_ff, bias=spec.mlp_bias)
-        self.ffn_up = nn.Linear(d_model, d_ff, bias=spec.mlp_bias)
-        self.ffn_down = nn.Linear(d_ff, d_model, bias=spec.mlp_bias)
+        self.ffn_gate = Linear(d_model, d_ff, bias=spec.mlp_bias)
+        self.ffn_up = Linear(d_model, d_ff, bias=spec.mlp_bias)
+        self.ffn_down = Linear(d_ff, d_model, bias=spec.mlp_bias)
 
     def forward(self, x: Float[Tensor, "batch seq_len d_model"], turn) -> Float[Tensor, "batch seq_len d_model"]:
         """The residual stream after this layer; `turn` holds the cosines and sines of the positions."""
@@ -94,7 +108,7 @@ class Block(nn.Module):
         return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
 
     def qkv(self, y: Float[Tensor, "batch seq_len d_model"], turn) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, positions in."""
+        """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, turned."""
         split = (each(y).unflatten(-1, (-1, self.head_dim)) for each in (self.attn_q, self.attn_k, self.attn_v))
         q, k, v = (each.transpose(1, 2) for each in split)
         return rotate(q, *turn), rotate(k, *turn), v
@@ -114,15 +128,22 @@ class Transformer(nn.Module):
         super().__init__()
         _require_llama(spec)
         self.spec = spec
-        self.token_embd = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.token_embd = Embedding(spec.vocab_size, spec.d_model)
         self.blk = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
         self.output_norm = nn.RMSNorm(spec.d_model, eps=spec.norm_eps)
-        self.output = None if spec.tied_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
-        self.register_buffer("frequencies", rope_frequencies(spec), persistent=False)
+        self.output = None if spec.tied_embeddings else Linear(spec.d_model, spec.vocab_size, bias=False)
+        self.frequencies = rope_frequencies(spec)  # no buffer: bf16 would spoil it
+        if not self.token_embd.weight.is_meta:
+            self.draw_weights()
+
+    def draw_weights(self) -> None:
+        """GPT-2's start: what is added to the stream is smaller the more layers add to it; biases are zero."""
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:  # GPT-2's: what is added to the stream starts smaller the more layers add to it
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" not in name:
                 adds = name.endswith(("attn_output.weight", "ffn_down.weight"))
-                nn.init.normal_(parameter, std=0.02 / (2 * spec.n_layers) ** 0.5 if adds else 0.02)
+                nn.init.normal_(parameter, std=0.02 / (2 * self.spec.n_layers) ** 0.5 if adds else 0.02)
 
     def forward(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len vocab_size"]:
         """Logits: at each position a score for every token that may come next."""
@@ -132,9 +153,10 @@ class Transformer(nn.Module):
         """The residual stream after the last norm, what the head reads.
 
         Raises:
-            TokenError: more tokens than the context holds, or (where the tokens are in the CPU's memory) an unknown one.
+            TokenError: more tokens than the context holds, or (in the CPU's memory) a number that is none.
         """
         x = self.embed(tokens)
+        self.frequencies = self.frequencies.to(x.device)
         turn = rotation(torch.arange(tokens.shape[1], device=x.device), self.frequencies, x.dtype)
         for block in self.blk:
             x = block(x, turn)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from llmhw_helpers.llm import checkpoints
-from llmhw_helpers.llm.checkpoints import BadModelFile, ModelNotFound, find_model, open_checkpoint
+from llmhw_helpers.llm.checkpoints import BadModelFile, ModelNotFound, find_model, load_model, open_checkpoint
 from llmhw_helpers.specs.models import model
 
 
@@ -171,3 +172,45 @@ def test_a_pickle_beside_the_weights_is_never_opened(tmp_path):
 def test_an_unknown_tensor_is_refused(real):
     with pytest.raises(BadModelFile, match="has no tensor 'blk.30.ffn_gate.weight'"):
         real.tensor("blk.30.ffn_gate.weight")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_16_bits_is_the_one_in_32_rounded(dtype):
+    whole, half = load_model(), load_model(dtype=dtype)
+    for name, parameter in half.named_parameters():
+        assert torch.equal(parameter, whole.get_parameter(name).to(dtype)), name
+
+
+def test_a_format_that_no_weights_can_be_used_in_is_refused():
+    with pytest.raises(ValueError, match=r"weights in torch\.int8 cannot be used .* choose one of torch\.float32"):
+        load_model(dtype=torch.int8)
+
+
+def test_a_loaded_model_can_be_trained_wherever_it_was_loaded():
+    with torch.inference_mode():
+        model = load_model()
+    assert all(parameter.requires_grad and not parameter.is_inference() for parameter in model.parameters())
+
+
+def test_progress_is_shown_where_it_is_asked_for(capsys):
+    load_model()
+    assert capsys.readouterr().err == ""
+    load_model(progress=True)
+    assert "loading Smollm2 135M" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_never_holds_more_than_the_model_and_a_third(dtype):
+    """The peak of a process of its own, above one that has done all the same with the first block's tensors alone."""
+    code = (
+        "import torch; from llmhw_helpers.llm.checkpoints import load_model, open_checkpoint;"
+        "from pathlib import Path;"
+        "peak = lambda: int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024;"
+        f"dtype = torch.{dtype}; opened = open_checkpoint();"
+        "[opened.tensor(name, dtype) for name in opened.shapes if 'blk.0.' in name];"
+        "before = peak(); model = load_model(dtype=dtype);"
+        "print((peak() - before) / sum(p.nbytes for p in model.parameters()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.9 < float(run.stdout) < 1.3
