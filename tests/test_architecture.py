@@ -49,6 +49,8 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/flops.py": ["test_roofline.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
+    "widgets/attention.py": ["test_language.py"],
+    "widgets/next_token.py": ["test_language.py"],
     "plots/style.py": ["test_roofline.py"],
 }
 

@@ -4,8 +4,10 @@
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from .transformer import Transformer
 
 
 def causal_mask(seq_len: int, device: torch.device | str | None = None) -> Bool[Tensor, "seq_len seq_len"]:
@@ -58,3 +60,21 @@ def attention(
         ValueError: the query heads cannot be shared out evenly among the key/value heads.
     """
     return (attention_weights(q, k, mask) @ repeat_heads(v, q.shape[1]).float()).to(q.dtype)
+
+
+@torch.inference_mode()
+def attention_maps(
+    model: Transformer, tokens: Int[Tensor, "1 seq_len"]
+) -> Float[Tensor, "n_layers n_heads seq_len seq_len"]:
+    """Where every head of every layer looks in a real text: the weights that the model's fused attention never stores.
+
+    Raises:
+        TokenError: as `Transformer.hidden` does.
+    """
+    x = model.embed(tokens)
+    turn, mask, maps = model.turn(x), causal_mask(tokens.shape[1], x.device), []
+    for block in model.blk:
+        q, k, _ = block.qkv(block.attn_norm(x), turn)
+        maps.append(attention_weights(q, k, mask)[0])
+        x = block(x, turn)
+    return torch.stack(maps)

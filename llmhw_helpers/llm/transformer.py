@@ -156,8 +156,7 @@ class Transformer(nn.Module):
             TokenError: more tokens than the context holds, or (in the CPU's memory) a number that is none.
         """
         x = self.embed(tokens)
-        self.frequencies = self.frequencies.to(x.device)
-        turn = rotation(torch.arange(tokens.shape[1], device=x.device), self.frequencies, x.dtype)
+        turn = self.turn(x)
         for block in self.blk:
             x = block(x, turn)
         return self.output_norm(x)
@@ -173,6 +172,11 @@ class Transformer(nn.Module):
             wrong = next(t for t in tokens.flatten().tolist() if not 0 <= t < self.spec.vocab_size)
             last = self.spec.vocab_size - 1
             raise TokenError(f"token {wrong} is none of {self.spec.name}'s, which go from 0 to {last}") from None
+
+    def turn(self, x: Float[Tensor, "batch seq_len d_model"]) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[seq_len, head_dim / 2]`` for the positions of `x`, the same in every block."""
+        self.frequencies = self.frequencies.to(x.device)
+        return rotation(torch.arange(x.shape[1], device=x.device), self.frequencies, x.dtype)
 
     def head(self, x: Float[Tensor, "*positions d_model"]) -> Float[Tensor, "*positions vocab_size"]:
         """Logits from the residual stream, for as many positions as you give: the widest product of the model."""

@@ -1,0 +1,35 @@
+"""Bars are as long as their probabilities, and shares sum to one."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+
+from llmhw_helpers.plots.tokens import plot_next, plot_shares
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_best_is_on_top_and_bars_are_probabilities():
+    ax = plot_next([(" the", 0.5), ("\n", 0.25), ("", 0.01)])
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.25, 0.01]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["\u2423the", "\\n", "\u2205"]
+    assert ax.yaxis_inverted()
+    assert [text.get_text() for text in ax.texts] == [" 50.0%", " 25.0%", " 1.0%"]
+
+
+def test_every_column_is_stacked_to_the_whole():
+    ax = plot_shares({"small": {"a": 1, "b": 3}, "large": {"a": 9, "c": 1}}, "share")
+    tops = {}
+    for bar in ax.patches:
+        place = round(bar.get_x() + bar.get_width() / 2)
+        tops[place] = tops.get(place, 0) + bar.get_height()
+    assert tops == {0: pytest.approx(1), 1: pytest.approx(1)}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "c"]
+    assert {text.get_text() for text in ax.texts} == {"25%", "75%", "90%", "10%"}
