@@ -37,12 +37,13 @@ def attention_weights(
     k: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
     mask: Bool[Tensor, "#batch #n_heads q_len kv_len"] | Bool[Tensor, "q_len kv_len"] | None = None,
 ) -> Float[Tensor, "batch n_heads q_len kv_len"]:
-    """How much each query looks at each key: ``softmax(q k^T / sqrt(head_dim))``, rows that sum to 1, in fp32.
+    """How much each query looks at each key: ``softmax(q k^T / sqrt(head_dim))``, rows that sum to 1.
 
-    Where `mask` is False the weight is exactly 0; a query that may see no key at all has no weights but zeros.
+    In fp32, or in fp64 where `q` is. Where `mask` is False the weight is exactly 0; a query that may see no key at
+    all has no weights but zeros.
     """
-    k = repeat_heads(k, q.shape[1])
-    scores = q.float() @ k.float().mT / q.shape[-1] ** 0.5
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = q.to(wide) @ repeat_heads(k, q.shape[1]).to(wide).mT / q.shape[-1] ** 0.5
     if mask is None:
         return scores.softmax(-1)
     return scores.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~mask, 0.0)  # softmax of nothing is NaN
@@ -54,12 +55,13 @@ def attention(
     v: Float[Tensor, "batch n_kv_heads kv_len head_dim"],
     mask: Bool[Tensor, "#batch #n_heads q_len kv_len"] | Bool[Tensor, "q_len kv_len"] | None = None,
 ) -> Float[Tensor, "batch n_heads q_len head_dim"]:
-    """Each query's mean of the values, weighted by where it looks; sums in fp32, the result in the type of `q`.
+    """Each query's mean of the values, weighted by where it looks; sums in fp32 or fp64, result in the type of `q`.
 
     Raises:
         ValueError: the query heads cannot be shared out evenly among the key/value heads.
     """
-    return (attention_weights(q, k, mask) @ repeat_heads(v, q.shape[1]).float()).to(q.dtype)
+    weights = attention_weights(q, k, mask)
+    return (weights @ repeat_heads(v, q.shape[1]).to(weights.dtype)).to(q.dtype)
 
 
 @torch.inference_mode()

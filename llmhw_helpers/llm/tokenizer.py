@@ -99,8 +99,8 @@ class Tokenizer:
         Raises:
             BadText: the file has no template, or the template refuses these messages.
 
-        >>> load_tokenizer().chat([{"role": "user", "content": "Hi"}])[-51:]
-        '<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n'
+        >>> load_tokenizer().chat([{"role": "user", "content": "Hi"}]).splitlines()[2:]
+        ['<|im_start|>user', 'Hi<|im_end|>', '<|im_start|>assistant']
         """
         if self._template is None:
             raise BadText("this model's file has no chat template: it was not trained to chat")

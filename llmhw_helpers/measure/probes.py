@@ -1,5 +1,6 @@
 """Probes: short runs that push one limit of the machine at a time, and count what they moved."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -34,10 +35,13 @@ def product_rate(dtype: str, device: torch.device, rounds: int) -> tuple[float, 
     Raises:
         RuntimeError: torch has no such product on this device.
     """
-    n, tried = SMALLEST, []
+    n, tried, before = SMALLEST, [], math.inf
     while True:
         timing = time_call(_square_product(dtype, device, n), device, rounds)
-        done = timing.best >= PRODUCT_SECONDS[device.type] or n >= LARGEST[device.type]
+        # Eight times the work in about the same time is no arithmetic: threads wait for a core that others hold.
+        long = timing.best >= PRODUCT_SECONDS[device.type] and timing.best > 3 * before
+        done = long or n >= LARGEST[device.type]
+        before = timing.best
         if done or timing.best >= PRODUCT_SECONDS[device.type] / 10:
             tried.append((2.0 * n**3, timing))
         if done:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from llmhw_helpers.llm.attention import attention, attention_maps, attention_weights, causal_mask, repeat_heads
+from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.transformer import TokenError, Transformer
 from llmhw_helpers.specs.models import model
 
@@ -56,6 +57,12 @@ def test_in_16_bits_it_is_the_one_in_64_rounded_once(dtype):
     torch.testing.assert_close(ours.double(), exact, atol=1e-2, rtol=torch.finfo(dtype).eps)
     theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     torch.testing.assert_close(ours.double(), theirs.double(), atol=2e-2, rtol=2e-2)
+
+
+def test_in_64_bits_nothing_is_lost_on_the_way():
+    q, k, v = draw(dtype=torch.float64, n_kv_heads=2, q_len=33, kv_len=33)
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    torch.testing.assert_close(attention(q, k, v, causal_mask(33)), theirs, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize(("q_len", "kv_len"), [(0, 5), (0, 0), (5, 0)])
@@ -117,21 +124,33 @@ def test_nor_does_it_in_the_whole_model(changed):
     assert not torch.equal(before[:, changed], after[:, changed])
 
 
+def on_maps(network, tokens, maps):
+    """The model's logits, built again on the weights in `maps`."""
+    x = network.embed(tokens)
+    for block, weights in zip(network.blk, maps, strict=True):
+        _, _, v = block.qkv(block.attn_norm(x), network.turn(x))
+        x = x + block.attn_output((weights @ repeat_heads(v, len(weights))).transpose(1, 2).flatten(2))
+        y = block.ffn_norm(x)
+        x = x + block.ffn_down(F.silu(block.ffn_gate(y)) * block.ffn_up(y))
+    return network.head(network.output_norm(x))
+
+
 @torch.inference_mode()
 def test_the_maps_are_what_the_model_looks_at():
-    """The model built again on the maps gives its logits."""
     torch.manual_seed(0)
     network, tokens = Transformer(TINY), torch.randint(0, 50, (1, 12))
     for parameter in network.parameters():
         parameter.mul_(5 if parameter.dim() == 2 else 1)
     maps = attention_maps(network, tokens)
     assert maps.shape == (3, 4, 12, 12)
-    x = network.embed(tokens)
-    for block, weights in zip(network.blk, maps, strict=True):
-        _, _, v = block.qkv(block.attn_norm(x), network.turn(x))
-        x = x + block.attn_output((weights @ repeat_heads(v, 4)).transpose(1, 2).flatten(2))
-        y = block.ffn_norm(x)
-        x = x + block.ffn_down(F.silu(block.ffn_gate(y)) * block.ffn_up(y))
-    torch.testing.assert_close(network.head(network.output_norm(x)), network(tokens), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(on_maps(network, tokens, maps), network(tokens), atol=1e-4, rtol=1e-4)
     with pytest.raises(TokenError):
         attention_maps(network, tokens + 100)
+
+
+@torch.inference_mode()
+def test_so_are_those_of_the_real_model():
+    network, tokens = load_model(), torch.arange(1000, 1040)[None]
+    logits, again = network(tokens), on_maps(network, tokens, attention_maps(network, tokens))
+    torch.testing.assert_close(again, logits, atol=1e-4, rtol=1e-5)
+    assert torch.equal(again.argmax(-1), logits.argmax(-1))

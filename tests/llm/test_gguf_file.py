@@ -35,7 +35,7 @@ def write(path, llama, kind=gguf.GGMLQuantizationType.F32, arch="llama", without
     for name, number in numbers.items():
         if name not in without:
             getattr(writer, f"add_{name}")(number)
-    writer.add_token_list([b"ab", "\N{SNOWMAN}".encode(), b"c" * 300])
+    writer.add_token_list([b"ab", b"c" * 300, "\N{SNOWMAN}".encode()])
     writer.add_token_types([1, 1, 3])
     for theirs, weight in llama.state_dict().items():
         ours = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
@@ -99,7 +99,7 @@ def test_the_real_models_description_equals_the_librarys_reading():
 
 def test_a_list_of_strings_and_numbers_of_our_own(tmp_path, small_llama):
     said = open_checkpoint(write(tmp_path / "small.gguf", small_llama())).metadata
-    assert said["tokenizer.ggml.tokens"] == ["ab", "\N{SNOWMAN}", "c" * 300]
+    assert said["tokenizer.ggml.tokens"] == ["ab", "c" * 300, "\N{SNOWMAN}"]
     assert said["tokenizer.ggml.token_type"] == [1, 1, 3]
 
 

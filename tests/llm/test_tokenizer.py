@@ -197,6 +197,17 @@ def test_a_chat_is_written_as_transformers_writes_it(real):
             assert real.chat_tokens(messages, answer) == oracle(written, add_special_tokens=False).input_ids
 
 
+def test_blocks_on_lines_of_their_own_leave_no_lines(real):
+    template = (
+        "{%- for message in messages %}\n  {% if message.role %}\n{{ message.content }}\n  {% endif %}\n{% endfor %}"
+    )
+    ours = room.Tokenizer(real.library, real.end, template)
+    oracle = PreTrainedTokenizerFast(tokenizer_object=Library.from_str(real.library.to_str()))
+    oracle.chat_template = template
+    messages = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    assert ours.chat(messages) == oracle.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
 def test_a_text_that_is_no_utf_8_is_refused(real):
     broken = b"caf\xe9".decode(errors="surrogateescape")
     with pytest.raises(BadText, match=r"no valid UTF-8: '\\udce9' at position 3"):

@@ -102,16 +102,24 @@ def test_a_slow_format_is_tried_at_a_small_size_only():
 
     def slow(dtype, device, n):
         sizes.append(n)
-        return lambda: time.sleep(0.03)
+        return lambda: time.sleep(0.011 * (n / 192) ** 3)
 
     original, probes._square_product = probes._square_product, slow
     try:
         flops, timing = probes.product_rate("fp16", torch.device("cpu"), rounds=2)
     finally:
         probes._square_product = original
-    assert sizes == [192]
-    assert flops == 2 * 192**3
+    assert sizes == [192, 384]  # the second shows that the time is the work's
+    assert flops in (2 * 192**3, 2 * 384**3)
     assert len(timing.rounds) == 2
+
+
+def test_threads_that_wait_for_a_core_are_not_taken_for_arithmetic(monkeypatch):
+    """A neighbour holds one of two cores: each product waits a time slice, however small it is."""
+    monkeypatch.setattr(probes, "_square_product", lambda dtype, device, n: n)
+    monkeypatch.setattr(probes, "time_call", lambda n, device, rounds: Timing((0.016 + 2 * n**3 / 150e9,) * rounds))
+    flops, timing = probes.product_rate("fp32", torch.device("cpu"), rounds=2)
+    assert flops / timing.best > 150e9 / 2
 
 
 def test_the_faster_of_two_calibrations_is_the_higher_roof_of_each_limit():
