@@ -45,7 +45,14 @@ class _Metadata(Mapping):
         self._fields = reader.fields
 
     def __getitem__(self, key: str) -> object:
-        field = self._fields[key]
+        try:
+            return self._decoded(self._fields[key])
+        except UnicodeDecodeError:
+            raise BadModelFile(
+                f"the model file's {key} holds text that is no valid UTF-8: get the file again"
+            ) from None
+
+    def _decoded(self, field: gguf.ReaderField) -> object:
         if field.types != [GGUFValueType.ARRAY, GGUFValueType.STRING]:
             return field.contents()
         packed, at, strings = field.parts[field.data[0]].tobytes(), 0, []

@@ -25,7 +25,7 @@ def plot_next(choices: Sequence[tuple[str, float]], ax: Axes | None = None) -> A
 
 def plot_shares(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axes | None = None) -> Axes:
     """Columns of parts, stacked to 100%; a part that a column lacks counts as zero."""
-    ax = style.axes(ax, width=1.6 + 1.25 * len(columns), height=4.2)
+    ax = style.axes(ax, width=1.8 + 1.6 * len(columns), height=4.2)
     parts = list(dict.fromkeys(part for column in columns.values() for part in column))
     bottom = np.zeros(len(columns))
     for i, part in enumerate(parts):

@@ -103,6 +103,18 @@ def test_a_list_of_strings_and_numbers_of_our_own(tmp_path, small_llama):
     assert said["tokenizer.ggml.token_type"] == [1, 1, 3]
 
 
+@pytest.mark.parametrize(
+    ("text", "key"), [("\N{SNOWMAN}".encode(), "tokenizer.ggml.tokens"), (b"llama", "general.architecture")]
+)
+def test_text_in_the_file_that_is_no_utf_8_is_refused(tmp_path, small_llama, text, key):
+    path = write(tmp_path / "small.gguf", small_llama())
+    content = path.read_bytes()
+    at = content.index(text, content.index(key.encode()) + len(key))
+    path.write_bytes(content[:at] + b"\xff" * len(text) + content[at + len(text) :])
+    with pytest.raises(BadModelFile, match=f"{key} holds text that is no valid UTF-8"):
+        open_checkpoint(path).metadata[key]
+
+
 @pytest.mark.parametrize("kept", [0.02, 0.2, 0.5, 0.9, 0.999])
 def test_a_truncated_model_is_refused_before_anything_is_loaded(tmp_path, small_llama, kept):
     path = write(tmp_path / "small.gguf", small_llama())
