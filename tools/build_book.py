@@ -10,6 +10,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = ROOT / "_build" / "html" / "index.html"
 CLI = "from jupyter_book.cli.main import main; main()"
+# Jupyter Book's own start page names no icon, so a browser asks for /favicon.ico, which is not there.
+START = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>LLM and hardware, hands on</title>
+<link rel="icon" href="_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url=book/intro.html">
+</head>
+<body><a href="book/intro.html">LLM and hardware, hands on</a></body>
+</html>
+"""
 OPTIONS = ["--config", "_config.yml", "--toc", "book/_toc.yml", "-W", "--keep-going", "-n", "--all"]
 
 
@@ -17,6 +29,7 @@ def main() -> int:
     INDEX.unlink(missing_ok=True)  # so that an index found afterwards is this build's
     status = subprocess.run([sys.executable, "-c", CLI, "build", ".", *OPTIONS], cwd=ROOT).returncode
     if status == 0 and INDEX.is_file():
+        INDEX.write_text(START, encoding="utf-8")
         print(f"\nThe book is built: open {INDEX}, or see it with `make serve`.")
         return 0
     print("\nThe book is NOT built: its warnings and errors are above.", file=sys.stderr)
