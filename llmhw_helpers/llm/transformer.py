@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..specs.architectures import Model
 
@@ -149,8 +150,12 @@ class Transformer(nn.Module):
         """Logits: at each position a score for every token that may come next."""
         return self.head(self.hidden(tokens))
 
-    def hidden(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
+    def hidden(
+        self, tokens: Int[Tensor, "batch seq_len"], recompute: bool = False
+    ) -> Float[Tensor, "batch seq_len d_model"]:
         """The residual stream after the last norm, what the head reads.
+
+        With `recompute` each block keeps its input only, and runs again when its backward comes.
 
         Raises:
             TokenError: more tokens than the context holds, or (in the CPU's memory) a number that is none.
@@ -158,7 +163,7 @@ class Transformer(nn.Module):
         x = self.embed(tokens)
         turn = self.turn(x)
         for block in self.blk:
-            x = block(x, turn)
+            x = checkpoint(block, x, turn, use_reentrant=False) if recompute else block(x, turn)
         return self.output_norm(x)
 
     def embed(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:

@@ -1,0 +1,83 @@
+"""Checkpoints of a training run: one safetensors file, written whole or not at all, checked when read.
+
+The tensors are in the file's body, everything else is JSON in its header. Nothing is ever pickled: whoever unpickles a
+file runs whatever program its author put there.
+"""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = "llmhw run 1"
+
+
+class BadCheckpoint(ValueError):
+    """A file that is no checkpoint, a damaged one, or one of another run: the message says which."""
+
+
+class NotSaved(OSError):
+    """A checkpoint could not be written; the one before is still there."""
+
+
+def write_run(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
+    """Write a checkpoint beside `path`, force it to the disk, and only then let it take the name.
+
+    A name always belongs to a whole file, the old or the new: renaming is one step to the file system. Killed in
+    between, a run leaves ``*.partial`` behind, which the next one overwrites.
+
+    Raises:
+        NotSaved: no space, no permission.
+    """
+    path, partial = Path(path), Path(path).with_name(Path(path).name + ".partial")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(about)
+    content = save(tensors, {"format": FORMAT, "about": text, "crc32": str(_checksum(tensors, text))})
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else the new name could reach the disk before the content does
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        before = f"{path.name} is as it was" if path.exists() else "there is no earlier one"
+        raise NotSaved(
+            error.errno, f"checkpoint not saved ({error.strerror}); {before}: make room and save again"
+        ) from None
+
+
+def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:
+    """Tensors and the rest, or None where there is no file.
+
+    Raises:
+        BadCheckpoint: truncated, damaged, or not a checkpoint of this course.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    away = "delete it or name another"
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise BadCheckpoint(f"{path.name} is a safetensors file, but not a checkpoint of a run here; {away}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except (SafetensorError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise BadCheckpoint(f"{path.name} is no checkpoint, or a truncated one ({said:.80}); {away}") from None
+    if header.get("crc32") != str(_checksum(tensors, header.get("about", ""))):
+        raise BadCheckpoint(f"{path.name} is damaged: its checksum differs; {away}")
+    return tensors, json.loads(header["about"])
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> int:
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode(), crc)
+        crc = zlib.crc32(tensors[name].numpy(), crc)
+    return crc
