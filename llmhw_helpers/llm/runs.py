@@ -5,13 +5,14 @@ file runs whatever program its author put there.
 """
 
 import json
-import os
 import zlib
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from .files import write_whole
 
 FORMAT = "llmhw run 1"
 
@@ -20,35 +21,16 @@ class BadCheckpoint(ValueError):
     """A file that is no checkpoint, a damaged one, or one of another run: the message says which."""
 
 
-class NotSaved(OSError):
-    """A checkpoint could not be written; the one before is still there."""
-
-
 def write_run(path: Path, tensors: dict[str, Tensor], about: dict) -> None:
-    """Write a checkpoint beside `path`, force it to the disk, and only then let it take the name.
-
-    A name always belongs to a whole file, the old or the new: renaming is one step to the file system. Killed in
-    between, a run leaves ``*.partial`` behind, which the next one overwrites.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
-        NotSaved: no space, no permission.
+        NotSaved: no space, no permission; the one before is still there.
     """
-    path, partial = Path(path), Path(path).with_name(Path(path).name + ".partial")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(about)
     content = save(tensors, {"format": FORMAT, "about": text, "crc32": str(_checksum(tensors, text))})
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else the new name could reach the disk before the content does
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        before = f"{path.name} is as it was" if path.exists() else "there is no earlier one"
-        raise NotSaved(
-            error.errno, f"checkpoint not saved ({error.strerror}); {before}: make room and save again"
-        ) from None
+    write_whole(Path(path), content, "checkpoint")
 
 
 def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:

@@ -56,10 +56,8 @@ def rotation(
 
 
 def rotate(
-    x: Float[Tensor, "*heads seq_len head_dim"],
-    cos: Float[Tensor, "*#heads seq_len half"],
-    sin: Float[Tensor, "*#heads seq_len half"],
-) -> Float[Tensor, "*heads seq_len head_dim"]:
+    x: Float[Tensor, "*heads head_dim"], cos: Float[Tensor, "*#heads half"], sin: Float[Tensor, "*#heads half"]
+) -> Float[Tensor, "*heads head_dim"]:
     """RoPE: number ``i`` of a head and number ``i + head_dim / 2`` are a point in the plane; turn it by its angle."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -110,9 +108,11 @@ class Block(nn.Module):
 
     def qkv(self, y: Float[Tensor, "batch seq_len d_model"], turn) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, turned."""
-        split = (each(y).unflatten(-1, (-1, self.head_dim)) for each in (self.attn_q, self.attn_k, self.attn_v))
-        q, k, v = (each.transpose(1, 2) for each in split)
-        return rotate(q, *turn), rotate(k, *turn), v
+        q, k, v = (each(y).unflatten(-1, (-1, self.head_dim)) for each in (self.attn_q, self.attn_k, self.attn_v))
+        turn = [each.unsqueeze(-2) for each in turn]  # the same for all heads of a token
+        # Turned before the heads are put in front: so each token's heads stay together in memory, attention's result
+        # is laid out as its queries are, and the output projection reads it without a copy.
+        return tuple(each.transpose(1, 2) for each in (rotate(q, *turn), rotate(k, *turn), v))
 
 
 class Transformer(nn.Module):

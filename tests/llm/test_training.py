@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from llmhw_helpers.llm.corpora import BadCorpus, Batches, open_corpus, write_corpus
+from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.markov import MarkovSource
 from llmhw_helpers.llm.optimizers import Optimizer, clip_gradients, cosine_with_warmup
-from llmhw_helpers.llm.runs import BadCheckpoint, NotSaved, read_run, write_run
+from llmhw_helpers.llm.runs import BadCheckpoint, read_run, write_run
 from llmhw_helpers.llm.training import NonFiniteLoss, Plan, Trainer, next_token_loss
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.architectures import Model

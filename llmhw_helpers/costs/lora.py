@@ -1,0 +1,223 @@
+"""What LoRA (arXiv:2106.09685) saves, and what it does not: parameters, their copies, activations, operations.
+
+All of it follows from one question, asked of each tensor in turn: does anybody want its gradient?
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..specs.architectures import Model
+from ..specs.dtypes import dtype as find_dtype
+from ..specs.figures import look_up
+from .activations import FP32_BYTES, Pass, block_activations
+from .memory import Recipe, copies
+from .transformer import forward_flops
+
+LABEL_BYTES, MASK_BYTES = 8, 1  # the token to predict, int64; whether a position is labelled
+# QLoRA's (arXiv:2305.14314, sections 2, 3): 4 bits, an 8-bit scale for 64 weights, a 32-bit one for 256 of those.
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+FP32_ADAPTERS = Recipe(parameter_dtype="fp32", gradient_dtype="fp32", master_dtype=None)
+
+
+class BadLoRA(ValueError):
+    """An adapter that a model cannot have."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Adapters of one rank beside some of a block's linear layers, in every block; all else is frozen.
+
+    Attributes:
+        rank: of every adapter.
+        targets: layers by their names in a GGUF file.
+    """
+
+    rank: int
+    targets: tuple[str, ...] = ("attn_q", "attn_v")
+
+
+def linear_sizes(model: Model) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of a block's linear layers, by name.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> linear_sizes(model("SmolLM2-135M"))["attn_k"]
+    (576, 192)
+    """
+    d, f, n_q, n_kv = model.d_model, model.d_ff, model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
+    sizes = {"attn_q": (d, n_q), "attn_k": (d, n_kv), "attn_v": (d, n_kv), "attn_output": (n_q, d)}
+    return sizes | {"ffn_gate": (d, f), "ffn_up": (d, f), "ffn_down": (f, d)}
+
+
+ALL_LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+def n_trainable(model: Model, lora: LoRA) -> int:
+    """Parameters of all adapters: ``rank * (n_in + n_out)`` for each.
+
+    Raises:
+        BadLoRA: the rank is below 1, or larger than a side of a matrix.
+        UnknownName: a target is no linear layer of a block; the message names the nearest.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> n_trainable(model("Llama-2-7B"), LoRA(8))
+    4194304
+    """
+    return model.n_layers * sum(lora.rank * (n_in + n_out) for n_in, n_out in _adapted(model, lora))
+
+
+def finetuning_flops(
+    model: Model, batch_size: int, seq_len: int, n_labelled: int, lora: LoRA | None = None
+) -> dict[str, int]:
+    """Operations of a step by what they are for; without `lora` everything is trained.
+
+    Parts: ``forward``; ``through``, gradients of activations, which travel back through every matrix, frozen or not;
+    ``weights``, the gradients of the big matrices, which nobody asks for when these are frozen; ``adapters``, all that
+    the thin matrices do.
+
+    Args:
+        model: Llama-style.
+        batch_size, seq_len: sequences, and tokens in each.
+        n_labelled: positions in the whole batch that the loss asks for; the head works on these alone.
+        lora: the adapters.
+
+    Raises:
+        NoFormula, BadLoRA, UnknownName: as `forward_flops` and `n_trainable`.
+    """
+    n, head = batch_size * seq_len, 2 * n_labelled * model.d_model * model.vocab_size
+    between = forward_flops(model, batch_size, seq_len, 0)["attention"]
+    matrices = {name: 2 * n * n_in * n_out for name, (n_in, n_out) in linear_sizes(model).items()}
+    all_matrices = model.n_layers * sum(matrices.values())
+    parts = {"forward": all_matrices + between + head, "through": all_matrices + 2 * between + head}
+    if lora is None:
+        return parts | {"weights": all_matrices + head, "adapters": 0}
+    # Before the first adapter nobody wants a gradient: the embedding is frozen.
+    wanted = _Wanted(lora.targets, stream=False)
+    unwanted = [name for name, of_input in wanted.inputs().items() if not of_input]
+    parts["through"] -= (
+        sum(matrices[name] for name in unwanted) + 2 * (not wanted.attention) * between // model.n_layers
+    )
+    thin = [2 * n * lora.rank * side for sizes in _adapted(model, lora) for side in sizes]
+    first = [2 * n * lora.rank * linear_sizes(model)[name][0] for name in unwanted if name in lora.targets]
+    return parts | {"weights": 0, "adapters": 3 * model.n_layers * sum(thin) - sum(first)}
+
+
+def lora_activations(model: Model, run: Pass, lora: LoRA, n_labelled: int) -> dict[str, int]:
+    """Bytes kept for the backward pass when everything but the adapters is frozen; they sum to the total.
+
+    Parts: ``blocks``, of which the first keeps a little less; ``final_norm``; ``loss``, for the labelled positions.
+    With recomputation ``blocks`` are the inputs of all of them, and the one that is being run again.
+
+    Raises:
+        NoFormula, BadLoRA, UnknownName: another family of models, an adapter that cannot be.
+    """
+    first, other = (sum(lora_block_activations(model, run, lora, first).values()) for first in (True, False))
+    blocks = first + (model.n_layers - 1) * other
+    c, wide = _bytes(run.activation_dtype), max(_bytes(run.activation_dtype), FP32_BYTES)
+    if run.recompute == "full":
+        blocks = model.n_layers * run.n_tokens * model.d_model * c + other
+    norm = run.n_tokens * (model.d_model * (c if run.norm == "fused" else wide) + FP32_BYTES)
+    loss = n_labelled * (c * model.d_model + FP32_BYTES * model.vocab_size + LABEL_BYTES) + run.n_tokens * MASK_BYTES
+    return {"blocks": blocks, "final_norm": norm, "loss": loss}
+
+
+def lora_block_activations(model: Model, run: Pass, lora: LoRA, first: bool = False) -> dict[str, int]:
+    """What a block with adapters keeps, by operation; the `first` block's input comes from a frozen embedding.
+
+    A frozen product keeps nothing: only the gradient of its weights would ask for its input. But what is no product,
+    attention, SiLU, the gate, the norms, keeps what it always does, since the gradient has to pass through.
+    """
+    _adapted(model, lora)
+    wanted, kept = _Wanted(lora.targets, stream=not first), block_activations(model, run)
+    c, targets = _bytes(run.activation_dtype), lora.targets
+    for norm, of_stream in (("attention_norm", wanted.stream), ("mlp_norm", wanted.middle)):
+        if run.norm == "composed":  # the normalised input, which only the gradient of the norm's scale would ask for
+            kept[norm] -= run.n_tokens * model.d_model * max(c, FP32_BYTES)
+        kept[norm] *= of_stream
+    if not wanted.attention:  # nothing but the input that the output projection's adapter may ask for
+        kept["attention"] = run.n_tokens * c * model.n_heads * model.head_dim * ("attn_output" in targets)
+    kept["qkv"] *= not {"attn_q", "attn_k", "attn_v"}.isdisjoint(targets)
+    kept["gate_up"] *= not {"ffn_gate", "ffn_up"}.isdisjoint(targets)
+    kept["silu"] *= wanted.gate
+    kept["gate_times_up"] = kept["gate_times_up"] // 2 * (wanted.gate + wanted.up)  # each waits for the other's
+    kept["down"] *= "ffn_down" in targets
+    kept["adapters"] = run.n_tokens * c * lora.rank * len(targets)
+    if c != FP32_BYTES:  # the thin matrices are fp32, and used as copies in the format of the activations
+        of_inputs = wanted.inputs()
+        for name in targets:
+            n_in, n_out = linear_sizes(model)[name]
+            kept["adapters"] += c * lora.rank * (n_out + n_in * of_inputs[name])
+    return kept
+
+
+def finetuning_bytes(
+    model: Model,
+    run: Pass,
+    lora: LoRA,
+    n_labelled: int,
+    base: str = "bf16",
+    recipe: Recipe = FP32_ADAPTERS,
+) -> dict[str, int]:
+    """What fine-tuning with LoRA holds at its fullest moment, the end of the forward pass, in bytes by part.
+
+    Parts: ``weights``, ``adapters`` (with gradients and optimizer states), ``activations``, ``working`` (the largest
+    gradients of activations in a block, or the logits a second time; and with NF4 the matrix at hand, in 16 bits).
+
+    Args:
+        model: dense and Llama-style.
+        run: batch and choices of the pass.
+        lora: the adapters.
+        n_labelled: positions that the loss asks for.
+        base: format of the frozen weights; ``"nf4"`` is QLoRA's, for a block's matrices (the rest stays bf16).
+        recipe: of the adapters.
+
+    Raises:
+        NoFormula, BadLoRA, UnknownName: as the others here.
+    """
+    matrices = model.n_layers * sum(n_in * n_out for n_in, n_out in linear_sizes(model).values())
+    wide = max(n_in * n_out for n_in, n_out in linear_sizes(model).values())
+    c, nf4 = _bytes(run.activation_dtype), base.lower() == "nf4"
+    weights = int(matrices * NF4_BITS / 8) + 2 * (model.n_params - matrices) if nf4 else model.n_params * _bytes(base)
+    working = max(5 * run.n_tokens * model.d_ff * c, n_labelled * model.vocab_size * FP32_BYTES)
+    held = copies(n_trainable(model, lora), recipe, 2 * len(lora.targets) * model.n_layers)
+    return {
+        "weights": weights,
+        "adapters": sum(held.values()),
+        "activations": sum(lora_activations(model, run, lora, n_labelled).values()),
+        "working": working + 2 * wide * nf4,
+    }
+
+
+class _Wanted:
+    """Whose gradients are asked for in a block, followed from its input to its output.
+
+    Attributes:
+        stream, middle: of the residual stream before attention, and before the MLP.
+        attention: of the queries, keys or values.
+        gate, up: of the two that are multiplied.
+    """
+
+    def __init__(self, targets: Iterable[str], stream: bool):
+        targets = set(targets)
+        self.stream = stream
+        self.attention = stream or not targets.isdisjoint({"attn_q", "attn_k", "attn_v"})
+        self.middle = self.attention or "attn_output" in targets
+        self.gate, self.up = (self.middle or name in targets for name in ("ffn_gate", "ffn_up"))
+
+    def inputs(self) -> dict[str, bool]:
+        """Whether a linear layer is asked for the gradient of its input."""
+        of_input = dict.fromkeys(("attn_q", "attn_k", "attn_v"), self.stream) | {"attn_output": self.attention}
+        return of_input | {"ffn_gate": self.middle, "ffn_up": self.middle, "ffn_down": self.gate or self.up}
+
+
+def _adapted(model: Model, lora: LoRA) -> list[tuple[int, int]]:
+    """Sizes of the adapted layers of a block, checked."""
+    sizes = {name: linear_sizes(model)[name] for name in ALL_LINEAR}
+    chosen = {name: look_up(name, sizes, "linear layer") for name in lora.targets}
+    for name, (n_in, n_out) in chosen.items():
+        if not 1 <= lora.rank <= min(n_in, n_out):
+            raise BadLoRA(f"a rank of {lora.rank} does not fit {name}, {n_out} x {n_in}: 1 to {min(n_in, n_out)}")
+    return list(chosen.values())
+
+
+def _bytes(name: str) -> int:
+    return int(find_dtype(name).bytes)

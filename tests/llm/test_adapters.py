@@ -1,0 +1,270 @@
+"""Adapter files: peft reads ours and we read peft's; what is damaged or foreign is refused, nothing is unpickled."""
+
+import dataclasses
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+from llmhw_helpers.llm.adapters import CONFIG, TENSORS, load_adapter, save_adapter
+from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.files import NotSaved
+from llmhw_helpers.llm.lora import BadAdapter, LoRALinear, adapters, add_lora, remove_lora
+from llmhw_helpers.llm.transformer import Transformer
+
+EVERY = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+TOKENS = torch.arange(40).reshape(2, 20)
+ATOL = 1e-4
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory, small_llama):
+    folder = tmp_path_factory.mktemp("base")
+    small_llama().save_pretrained(folder)
+    return folder
+
+
+def spread(model):
+    torch.manual_seed(1)
+    for layer in adapters(model).values():
+        layer.B.data.normal_(std=0.1)
+    return model
+
+
+def adapted(snapshot, targets=("attn_q", "attn_v"), rank=4):
+    model = load_model(snapshot)
+    torch.manual_seed(0)
+    add_lora(model, rank, 6.0, targets)
+    return spread(model)
+
+
+@torch.inference_mode()
+def logits(model):
+    result = model(TOKENS)
+    return result if isinstance(result, torch.Tensor) else result.logits
+
+
+@pytest.mark.parametrize("targets", [("attn_q", "attn_v"), EVERY, ("output",), ("ffn_down", "output")])
+def test_peft_loads_ours_and_gives_the_same_logits(snapshot, tmp_path, targets):
+    model = adapted(snapshot, targets)
+    save_adapter(model, tmp_path / "a")
+    theirs = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(snapshot), tmp_path / "a")
+    torch.testing.assert_close(logits(theirs), logits(model), atol=ATOL, rtol=ATOL)
+    assert not torch.allclose(logits(model), logits(load_model(snapshot)), atol=100 * ATOL)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear", ["down_proj", "lm_head"]])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_we_load_pefts(snapshot, tmp_path, targets, rslora):
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=targets, use_rslora=rslora, task_type="CAUSAL_LM")
+    theirs = get_peft_model(LlamaForCausalLM.from_pretrained(snapshot), config)
+    torch.manual_seed(2)
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
+    theirs.save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    ours = load_model(snapshot)
+    load_adapter(ours, tmp_path / "a")
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=ATOL, rtol=ATOL)
+    assert sum(p.numel() for p in ours.parameters() if p.requires_grad) == theirs.get_nb_trainable_parameters()[0]
+
+
+def test_layers_that_peft_left_out_stay_as_they_are(snapshot, tmp_path):
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"], layers_to_transform=[1], task_type="CAUSAL_LM")
+    theirs = get_peft_model(LlamaForCausalLM.from_pretrained(snapshot), config)
+    for name, parameter in theirs.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
+    theirs.save_pretrained(tmp_path / "a")
+    ours = load_model(snapshot)
+    load_adapter(ours, tmp_path / "a")
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=ATOL, rtol=ATOL)
+
+
+def test_what_is_saved_is_loaded_to_the_bit(snapshot, tmp_path):
+    model = adapted(snapshot)
+    save_adapter(model, tmp_path / "a")
+    other = load_model(snapshot)
+    load_adapter(other, tmp_path / "a")
+    assert torch.equal(logits(other), logits(model))
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == [CONFIG, TENSORS]
+
+
+def test_on_the_real_model_peft_gives_the_same_logits(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from llmhw_helpers.llm.checkpoints import find_model
+
+    path, model = find_model(), load_model()
+    torch.manual_seed(0)
+    add_lora(model, 8, 16.0)
+    save_adapter(spread(model), tmp_path / "a")
+    theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(theirs, tmp_path / "a")
+    torch.testing.assert_close(logits(theirs), logits(model), atol=2e-3, rtol=1e-3)
+
+
+def test_in_another_format_of_the_base_it_is_the_same_adapter(snapshot, tmp_path):
+    save_adapter(adapted(snapshot), tmp_path / "a")
+    load_adapter(load_model(snapshot, dtype=torch.bfloat16), tmp_path / "a")
+
+
+@pytest.fixture
+def saved(snapshot, tmp_path):
+    save_adapter(adapted(snapshot), tmp_path / "a")
+    return tmp_path / "a"
+
+
+def refused(snapshot, folder, said, error=BadAdapter):
+    model = load_model(snapshot)
+    with pytest.raises(error, match=said) as caught:
+        load_adapter(model, folder)
+    assert "\n" not in str(caught.value)
+    assert not adapters(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 1}, "another base: .* has no layer blk.1.attn_"),
+        ({"hidden_size": 64}, "another base, or damaged: blk.0.attn_q has A"),
+        ({"num_key_value_heads": 4}, "another base, or damaged: blk.0.attn_v has A"),
+    ],
+)
+def test_an_adapter_for_another_shape_is_refused(tmp_path, saved, small_llama, changes, said):
+    small_llama(**changes).save_pretrained(tmp_path / "other")
+    tensors = load_file(saved / TENSORS)
+    save_file(tensors, saved / TENSORS)  # without our own word on the base, as peft writes it
+    refused(tmp_path / "other", saved, said)
+
+
+def test_an_adapter_for_another_base_of_the_same_shape_is_refused(tmp_path, saved, small_llama):
+    other = small_llama()
+    other.model.norm.weight.data.mul_(1.1)
+    other.save_pretrained(tmp_path / "other")
+    refused(tmp_path / "other", saved, "was trained on another base")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"use_dora": True}, r"another kind \(LORA with use_dora\); plain LoRA is read here"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"bias": "all"}, "another kind .*biases"),
+        ({"peft_type": "IA3"}, r"another kind \(IA3\)"),
+        ({"r": "four"}, "does not say r and lora_alpha"),
+        ({"lora_alpha": None}, "does not say r and lora_alpha"),
+        ({"r": 8}, "another base, or damaged"),
+        ({"lora_alpha": 12.0}, "the two files are of different adapters"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(snapshot, saved, changes, said):
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(config | changes))
+    refused(snapshot, saved, said)
+
+
+def test_missing_files_say_what_makes_them(snapshot, saved, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(snapshot, tmp_path / "empty", r"save_adapter\(model, folder\) makes one", FileNotFoundError)
+    (saved / TENSORS).unlink()
+    refused(snapshot, saved, f"no {TENSORS} in", FileNotFoundError)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_pickle_is_never_opened(snapshot, saved):
+    (saved / TENSORS).unlink()
+    (saved / "adapter_model.bin").write_bytes(pickle.dumps(Bomb()))
+    refused(snapshot, saved, "is a pickle, which may run any program", FileNotFoundError)
+    (saved / TENSORS).write_bytes(pickle.dumps(Bomb()))
+    refused(snapshot, saved, "truncated or damaged")
+
+
+@given(cut=st.integers(0, 3000))
+def test_a_truncated_file_is_refused(snapshot, saved_bytes, tmp_path_factory, cut):
+    folder, model = tmp_path_factory.mktemp("cut"), load_model(snapshot)
+    for name, content in saved_bytes.items():
+        (folder / name).write_bytes(content)
+    (folder / TENSORS).write_bytes(saved_bytes[TENSORS][:cut])
+    with pytest.raises(BadAdapter, match="truncated or damaged"):
+        load_adapter(model, folder)
+    (folder / CONFIG).write_bytes(saved_bytes[CONFIG][: cut // 20])
+    with pytest.raises(BadAdapter, match="is damaged"):
+        load_adapter(model, folder)
+
+
+@pytest.fixture(scope="module")
+def saved_bytes(snapshot, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    save_adapter(adapted(snapshot), folder)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda t: t.popitem(), "a layer's A or B is missing"),
+        (lambda t: t.clear(), "a layer's A or B is missing"),
+        (lambda t: t.update(strange=torch.zeros(1)), "another kind of model: it adapts 'strange'"),
+        (lambda t: next(iter(t.values())).fill_(torch.nan), "not finite"),
+        (lambda t: t.update({next(iter(t)): torch.zeros(3, 3)}), "another base, or damaged"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(snapshot, saved, spoil, said):
+    tensors = load_file(saved / TENSORS)
+    spoil(tensors)
+    save_file(tensors, saved / TENSORS)
+    refused(snapshot, saved, said)
+
+
+def test_a_full_disk_keeps_the_adapter_before(snapshot, saved, monkeypatch):
+    model, before = adapted(snapshot), (saved / TENSORS).read_bytes()
+    next(iter(adapters(model).values())).A.data.zero_()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(NotSaved, match="adapter not saved .No space left on device.; adapter_model.safetensors is as"):
+        save_adapter(model, saved)
+    assert (saved / TENSORS).read_bytes() == before
+    load_adapter(load_model(snapshot), saved)
+
+
+def test_nothing_to_save_is_said(snapshot, tmp_path):
+    model = load_model(snapshot)
+    with pytest.raises(BadAdapter, match="there are none"):
+        save_adapter(model, tmp_path / "a")
+    add_lora(model, 4, 8.0)
+    model.blk[0].attn_q = LoRALinear(model.blk[0].attn_q.base, 2, 8.0)
+    with pytest.raises(BadAdapter, match="differ in rank or scale"):
+        save_adapter(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_loading_twice_asks_for_the_first_to_be_taken_off(snapshot, saved):
+    model = load_model(snapshot)
+    load_adapter(model, saved)
+    with pytest.raises(BadAdapter, match="take them off first"):
+        load_adapter(model, saved)
+    remove_lora(model)
+    load_adapter(model, saved)
+
+
+def test_a_tied_head_has_no_adapter_of_its_own(small_llama, saved, tmp_path):
+    small_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
+    model = load_model(tmp_path / "tied")
+    assert isinstance(model, Transformer)
+    assert dataclasses.replace(model.spec).tied_embeddings
+    tensors = {f"base_model.model.lm_head.lora_{k}.weight": torch.zeros(4, 4) for k in "AB"}
+    save_file(tensors, saved / TENSORS)
+    refused(tmp_path / "tied", saved, "has no layer output")
