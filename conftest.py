@@ -14,6 +14,7 @@ if "LLMHW_TEST_HOME" not in os.environ:
 os.environ["LLMHW_HOME"] = os.environ["LLMHW_TEST_HOME"]
 FOLDER = Path(os.environ["LLMHW_TEST_HOME"])
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the package does, but tests may import torch before it
 os.environ["IPYTHONDIR"] = str(FOLDER / "ipython")
 
 # In every kernel: whatever reaches for the network fails, on every machine, whether it has one or not.

@@ -7,7 +7,7 @@ which notebook 02 derives and the tests hold equal to it.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,6 +83,29 @@ def answer_loss(
     asked = targets != UNLABELLED
     weight = model.token_embd.weight if model.output is None else model.output.weight
     return head_loss(model.hidden(tokens, recompute)[asked], weight, targets[asked])
+
+
+def pack(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Int[Tensor, "2 batch_size seq_len"]:
+    """A batch for `answer_loss` of prompts with their answers; the shorter ones are filled up behind, unlabelled.
+
+    Under a causal mask what is behind changes nothing.
+
+    Raises:
+        ValueError: no pairs, or a prompt or an answer without tokens.
+
+    >>> pack([([5, 6], [7, 8]), ([5], [7])]).tolist()
+    [[[5, 6, 7], [5, 0, 0]], [[-100, 7, 8], [7, -100, -100]]]
+    """
+    if not pairs or not all(prompt and answer for prompt, answer in pairs):
+        raise ValueError("a batch needs at least one prompt and its answer, each with at least one token")
+    longest = max(len(prompt) + len(answer) for prompt, answer in pairs) - 1
+    tokens = torch.zeros(len(pairs), longest, dtype=torch.long)
+    targets = torch.full_like(tokens, UNLABELLED)
+    for row, (prompt, answer) in enumerate(pairs):
+        first, end = len(prompt) - 1, len(prompt) + len(answer) - 1
+        tokens[row, :end] = torch.tensor([*prompt, *answer[:-1]])
+        targets[row, first:end] = torch.tensor(answer)
+    return torch.stack((tokens, targets))
 
 
 class Trainer:

@@ -18,7 +18,7 @@ from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.markov import MarkovSource
 from llmhw_helpers.llm.optimizers import Optimizer, clip_gradients, cosine_with_warmup
 from llmhw_helpers.llm.runs import BadCheckpoint, read_run, write_run
-from llmhw_helpers.llm.training import NonFiniteLoss, Plan, Trainer, next_token_loss
+from llmhw_helpers.llm.training import NonFiniteLoss, Plan, Trainer, answer_loss, next_token_loss, pack
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.architectures import Model
 
@@ -280,3 +280,38 @@ def test_a_run_that_fails_leaves_no_thread_behind(corpus):
     with pytest.raises(NonFiniteLoss):
         trainer.run()
     assert not [thread for thread in threading.enumerate() if thread.name == "batches ahead"]
+
+
+TALKS = [([1, 2, 3], [4, 5]), ([6], [7, 0, 1]), ([2], [3])]
+
+
+def test_answers_packed_together_have_the_loss_of_each_by_itself():
+    """Against PyTorch's own cross-entropy, one unpadded sequence at a time."""
+    torch.manual_seed(0)
+    model = Transformer(SPEC)
+    expected = []
+    for prompt, answer in TALKS:
+        logits = model(torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1]
+        expected += F.cross_entropy(logits, torch.tensor(answer), reduction="none").tolist()
+    assert answer_loss(model, pack(TALKS)).item() == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_the_answers_loss_has_the_gradients_of_the_plain_one():
+    torch.manual_seed(0)
+    model = Transformer(SPEC).double()
+    batch, gradients = pack(TALKS), []
+    for recompute in (False, True):
+        model.zero_grad()
+        answer_loss(model, batch, recompute).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    model.zero_grad()
+    F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten()).backward()
+    for p, a, b in zip(model.parameters(), *gradients, strict=True):
+        torch.testing.assert_close(a, p.grad, rtol=1e-5, atol=1e-8)  # the loss itself is computed in fp32
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("pairs", [[], [([], [1])], [([1], [])]])
+def test_nothing_to_pack_is_refused(pairs):
+    with pytest.raises(ValueError, match="at least one token"):
+        pack(pairs)

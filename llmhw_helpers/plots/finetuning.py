@@ -1,0 +1,48 @@
+"""Fine-tuning: what a step's time is made of, and what a change costs the rest of the model."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+
+from . import style
+
+
+def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axes | None = None) -> Axes:
+    """Columns of parts on top of one another, in the unit of `ylabel`; a part that a column lacks counts as zero."""
+    ax = style.axes(ax, width=1.6 + 1.3 * len(columns), height=4.2)
+    parts = list(dict.fromkeys(part for column in columns.values() for part in column))
+    bottom = np.zeros(len(columns))
+    for i, part in enumerate(parts):
+        heights = np.array([column.get(part, 0.0) for column in columns.values()])
+        colour = style.COLOURS[i % len(style.COLOURS)]
+        ax.bar(list(columns), heights, 0.6, bottom, color=colour, label=part, edgecolor="white")
+        bottom += heights
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.set(ylabel=ylabel)
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def plot_tradeoff(runs: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
+    """Each run a named point: how much worse it is at everything else, and how good at the new task.
+
+    Args:
+        runs: (perplexity on general text divided by what it was, loss on held-out answers) by the run's name.
+        ax: where to draw; a new figure without it.
+    """
+    ax = style.axes(ax, width=7.5, height=4.6)
+    for i, (name, (worse, loss)) in enumerate(runs.items()):
+        colour, marker = style.COLOURS[i % len(style.COLOURS)], style.MARKERS[i % len(style.MARKERS)]
+        ax.plot(worse, loss, marker=marker, ms=9, ls="", color=colour, label=name)
+    ax.axvline(1, color="black", ls=":", lw=1)
+    ax.set(xscale="log", ylabel="loss on held-out answers (low: learnt)")
+    ax.set_xlabel("times the perplexity on other text (left: nothing forgotten)")
+    ax.set_ylim(0, 1.1 * max(loss for _, loss in runs.values()))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+    ax.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return ax
