@@ -15,6 +15,8 @@ import numpy as np
 
 from ..specs.figures import UnknownName, look_up
 
+LISTED = 12  # numbers of an array that a line has room for
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -138,5 +140,7 @@ def _call(name: str, case: tuple) -> str:
 
 
 def _plain(value: object) -> str:
-    """On one line, an array as the list that it is."""
+    """On one line, a small array as the list that it is and a larger one by its shape."""
+    if isinstance(value, np.ndarray) and value.size > LISTED:
+        return f"<{' x '.join(map(str, value.shape))} numbers>"
     return " ".join((repr(value.tolist()) if isinstance(value, np.ndarray) else repr(value)).split())

@@ -10,8 +10,11 @@ from . import style
 
 
 def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axes | None = None) -> Axes:
-    """Columns of parts on top of one another, in the unit of `ylabel`; a part that a column lacks counts as zero."""
-    ax = style.axes(ax, width=1.6 + 1.3 * len(columns), height=4.2)
+    """Columns of parts on top of one another, in the unit of `ylabel`, their sums above them.
+
+    A part that a column lacks counts as zero.
+    """
+    ax = style.axes(ax, width=1.8 + 1.5 * len(columns), height=4.2)
     parts = list(dict.fromkeys(part for column in columns.values() for part in column))
     bottom = np.zeros(len(columns))
     for i, part in enumerate(parts):
@@ -19,6 +22,9 @@ def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axe
         colour = style.COLOURS[i % len(style.COLOURS)]
         ax.bar(list(columns), heights, 0.6, bottom, color=colour, label=part, edgecolor="white")
         bottom += heights
+    for place, total in enumerate(bottom):
+        ax.annotate(f"{total:.3g}", (place, total), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+    ax.set_ylim(0, 1.08 * bottom.max())
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.set(ylabel=ylabel)

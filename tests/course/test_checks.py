@@ -81,3 +81,11 @@ def test_answers_that_are_sequences_are_compared_item_by_item():
     assert grade(lambda n: (2.0, "two", (1,)), exercise).right
     assert "swapped" in grade(lambda n: ("two", 2, [1.0]), exercise).line
     assert not grade(lambda n: (2.0, "two"), exercise).right
+
+
+def test_a_large_array_is_told_by_its_shape():
+    import numpy as np
+
+    exercise = Exercise("f", [(np.zeros((4, 6)), np.zeros(3))], lambda a, b: 1.0)
+    line = grade(lambda a, b: 2.0, exercise).line
+    assert line == "f: not yet. f(<4 x 6 numbers>, [0.0, 0.0, 0.0]) gave 2, 2 times the right answer."

@@ -27,7 +27,7 @@ RUNS = [(256, 576, 1536, True), (256, 576, 1536, False), (1000, 4096, 1024, True
 SIZES = [
     (6_738_415_616, 4_194_304, 16),
     (6_738_415_616, 159_907_840, NF4_BITS),
-    (70_553_706_496, 16_384_000, 8),
+    (70_553_706_496, 207_093_760, 8),
 ]
 
 
@@ -77,6 +77,14 @@ EXERCISES = [
                 lambda p, a: p[1:] + a,
             ),
             Mistake(
+                "Too short: a target for each token that is read, len(prompt) + len(answer) - 1 of them.",
+                lambda p, a: a,
+            ),
+            Mistake(
+                "Too long: the answer's last token is never read, so nothing is asked there.",
+                lambda p, a: [UNLABELLED] * (len(p) - 1) + a + [UNLABELLED],
+            ),
+            Mistake(
                 "The token that is *read* at a position is no target; it is the one that comes next.",
                 lambda p, a: [UNLABELLED] * (len(p) - 1) + p[-1:] + a[:-1],
             ),
@@ -98,6 +106,14 @@ EXERCISES = [
             Mistake(
                 "Each adapter has two matrices: A with rank rows as wide as the input, and B with rank columns.",
                 lambda n, d, h, kv, hd, r: n * r * (h * hd + kv * hd),
+            ),
+            Mistake(
+                "Each adapter has its own A, even where both read the same.",
+                lambda n, d, h, kv, hd, r: n * r * (d + h * hd + kv * hd),
+            ),
+            Mistake(
+                "A head is head_dim numbers wide.",
+                lambda n, d, h, kv, hd, r: n * r * (2 * d + h + kv),
             ),
             Mistake(
                 "Those are the frozen matrices themselves.",
@@ -142,6 +158,7 @@ EXERCISES = [
             Mistake("Without the scale, alpha / rank.", lambda w, a, b, s: w + b @ a),
             Mistake("That is the change alone: add it to the weight.", lambda w, a, b, s: s / len(a) * b @ a),
             Mistake("Upside down: alpha / rank, not rank / alpha.", lambda w, a, b, s: w + len(a) / s * b @ a),
+            Mistake("The rank is A's number of rows, or B's of columns.", lambda w, a, b, s: w + s / len(b) * b @ a),
         ],
     ),
     Exercise(
@@ -157,6 +174,10 @@ EXERCISES = [
             Mistake(
                 "The adapters' own gradients and AdamW's two means are missing: four numbers for each parameter.",
                 lambda n, a, bits: n * bits / 8 + 4 * a,
+            ),
+            Mistake(
+                "Four numbers for each of the adapters' parameters: itself, its gradient and two means.",
+                lambda n, a, bits: n * bits / 8 + 12 * a,
             ),
             Mistake(
                 "The adapters need four numbers of 4 bytes for each parameter, 16 bytes.",
