@@ -157,10 +157,11 @@ def finetuning_bytes(
     base: str = "bf16",
     recipe: Recipe = FP32_ADAPTERS,
 ) -> dict[str, int]:
-    """What fine-tuning with LoRA holds at its fullest moment, the end of the forward pass, in bytes by part.
+    """What fine-tuning with LoRA holds at its fullest moment, in bytes by part.
 
-    Parts: ``weights``, ``adapters`` (with gradients and optimizer states), ``activations``, ``working`` (the largest
-    gradients of activations in a block, or the logits a second time; and with NF4 the matrix at hand, in 16 bits).
+    That is when the loss is computed, or in the backward pass of the last block, where gradients of activations are
+    alive, and with recomputation what the block keeps as well. Parts: ``weights``, ``adapters`` (with gradients and
+    optimizer states), ``activations``, ``working`` (logits or gradients; with NF4 the matrix at hand, too, in 16 bits).
 
     Args:
         model: dense and Llama-style.
@@ -173,17 +174,23 @@ def finetuning_bytes(
     Raises:
         NoFormula, BadLoRA, UnknownName: as the others here.
     """
-    matrices = model.n_layers * sum(n_in * n_out for n_in, n_out in linear_sizes(model).values())
-    wide = max(n_in * n_out for n_in, n_out in linear_sizes(model).values())
+    sizes = linear_sizes(model).values()
+    matrices = model.n_layers * sum(n_in * n_out for n_in, n_out in sizes)
     c, nf4 = _bytes(run.activation_dtype), base.lower() == "nf4"
     weights = int(matrices * NF4_BITS / 8) + 2 * (model.n_params - matrices) if nf4 else model.n_params * _bytes(base)
-    working = max(5 * run.n_tokens * model.d_ff * c, n_labelled * model.vocab_size * FP32_BYTES)
     held = copies(n_trainable(model, lora), recipe, 2 * len(lora.targets) * model.n_layers)
+    kept = lora_activations(model, run, lora, n_labelled)
+    again = sum(lora_block_activations(model, run, lora).values()) if run.recompute == "full" else 0
+    logits = n_labelled * model.vocab_size * (c if c == FP32_BYTES else c + FP32_BYTES)  # widened for the loss
+    gradients = run.n_tokens * c * (3 * model.d_ff + 2 * model.d_model)  # in the MLP, and of the residual stream
+    moments = [(sum(kept.values()) - again, logits), (kept["blocks"], gradients)]
+    activations, working = max(moments, key=sum)
+    matrix = 2 * max(n_in * n_out for n_in, n_out in sizes) * nf4
     return {
         "weights": weights,
         "adapters": sum(held.values()),
-        "activations": sum(lora_activations(model, run, lora, n_labelled).values()),
-        "working": working + 2 * wide * nf4,
+        "activations": activations,
+        "working": working + matrix,
     }
 
 

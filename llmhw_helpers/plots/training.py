@@ -1,6 +1,6 @@
 """Training: losses with the floors under them, power laws, and predicted lines with measured marks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,17 +48,19 @@ def plot_law(
         law: the line.
         fitted, beyond: (x, y) of the points fitted, full marks, and of those predicted, hollow ones.
         label: of the law, for the legend.
-        place: which of the course's colours and markers; give each law of a picture its own.
+        place: which of the course's colours and markers; give each law of a picture its own. Later ones have smaller
+            marks, so that a point of two laws shows both.
         ax: where to draw; a new figure without it.
     """
     ax = style.axes(ax)
-    colour, marker = style.COLOURS[place], style.MARKERS[place]
+    colour, marker, size = style.COLOURS[place], style.MARKERS[place], max(5, 11 - 4 * place)
     last, end = max(x for x, _ in fitted), max(x for x, _ in [*fitted, *beyond])
-    for xs, line in (((min(x for x, _ in fitted), last), "-"), ((last, end), "--")):
+    said = f"{label}: predicted" if beyond else None
+    for xs, line, name in (((min(x for x, _ in fitted), last), "-", None), ((last, end), "--", said)):
         grid = np.geomspace(*xs, 50)
-        ax.plot(grid, [law(x) for x in grid], color=colour, ls=line, lw=1.4)
-    ax.plot(*zip(*fitted, strict=True), ls="", marker=marker, color=colour, ms=8, label=f"{label}: fitted")
-    hollow = {"ls": "", "marker": marker, "mec": colour, "mfc": "white", "mew": 2, "ms": 9}
+        ax.plot(grid, [law(x) for x in grid], color=colour, ls=line, lw=1.4, label=name)
+    ax.plot(*zip(*fitted, strict=True), ls="", marker=marker, color=colour, ms=size, label=f"{label}: fitted")
+    hollow = {"ls": "", "marker": marker, "mec": colour, "mfc": "white", "mew": 2, "ms": size + 1}
     ax.plot(*zip(*beyond, strict=True), label=f"{label}: the next, measured", **hollow)
     ax.set(xscale="log", yscale="log")
     ax.legend(fontsize=9)
@@ -67,15 +69,22 @@ def plot_law(
 
 def plot_predicted(
     xs: Sequence[float],
-    predicted: Mapping[str, Sequence[float]],
+    predicted: Mapping[str, Callable[[float], float]],
     measured: Mapping[str, Sequence[float]],
     ax: Axes | None = None,
 ) -> Axes:
-    """Predicted lines and, in the same colour, measured marks, by label, against `xs`."""
-    ax = style.axes(ax)
+    """Predicted lines and, in the same colour, measured marks, by label.
+
+    Args:
+        xs: where it was measured.
+        predicted: what is said of each x, drawn from the least to the greatest of `xs`.
+        measured: what came out at each of `xs`.
+        ax: where to draw; a new figure without it.
+    """
+    ax, grid = style.axes(ax), np.linspace(min(xs), max(xs), 500)
     for i, label in enumerate(predicted):
         look = {"color": style.COLOURS[i]}
-        ax.plot(xs, predicted[label], ls=style.LINES[i], label=f"{label}: predicted", **look)
+        ax.plot(grid, [predicted[label](x) for x in grid], ls=style.LINES[i], label=f"{label}: predicted", **look)
         ax.plot(xs, measured[label], ls="", marker=style.MARKERS[i], label=f"{label}: measured", **look)
     ax.set_ylim(bottom=0)
     ax.legend(fontsize=9)

@@ -45,6 +45,19 @@ def test_a_law_goes_through_its_points_and_is_dashed_where_it_predicts():
     assert list(fitted.get_ydata()) == [8.0, 4.0]
     assert list(beyond.get_ydata()) == [3.0]
     assert beyond.get_markerfacecolor() == "white"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "law: predicted",
+        "law: fitted",
+        "law: the next, measured",
+    ]
+
+
+def test_a_point_of_two_laws_shows_both_marks():
+    ax = plot_law(PowerLaw(8.0, -0.5), [(1, 8.0), (4, 4.0)], [], "falling")
+    plot_law(PowerLaw(2.0, 0.5), [(1, 2.0), (4, 4.0)], [], "rising", place=1, ax=ax)
+    under, over = ax.lines[2], ax.lines[5]
+    assert under.get_ydata()[-1] == over.get_ydata()[-1]
+    assert under.get_markersize() > over.get_markersize() + 3
 
 
 def test_a_law_without_points_beyond_draws_none():
@@ -53,7 +66,16 @@ def test_a_law_without_points_beyond_draws_none():
 
 
 def test_marks_have_the_colour_of_their_line():
-    ax = plot_predicted([1, 2], {"a": [1, 1], "b": [2, 3]}, {"a": [1.1, 1.2], "b": [2.2, 3.3]})
+    said = {"a": lambda x: 1, "b": lambda x: x + 1}
+    ax = plot_predicted([1, 2], said, {"a": [1.1, 1.2], "b": [2.2, 3.3]})
     assert [line.get_color() for line in ax.lines[::2]] == [line.get_color() for line in ax.lines[1::2]]
     assert list(ax.lines[3].get_ydata()) == [2.2, 3.3]
+    assert ax.lines[2].get_xdata()[[0, -1]] == pytest.approx([1, 2])
+    assert [ax.lines[2].get_ydata()[i] for i in (0, -1)] == [2, 3]
     assert ax.get_ylim()[0] == 0
+
+
+def test_a_corner_between_two_measured_points_is_drawn():
+    line = plot_predicted([0, 3], {"a": lambda x: max(1, x)}, {"a": [1, 3]}).lines[0]
+    assert min(line.get_ydata()) == 1
+    assert max(y for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True) if x <= 1) == 1

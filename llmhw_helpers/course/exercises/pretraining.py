@@ -41,6 +41,10 @@ def _uncertainty(p: float) -> float:
     return -p * math.log(p) - (1 - p) * math.log(1 - p)
 
 
+def _leaving(p: float) -> float:
+    return -p * math.log(p)
+
+
 def _work(n_multiplied: int, n_layers: int, n_heads: int, head_dim: int, seq_len: int) -> float:
     spec = SHAPES[n_multiplied, n_layers, n_heads, head_dim, seq_len]
     return sum(training_flops(spec, 1, seq_len).values()) / seq_len
@@ -80,6 +84,14 @@ EXERCISES = [
                 "That is in bits. A loss is in nats: take the natural logarithm.",
                 lambda a, b: _coin(a, b).floor() / math.log(2),
             ),
+            Mistake(
+                "Staying is an outcome, too, and each place weighs by its share of the time.",
+                lambda a, b: _leaving(a) + _leaving(b),
+            ),
+            Mistake(
+                "At each place two things can come: it leaves, or it stays where it is.",
+                lambda a, b: (b * _leaving(a) + a * _leaving(b)) / (a + b),
+            ),
         ],
     ),
     Exercise(
@@ -89,8 +101,9 @@ EXERCISES = [
         mistakes=[
             Mistake("That is the forward pass alone; the backward pass does twice as much.", lambda *c: _work(*c) / 3),
             Mistake("Comparing tokens is missing: no parameter stands for it.", lambda n, *_: 6 * n),
+            Mistake("That is for a whole text; one token of it is asked for.", lambda *c: _work(*c) * c[-1]),
             Mistake(
-                "Comparing tokens has a backward pass, too: three times its forward operations.",
+                "Comparing tokens has a backward pass, too: three times its forward operations, not once.",
                 lambda n, layers, heads, size, length: 6 * n + 4 * layers * heads * size * length,
             ),
             Mistake(
@@ -135,6 +148,18 @@ EXERCISES = [
         right=_workers,
         mistakes=[
             Mistake("Round up: the last worker is needed for the rest.", lambda n, s, rate: max(1, int(n / s / rate))),
+            Mistake(
+                "Rounded down, the workers fall short; and where one is more than enough, none is left.",
+                lambda n, s, rate: n // s // rate,
+            ),
+            Mistake(
+                "One too many where the division leaves no rest.",
+                lambda n, s, rate: int(n / s / rate) + 1,
+            ),
+            Mistake(
+                "A short step asks for more workers: divide by step_seconds.",
+                lambda n, s, rate: math.ceil(n * s / rate),
+            ),
             Mistake(
                 "A batch is needed every step_seconds: the rate asked for is batch_tokens / step_seconds.",
                 lambda n, s, rate: math.ceil(n / rate),

@@ -45,11 +45,14 @@ WRONG = {
         (lambda a, b: (h(a) + h(b)) / 2, "equally often"),
         (lambda a, b: (a * h(a) + b * h(b)) / (a + b), "wrong way round"),
         (lambda a, b: walked(a, b) / math.log(2), "in bits"),
+        (lambda a, b: -a * math.log(a) - b * math.log(b), "Staying is an outcome"),
+        (lambda a, b: -a * b * (math.log(a) + math.log(b)) / (a + b), "two things can come"),
     ],
     "training_work": [
         (lambda n, layers, heads, size, length: 2 * n + 4 * layers * heads * size * length, "forward pass alone"),
         (lambda n, layers, heads, size, length: 6 * n, "no parameter stands"),
-        (lambda n, layers, heads, size, length: 6 * n + 4 * layers * heads * size * length, "has a backward pass"),
+        (lambda n, layers, heads, size, length: 6 * n + 4 * layers * heads * size * length, "not once"),
+        (lambda n, layers, heads, size, length: length * (6 * n + 12 * layers * heads * size * length), "whole text"),
         (lambda n, layers, heads, size, length: 4 * n + 8 * layers * heads * size * length, "*two* products"),
     ],
     "gpu_days": [
@@ -67,7 +70,10 @@ WRONG = {
         (lambda t, g, b, s: t / (g * b * s), "is whole"),
     ],
     "workers_needed": [
-        (lambda n, s, rate: max(1, int(n / s / rate)), "the rest"),
+        (lambda n, s, rate: max(1, int(n / s / rate)), "the last worker"),
+        (lambda n, s, rate: int(n / s) // rate, "fall short"),
+        (lambda n, s, rate: n // (s * rate) + 1, "leaves no rest"),
+        (lambda n, s, rate: math.ceil(n * s / rate), "by step_seconds"),
         (lambda n, s, rate: math.ceil(n / rate), "every step_seconds"),
         (lambda n, s, rate: math.ceil(rate * s / n), "other way round"),
         (lambda n, s, rate: n / s / rate, "parts of workers"),
