@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..specs.architectures import Model
 from .transformer import TokenError, Transformer
 
 
@@ -85,21 +86,36 @@ def generate(
     Raises:
         TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
     """
-    limit, last = model.spec.context_length, model.spec.vocab_size - 1
+    check_prompt(model.spec, tokens)
+    n_new = min(n_new, model.spec.context_length - len(tokens))
+    return _generate(model, tokens, n_new, (temperature, top_k, top_p), seed, stop)
+
+
+def check_prompt(spec: Model, tokens: Sequence[int]) -> None:
+    """Refuse what a model cannot go on from.
+
+    Raises:
+        TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
+    """
+    limit, last = spec.context_length, spec.vocab_size - 1
     if not tokens:
         raise TokenError("an empty prompt: a model goes on from at least one token")
     if len(tokens) >= limit:
         raise TokenError(f"a prompt of {len(tokens)} tokens leaves no room in the context of {limit}: shorten it")
     if wrong := [token for token in tokens if not 0 <= token <= last]:
-        raise TokenError(f"token {wrong[0]} is none of {model.spec.name}'s, which go from 0 to {last}")
-    return _generate(model, tokens, min(n_new, limit - len(tokens)), (temperature, top_k, top_p), seed, stop)
+        raise TokenError(f"token {wrong[0]} is none of {spec.name}'s, which go from 0 to {last}")
+
+
+def new_generator(device: torch.device, seed: int | None) -> torch.Generator:
+    """A source of random numbers: the same ones again for the same `seed`, others every time without."""
+    generator = torch.Generator(device)
+    generator.seed() if seed is None else generator.manual_seed(seed)
+    return generator
 
 
 def _generate(model, tokens, n_new, how, seed, stop) -> Iterator[int]:
     device = model.token_embd.weight.device
-    generator = torch.Generator(device) if seed is None else torch.Generator(device).manual_seed(seed)
-    if seed is None:
-        generator.seed()
+    generator = new_generator(device, seed)
     sequence = torch.tensor([list(tokens)], device=device)
     for _ in range(n_new):
         with torch.inference_mode():

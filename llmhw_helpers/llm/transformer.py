@@ -6,6 +6,7 @@ The parts are called as in a GGUF file (``blk.0.attn_q``), so a checkpoint's nam
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,11 @@ class Embedding(nn.Embedding):
         """Leave the weights as they are."""
 
 
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every query mixes the values of its own token and of those before it; shapes as in `Block.qkv`."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+
+
 class Block(nn.Module):
     """One layer: attention carries information from token to token, the MLP works on each token by itself.
 
@@ -98,11 +104,18 @@ class Block(nn.Module):
         self.ffn_up = Linear(d_model, d_ff, bias=spec.mlp_bias)
         self.ffn_down = Linear(d_ff, d_model, bias=spec.mlp_bias)
 
-    def forward(self, x: Float[Tensor, "batch seq_len d_model"], turn) -> Float[Tensor, "batch seq_len d_model"]:
-        """The residual stream after this layer; `turn` holds the cosines and sines of the positions."""
+    def forward(
+        self, x: Float[Tensor, "batch seq_len d_model"], turn, attend: Callable = causal_attention
+    ) -> Float[Tensor, "batch seq_len d_model"]:
+        """The residual stream after this layer.
+
+        Args:
+            x: the stream before it.
+            turn: cosines and sines of the positions.
+            attend: mixes the values; a cache brings its own, which also sees the tokens read before.
+        """
         q, k, v = self.qkv(self.attn_norm(x), turn)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-        x = x + self.attn_output(mixed.transpose(1, 2).flatten(2))
+        x = x + self.attn_output(attend(q, k, v).transpose(1, 2).flatten(2))
         y = self.ffn_norm(x)
         return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
 
@@ -178,10 +191,17 @@ class Transformer(nn.Module):
             last = self.spec.vocab_size - 1
             raise TokenError(f"token {wrong} is none of {self.spec.name}'s, which go from 0 to {last}") from None
 
-    def turn(self, x: Float[Tensor, "batch seq_len d_model"]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``[seq_len, head_dim / 2]`` for the positions of `x`, the same in every block."""
+    def turn(
+        self, x: Float[Tensor, "batch seq_len d_model"], positions: Int[Tensor, "*batch seq_len"] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[*batch, seq_len, head_dim / 2]``, the same in every block, for the tokens of `x`.
+
+        They stand at `positions`, or from 0 on without.
+        """
         self.frequencies = self.frequencies.to(x.device)
-        return rotation(torch.arange(x.shape[1], device=x.device), self.frequencies, x.dtype)
+        if positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)
+        return rotation(positions, self.frequencies, x.dtype)
 
     def head(self, x: Float[Tensor, "*positions d_model"]) -> Float[Tensor, "*positions vocab_size"]:
         """Logits from the residual stream, for as many positions as you give: the widest product of the model."""

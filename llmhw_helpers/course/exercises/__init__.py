@@ -1,7 +1,7 @@
 """The exercises, a file a concept: cases, oracle and usual mistakes of each."""
 
-from . import attention, autodiff, lora, pretraining, roofline, training, transformer
+from . import attention, autodiff, inference, lora, pretraining, roofline, training, transformer
 
-ROOMS = (roofline, autodiff, training, attention, transformer, pretraining, lora)
+ROOMS = (roofline, autodiff, training, attention, transformer, pretraining, lora, inference)
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

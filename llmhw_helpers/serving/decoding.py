@@ -1,0 +1,101 @@
+"""Prefill and decode: a prompt in one pass, then a token at a time from the cache."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..llm.sampling import check_prompt, new_generator, sample
+from .kv_cache import KVCache
+from .weights import Served
+
+
+def new_cache(served: Served, batch_size: int, capacity: int) -> KVCache:
+    """An empty cache in the format and on the device of the weights; raises as `KVCache` does."""
+    weight = served.model.token_embd.weight
+    return KVCache(served.spec, batch_size, capacity, weight.dtype, weight.device)
+
+
+@torch.inference_mode()
+def prefill(served: Served, prompts: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
+    """Read a prompt for every sequence, all in one pass, and give the logits of what comes next in each.
+
+    The prompts may differ in length; they may also go on from what the cache holds already.
+
+    Raises:
+        TokenError: an empty prompt, or a number that is no token.
+        CacheFull: the longest one does not fit.
+        ValueError: not as many prompts as the cache has sequences, or weights of another format than the cache's.
+    """
+    if len(prompts) != cache.batch_size:
+        raise ValueError(f"{len(prompts)} prompts for a cache of {cache.batch_size} sequences")
+    for prompt in prompts:
+        check_prompt(served.spec, prompt)
+    lengths = [len(prompt) for prompt in prompts]
+    # On the right of a shorter prompt anything may stand: nobody before it sees it, and the next tokens overwrite it.
+    padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
+    stream = _read(served, torch.tensor(padded, device=cache.keys.device), cache)
+    cache.advance(lengths)
+    last = torch.tensor(lengths, device=stream.device) - 1
+    return served.head(stream[torch.arange(len(prompts), device=stream.device), last])
+
+
+@torch.inference_mode()
+def decode(served: Served, tokens: Int[Tensor, " batch"], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
+    """One more token in every sequence, and the logits of what comes after it.
+
+    Raises:
+        TokenError: a number that is no token.
+        CacheFull: a sequence has no slot left.
+        ValueError: weights of another format than the cache's.
+    """
+    stream = _read(served, tokens[:, None], cache)
+    cache.advance(1)
+    return served.head(stream[:, -1])
+
+
+def _read(served: Served, tokens: Tensor, cache: KVCache) -> Tensor:
+    wanted, there = served.model.token_embd.weight.dtype, cache.keys.dtype
+    if wanted != there:
+        raise ValueError(f"the weights are {wanted} and the cache is {there}: make it with new_cache")
+    window = cache.window(tokens.shape[1])
+    return served.forward(tokens, window.positions, window.attend)
+
+
+def generate(
+    served: Served,
+    tokens: Sequence[int],
+    n_new: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: Collection[int] = (),
+) -> Iterator[int]:
+    """Go on from `tokens`, as ``llm.sampling.generate`` does and with the same tokens, but from a cache.
+
+    Ends after `n_new` tokens, at a token of `stop` (not given out), or when the context is full.
+
+    Raises:
+        TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
+    """
+    check_prompt(served.spec, tokens)
+    n_new = min(n_new, served.spec.context_length - len(tokens))
+    return _generate(served, tokens, n_new, (temperature, top_k, top_p), seed, stop)
+
+
+def _generate(served, tokens, n_new, how, seed, stop) -> Iterator[int]:
+    if n_new < 1:
+        return
+    cache = new_cache(served, 1, len(tokens) + n_new - 1)  # the last new token is never read
+    generator = new_generator(cache.keys.device, seed)
+    logits = prefill(served, [tokens], cache)
+    for i in range(n_new):
+        token = sample(logits, *how, generator=generator)
+        if token.item() in stop:
+            return
+        yield token.item()
+        if i + 1 < n_new:
+            logits = decode(served, token, cache)

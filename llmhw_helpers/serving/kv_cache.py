@@ -1,0 +1,127 @@
+"""The contiguous KV cache: keys and values of all tokens read so far, in memory that is set aside once.
+
+One row of slots for each sequence and layer, as long as the longest text that may come. Nothing is copied or
+concatenated when a token is added: its key and value are written into the next free slot.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..llm.transformer import causal_attention
+from ..specs.architectures import Model
+
+
+class CacheFull(ValueError):
+    """More tokens than the cache has slots for."""
+
+
+class KVCache:
+    """Keys and values ``[batch, n_kv_heads, capacity, head_dim]`` of every layer.
+
+    Slot ``t`` of a sequence belongs to its token at position ``t``. What lies beyond a sequence's length is never
+    looked at, and overwritten by the tokens that come: so sequences of different lengths share a batch, and a prompt
+    may be padded on its right.
+
+    Args:
+        spec: the model's architecture.
+        batch_size: sequences.
+        capacity: slots of each; no more than the model's context.
+        dtype, device: of the model's weights.
+
+    Attributes:
+        lengths: tokens of each sequence so far.
+        keys, values: ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
+
+    Raises:
+        ValueError: sizes below 1, or a capacity beyond the model's context.
+    """
+
+    def __init__(
+        self,
+        spec: Model,
+        batch_size: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        if batch_size < 1 or not 1 <= capacity <= spec.context_length:
+            limit = spec.context_length
+            raise ValueError(
+                f"a cache of {batch_size} x {capacity} tokens: at least 1 each, and at most {limit} a text"
+            )
+        self.spec, self.batch_size, self.capacity = spec, batch_size, capacity
+        shape = (spec.n_layers, batch_size, spec.n_kv_heads, capacity, spec.head_dim)
+        # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.lengths = [0] * batch_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes set aside, used or not."""
+        return self.keys.nbytes + self.values.nbytes
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that hold a token's keys or values."""
+        return sum(self.lengths) * self.nbytes // (self.batch_size * self.capacity)
+
+    def window(self, n_new: int) -> "Window":
+        """The next `n_new` slots of every sequence, to be filled by one pass through the model.
+
+        Raises:
+            CacheFull: they are not there.
+        """
+        if n_new < 1:
+            raise ValueError(f"a pass reads at least one token, not {n_new}")
+        longest = max(self.lengths)
+        if longest + n_new > self.capacity:
+            raise CacheFull(
+                f"{longest} tokens and {n_new} more do not fit into a cache of {self.capacity} slots a sequence"
+            )
+        return Window(self, n_new)
+
+    def advance(self, n_new: int | Sequence[int]) -> None:
+        """Count the slots of the last window as filled: `n_new` in every sequence, or as many as the list says."""
+        counts = [n_new] * self.batch_size if isinstance(n_new, int) else n_new
+        self.lengths = [length + n for length, n in zip(self.lengths, counts, strict=True)]
+
+
+class Window:
+    """The slots of one pass, and attention over them and all before: what every layer of that pass uses.
+
+    Attributes:
+        positions: of the new tokens ``[batch, n_new]``; the slots they go to.
+    """
+
+    def __init__(self, cache: KVCache, n_new: int):
+        lengths, device = cache.lengths, cache.keys.device
+        self.positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n_new, device=device)
+        self._cache, self._end = cache, max(lengths) + n_new
+        self._start = lengths[0] if min(lengths) == max(lengths) else None  # where all begin, if they do so together
+        self._mask = None
+        if self._start is None or (self._start > 0 and n_new > 1):  # else a query sees all slots, or the causal half
+            self._mask = torch.arange(self._end, device=device) <= self.positions[:, None, :, None]
+
+    def attend(
+        self,
+        layer: int,
+        q: Float[Tensor, "batch n_heads n_new head_dim"],
+        k: Float[Tensor, "batch n_kv_heads n_new head_dim"],
+        v: Float[Tensor, "batch n_kv_heads n_new head_dim"],
+    ) -> Float[Tensor, "batch n_heads n_new head_dim"]:
+        """Write the new keys and values into their slots; each query mixes the values of its text so far."""
+        seen = []
+        for new, slots in ((k, self._cache.keys[layer]), (v, self._cache.values[layer])):
+            if self._start is None:
+                slots.scatter_(2, self.positions[:, None, :, None].expand_as(new), new)
+            else:
+                slots.narrow(2, self._start, self._end - self._start).copy_(new)
+            seen.append(slots[:, :, : self._end])  # a view: nothing is copied
+        if self._start == 0:
+            return causal_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, *seen, self._mask, enable_gqa=q.shape[1] != k.shape[1])

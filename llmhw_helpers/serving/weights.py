@@ -1,0 +1,143 @@
+"""A model's weights, made ready for serving: the same layers in fewer and faster steps when there are only a few rows.
+
+The model keeps working as it is: where matrices are put side by side, its own parameters become views of them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..llm.transformer import Block, Transformer
+
+FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
+MKL = torch.backends.mkl.is_available()
+
+
+class NotPlain(ValueError):
+    """A layer that is no plain matrix, such as one with an adapter."""
+
+
+def thin_product(
+    x: Float[Tensor, "*rows n_in"], weight: Float[Tensor, "n_out n_in"], bias: Float[Tensor, " n_out"] | None = None
+) -> Float[Tensor, "*rows n_out"]:
+    """``x W^T``, as `torch.nn.functional.linear`, but with all cores when there are only a few rows, on a CPU in fp32.
+
+    Intel's MKL, which PyTorch multiplies with on x86, may leave a product with one row to a single core, which cannot
+    fetch as fast as all of them together. Written as ``W x^T`` and cut into as many parts as there are threads, the
+    same product is a batch of smaller ones, and these are shared out.
+    """
+    n_in, n_parts = x.shape[-1], torch.get_num_threads()
+    n_rows = x.numel() // n_in
+    if n_rows > FEW_ROWS or weight.shape[0] % n_parts or not (MKL and _plain(weight)):
+        return F.linear(x, weight, bias)
+    columns = x.reshape(n_rows, n_in).T
+    y = torch.bmm(weight.view(n_parts, -1, n_in), columns.expand(n_parts, n_in, n_rows)).view(-1, n_rows)
+    y = y.T.contiguous().view(*x.shape[:-1], -1)  # row by row, as MKL and all that follows want it
+    return y if bias is None else y + bias
+
+
+def _plain(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+def _norm(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """RMSNorm in half as many small programs as PyTorch's own takes on a CPU: of one row, each costs more to start."""
+    if not _plain(x):
+        return norm(x)
+    if x.numel() == x.shape[-1]:  # its one scale may as well be Python's
+        row = x.reshape(-1)
+        return (x * norm.weight).mul_((row.dot(row).item() / len(row) + norm.eps) ** -0.5)
+    return x * (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt_() * norm.weight
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` in fewer programs: `cos` and `sin` doubled to ``[..., head_dim]``, the first half of `sin` negative."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+
+
+class Served:
+    """A model ready for serving. `model` shares its memory: making one takes no more than a layer's for a moment.
+
+    Attributes:
+        model: the model itself, which can still be used, and trained.
+        spec: its architecture.
+
+    Raises:
+        NotPlain: a layer has an adapter.
+    """
+
+    def __init__(self, model: Transformer):
+        for name, layer in model.blk.named_modules():
+            if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
+                raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
+        self.model, self.spec = model, model.spec
+        self._layers = [_Layer(block) for block in model.blk]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch n_new"],
+        positions: Int[Tensor, "batch n_new"],
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    ) -> Float[Tensor, "batch n_new d_model"]:
+        """The residual stream after the last norm.
+
+        Args:
+            tokens: new tokens of each sequence.
+            positions: where they stand in their sequence, the first at 0.
+            attend: given a layer's number, queries, keys and values, mixes the values: a cache does that.
+
+        Raises:
+            TokenError: a number that is no token (in the CPU's memory).
+        """
+        x = self.model.embed(tokens)
+        cos, sin = (each.unsqueeze(-2) for each in self.model.turn(x, positions))  # the same for all heads
+        turn = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        for i, layer in enumerate(self._layers):
+            x = layer(x, turn, i, attend)
+        return _norm(x, self.model.output_norm)
+
+    def head(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab_size"]:
+        """Logits from the residual stream at one position of each sequence."""
+        layer = self.model.token_embd if self.model.output is None else self.model.output
+        return thin_product(x, layer.weight)
+
+
+class _Layer:
+    """`Block.forward` in four products: queries, keys and values are one, and so are gate and up."""
+
+    def __init__(self, block: Block):
+        self.block = block
+        self.qkv = _side_by_side([block.attn_q, block.attn_k, block.attn_v])
+        self.gate_up = _side_by_side([block.ffn_gate, block.ffn_up])
+        self.output = block.attn_output.weight, block.attn_output.bias
+        self.down = block.ffn_down.weight, block.ffn_down.bias
+        n_q, n_kv = (layer.out_features // block.head_dim for layer in (block.attn_q, block.attn_k))
+        self.n_turned, self.heads = n_q + n_kv, [n_q, n_kv]
+
+    def __call__(self, x: Tensor, turn: Sequence[Tensor], layer: int, attend: Callable) -> Tensor:
+        block = self.block
+        heads = thin_product(_norm(x, block.attn_norm), *self.qkv).unflatten(-1, (-1, block.head_dim))
+        turned, v = heads.split([self.n_turned, self.heads[1]], dim=2)
+        q, k = _rotate(turned, *turn).split(self.heads, dim=2)  # queries and keys in one go
+        mixed = attend(layer, *(each.transpose(1, 2) for each in (q, k, v)))
+        x = x + thin_product(mixed.transpose(1, 2).flatten(2), *self.output)
+        gate, up = thin_product(_norm(x, block.ffn_norm), *self.gate_up).chunk(2, dim=-1)
+        return x + thin_product(F.silu(gate) * up, *self.down)
+
+
+def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """One matrix and bias, of which the layers' own become views: the old memory is let go."""
+    joined = []
+    for kind in ("weight", "bias"):
+        old = [getattr(layer, kind) for layer in layers]
+        if old[0] is None:
+            joined.append(None)
+            continue
+        joined.append(torch.cat([parameter.detach() for parameter in old]))
+        for parameter, rows in zip(old, joined[-1].split([len(parameter) for parameter in old]), strict=True):
+            parameter.data = rows
+    return tuple(joined)
