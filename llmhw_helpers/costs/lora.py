@@ -10,13 +10,12 @@ from ..specs.architectures import Model
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
 from .activations import FP32_BYTES, Pass, block_activations
-from .memory import Recipe, copies
+from .memory import FP32, Recipe, copies
 from .transformer import forward_flops
 
 LABEL_BYTES, MASK_BYTES = 8, 1  # the token to predict, int64; whether a position is labelled
 # QLoRA's (arXiv:2305.14314, sections 2, 3): 4 bits, an 8-bit scale for 64 weights, a 32-bit one for 256 of those.
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-FP32_ADAPTERS = Recipe(parameter_dtype="fp32", gradient_dtype="fp32", master_dtype=None)
 
 
 class BadLoRA(ValueError):
@@ -155,7 +154,7 @@ def finetuning_bytes(
     lora: LoRA,
     n_labelled: int,
     base: str = "bf16",
-    recipe: Recipe = FP32_ADAPTERS,
+    recipe: Recipe = FP32,
 ) -> dict[str, int]:
     """What fine-tuning with LoRA holds at its fullest moment, in bytes by part.
 

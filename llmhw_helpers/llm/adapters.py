@@ -110,10 +110,10 @@ def _read_config(folder: Path) -> dict:
         raise FileNotFoundError(f"no adapter in {folder}: it has no {CONFIG}; save_adapter(model, folder) makes one")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(config["r"], int)
-        assert math.isfinite(float(config["lora_alpha"]))
+        if not isinstance(config["r"], int) or not math.isfinite(float(config["lora_alpha"])):
+            raise ValueError
         kind = config["peft_type"]
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except (ValueError, KeyError, TypeError):
         raise BadAdapter(f"{path.name} in {folder.name} is damaged: it does not say r and lora_alpha") from None
     on = [name for name in OFF if config.get(name)]
     if kind != "LORA" or on or config.get("bias", "none") != "none":

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .files import write_whole
+
 FORMAT = "llmhw tokens 1"
 
 
@@ -67,8 +69,7 @@ def write_corpus(path: Path, parts: Iterable, vocab_size: int) -> Corpus:
         about = {"format": FORMAT, "dtype": dtype.str, "n_tokens": n_tokens, "vocab_size": vocab_size}
         _description(path).unlink(missing_ok=True)  # tokens without a description are refused, not misread
         os.replace(partial, path)
-        _description(partial).write_text(json.dumps(about), encoding="utf-8")
-        os.replace(_description(partial), _description(path))
+        write_whole(_description(path), json.dumps(about).encode(), "corpus")
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

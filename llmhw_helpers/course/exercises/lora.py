@@ -7,11 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...costs.lora import NF4_BITS, LoRA, n_trainable
 from ...costs.memory import FP32, copies
 from ...llm.lora import LoRALinear
+from ...llm.training import UNLABELLED
 from ...specs.architectures import Model
 from ...specs.models import model
 from ..checks import Exercise, Mistake
 
-UNLABELLED = -100
 TALKS = [([5, 6, 7], [8, 9]), ([1], [2]), ([3, 1, 4, 1, 5], [9, 2, 6])]
 # First a shape whose widths all differ, so that a mistake's ratio tells; its heads are wider than the residual stream.
 SHAPES = [(12, 1024, 16, 4, 128, 8)] + [
