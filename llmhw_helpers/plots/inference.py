@@ -12,9 +12,10 @@ def plot_per_token(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]
     ax = style.axes(ax)
     for i, (label, times) in enumerate(seconds.items()):
         ax.plot(lengths, times, color=style.COLOURS[i], ls=style.LINES[i], marker=style.MARKERS[i], label=label)
-    ax.set(xscale="log", yscale="log", xlabel="tokens in the text so far", ylabel="seconds for one more token")
+    ax.set(xscale="log", xlabel="tokens in the text so far", ylabel="time for one more token")
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
+    style.seconds_axis(ax)
     ax.legend(fontsize=9)
     return ax
 

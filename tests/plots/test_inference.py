@@ -19,6 +19,10 @@ def test_each_line_is_what_was_measured():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["again", "cached"]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["64", "512"]
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    shown = [tick.label1.get_text() for tick in ax.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert shown == ["20 ms", "50 ms", "100 ms", "200 ms", "500 ms", "1 s"]
 
 
 def test_parts_are_stacked_to_their_sum():
