@@ -34,11 +34,9 @@ def probabilities(
         ValueError: a setting out of its range.
         NoDistribution: the logits hold NaN or infinity, as an overflow in fp16 leaves them.
     """
-    if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-        wrong = f"temperature={temperature}, top_k={top_k}, top_p={top_p}"
-        raise ValueError(f"temperature is at least 0, top_k at least 1, top_p in (0, 1]; not {wrong}")
+    check_settings(temperature, top_k, top_p)
     logits = logits.float()
-    if logits.isnan().any() or (logits == torch.inf).any():
+    if not (logits.amax(-1) < torch.inf).all():  # NaN is the largest of any row that has one, and below nothing
         raise NoDistribution("the logits hold NaN or infinity: did the model overflow its number format?")
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
@@ -52,6 +50,17 @@ def probabilities(
         beyond = p.cumsum(-1) - p >= top_p  # what the better ones sum to; nothing for the best
         logits = logits.scatter(-1, places, ordered.masked_fill(beyond, -torch.inf))
     return logits.softmax(-1)
+
+
+def check_settings(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Refuse what is no way to draw a token.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+    if not temperature >= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        wrong = f"temperature={temperature}, top_k={top_k}, top_p={top_p}"
+        raise ValueError(f"temperature is at least 0, top_k at least 1, top_p in (0, 1]; not {wrong}")
 
 
 def sample(

@@ -83,15 +83,16 @@ class Tokenizer:
 
     def stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """The text of `tokens` as they come, in whole characters: one cut in two waits for its other half."""
-        held = []
+        characters = self.characters()
         for token in tokens:
-            held.append(token)
-            text = self.decode(held)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(held) > 4:  # no character has more bytes
+            if text := characters.push(token):
                 yield text
-                held = []
-        if held:
-            yield self.decode(held)
+        if text := characters.close():
+            yield text
+
+    def characters(self) -> "Characters":
+        """The same for tokens that are pushed one by one."""
+        return Characters(self)
 
     def chat(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> str:
         """The conversation as the model was trained to see it; with `answer`, up to where its answer begins.
@@ -116,6 +117,27 @@ class Tokenizer:
     def chat_tokens(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> list[int]:
         """The tokens of `chat`, with the special ones that the template writes."""
         return self.encode(self.chat(messages, answer), special=True)
+
+
+class Characters:
+    """Text from tokens as they come, in whole characters: see `Tokenizer.stream`."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer, self._held = tokenizer, []
+
+    def push(self, token: int) -> str:
+        """What can be said after `token`; nothing, where it ends within a character."""
+        self._held.append(token)
+        text = self._tokenizer.decode(self._held)
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._held) <= 4:  # no character has more bytes
+            return ""
+        self._held = []
+        return text
+
+    def close(self) -> str:
+        """No token more: what was held, as it is."""
+        text, self._held = self._tokenizer.decode(self._held), []
+        return text
 
 
 def load_tokenizer(path: Path | None = None) -> Tokenizer:

@@ -124,4 +124,7 @@ class Window:
             seen.append(slots[:, :, : self._end])  # a view: nothing is copied
         if self._start == 0:
             return causal_attention(q, k, v)
+        if q.shape[2] == 1:  # the queries that share a key/value head stand in for several positions: it is read once
+            grouped = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)
+            return F.scaled_dot_product_attention(grouped, *seen, self._mask).flatten(1, 2).unsqueeze(2)
         return F.scaled_dot_product_attention(q, *seen, self._mask, enable_gqa=q.shape[1] != k.shape[1])

@@ -1,0 +1,117 @@
+"""Who holds which block of a paged cache: a free list, reference counts, and blocks that are found again by content.
+
+Blocks as an operating system's pages: "Efficient Memory Management for Large Language Model Serving with
+PagedAttention" (arXiv:2309.06180). Numbers only: the keys and values lie in ``paged_cache``.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+
+class OutOfBlocks(RuntimeError):
+    """No block is free: somebody has to give one back first."""
+
+
+def chain_keys(tokens: Sequence[int], block_size: int, keys: Sequence[bytes] = ()) -> list[bytes]:
+    """A key for each full block of a text, made of its tokens and of the key before it.
+
+    A token's key and value vectors depend on all tokens before it, so two blocks are the same only if their texts are
+    the same from the first token on; chaining says just that. The sequence's `keys` so far need not be made again.
+
+    >>> one, two = (chain_keys(text, 2) for text in ([7, 8, 9, 9], [7, 8, 1, 1, 5]))
+    >>> len(one), one[0] == two[0], one[1] == two[1]
+    (2, True, False)
+    """
+    keys = list(keys)
+    for start in range(len(keys) * block_size, len(tokens) - block_size + 1, block_size):
+        content = array("q", tokens[start : start + block_size]).tobytes()
+        keys.append(blake2b((keys[-1] if keys else b"") + content, digest_size=16).digest())
+    return keys
+
+
+class BlockManager:
+    """Blocks ``0 .. n_blocks - 1``, each held by as many sequences as its reference count says.
+
+    A block that nobody holds is free, and yet its content may be found, until the block is given out again: the one
+    that has been free for longest goes first.
+
+    Args:
+        n_blocks: how many there are.
+        block_size: tokens in each.
+
+    Attributes:
+        ref_count: sequences that hold each block.
+
+    Raises:
+        ValueError: sizes below 1.
+    """
+
+    def __init__(self, n_blocks: int, block_size: int):
+        if min(n_blocks, block_size) < 1:
+            raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
+        self.n_blocks, self.block_size = n_blocks, block_size
+        self.ref_count = [0] * n_blocks
+        self._free = OrderedDict.fromkeys(range(n_blocks))  # in the order in which they go
+        self._block_of: dict[bytes, int] = {}
+        self._key_of: list[bytes | None] = [None] * n_blocks
+
+    @property
+    def n_free(self) -> int:
+        """Blocks that nobody holds."""
+        return len(self._free)
+
+    def blocks_for(self, n_tokens: int) -> int:
+        """Blocks that a text of `n_tokens` fills, the last one perhaps in part."""
+        return -(-n_tokens // self.block_size)
+
+    def allocate(self) -> int:
+        """A block to write into, held once; what it held before can no longer be found.
+
+        Raises:
+            OutOfBlocks: none is free.
+        """
+        if not self._free:
+            raise OutOfBlocks(f"all {self.n_blocks} blocks are held")
+        block, _ = self._free.popitem(last=False)
+        key, self._key_of[block] = self._key_of[block], None
+        if key is not None:
+            del self._block_of[key]
+        self.ref_count[block] = 1
+        return block
+
+    def share(self, blocks: Iterable[int]) -> None:
+        """Hold each of `blocks` once more; a free one is free no longer."""
+        for block in blocks:
+            self._free.pop(block, None)
+            self.ref_count[block] += 1
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Let go of a sequence's blocks, of which the first holds the beginning of its text.
+
+        Raises:
+            ValueError: one of them is free already.
+        """
+        for block in reversed(blocks):  # so that the beginning, which others may share, is the last to go
+            if self.ref_count[block] < 1:
+                raise ValueError(f"block {block} is free already: somebody gives it back twice")
+            self.ref_count[block] -= 1
+            if not self.ref_count[block]:
+                self._free[block] = None
+                if self._key_of[block] is None:  # nothing to be found in it: it may as well go first
+                    self._free.move_to_end(block, last=False)
+
+    def seal(self, block: int, key: bytes) -> None:
+        """`block` is full, and from now on found under `key`, unless another one already is."""
+        if key not in self._block_of and self._key_of[block] is None:
+            self._block_of[key], self._key_of[block] = block, key
+
+    def find(self, keys: Iterable[bytes]) -> list[int]:
+        """Blocks with the content of the first keys, as many as are there without a gap; nobody holds them yet."""
+        found = []
+        for key in keys:
+            if key not in self._block_of:
+                break
+            found.append(self._block_of[key])
+        return found

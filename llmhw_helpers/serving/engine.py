@@ -1,0 +1,245 @@
+"""The serving engine: many requests, one step after the other, each request as if it were alone.
+
+A step is one pass through the model. The scheduler says whose tokens it reads; the paged cache keeps what it computes.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..llm.sampling import NoDistribution, check_prompt, new_generator, sample
+from ..llm.tokenizer import Tokenizer
+from .blocks import BlockManager
+from .paged_cache import PagedCache, Turn
+from .request import Request, Sampling, Writer
+from .scheduler import Scheduler
+from .weights import Served
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an engine has done so far.
+
+    Attributes:
+        n_steps: passes through the model.
+        n_read: tokens that went through it.
+        n_written: tokens that came out.
+        n_asked: tokens of the requests when they were let in.
+        n_reused: of these, found in the cache.
+        n_preempted: how often a request had to give back its blocks.
+        most_blocks: blocks held at the same time, at most.
+        waste: share of the held blocks' slots without a token, over all steps.
+    """
+
+    n_steps: int
+    n_read: int
+    n_written: int
+    n_asked: int
+    n_reused: int
+    n_preempted: int
+    most_blocks: int
+    waste: float
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the tokens that were found in the cache."""
+        return self.n_reused / max(self.n_asked, 1)
+
+
+class Engine:
+    """Requests come and go at any time; all that are running share every step.
+
+    Args:
+        served: the model.
+        n_blocks, block_size: of the paged cache, which is set aside now.
+        max_batch_size, max_step_tokens, sharing, continuous: as in `Scheduler`.
+        tokenizer: makes text of tokens; needed for stop strings.
+
+    Attributes:
+        cache, blocks, scheduler: its parts.
+
+    Raises:
+        ValueError: sizes below 1, or fewer tokens than requests in a step.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        n_blocks: int,
+        block_size: int = 16,
+        *,
+        max_batch_size: int = 8,
+        max_step_tokens: int = 256,
+        sharing: bool = True,
+        continuous: bool = True,
+        tokenizer: Tokenizer | None = None,
+    ):
+        weight = served.model.token_embd.weight
+        self.served, self.tokenizer = served, tokenizer
+        self.blocks = BlockManager(n_blocks, block_size)
+        limits = (served.spec.context_length, max_batch_size, max_step_tokens)
+        self.scheduler = Scheduler(self.blocks, *limits, sharing=sharing, continuous=continuous)
+        self.cache = PagedCache(served.spec, n_blocks, block_size, weight.dtype, weight.device)
+        self._n_submitted = self._n_steps = self._n_read = self._n_written = self._most_blocks = 0
+        self._n_slots = self._n_empty = 0
+
+    def submit(self, prompt: Sequence[int], n_new: int, *, n: int = 1, **how) -> Request:
+        """Let a request wait for its turn; `step` does the rest.
+
+        Args:
+            prompt: tokens.
+            n_new: tokens to write, at most.
+            n: answers; the prompt is read once for all. The others are the request's `siblings`, with other seeds.
+            how: as `Sampling` says.
+
+        Raises:
+            TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
+            NeverFits: more tokens than the context or the cache could ever hold.
+            ValueError: a setting out of its range, or stop strings without a tokenizer.
+        """
+        check_prompt(self.served.spec, prompt)
+        if min(n_new, n) < 1:
+            raise ValueError(f"at least one new token and one answer, not {n_new} and {n}")
+        settings = [Sampling(n_new, **how)]
+        if settings[0].stop_strings and self.tokenizer is None:
+            raise ValueError("stop strings need text: give the engine a tokenizer")
+        for i in range(1, n):
+            seed = settings[0].seed
+            settings.append(Sampling(n_new, **(how | {"seed": None if seed is None else seed + i})))
+        requests = [self._request(prompt, each, i) for i, each in enumerate(settings)]
+        requests[0].siblings = requests[1:]
+        self.scheduler.submit(requests[0])
+        self._n_submitted += 1
+        return requests[0]
+
+    @torch.inference_mode()
+    def step(self) -> list[Request]:
+        """One pass through the model; the requests that it read. An empty list: nothing is left to do."""
+        turns, copies = self.scheduler.schedule()
+        if not turns:
+            return []
+        self.cache.copy(copies)
+        window = self.cache.window([Turn(each.block_table, each.n_cached, n) for each, n in turns.items()])
+        tokens = [token for each, n in turns.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
+        rows = torch.tensor([tokens], device=self.cache.keys.device)
+        stream = self.served.forward(rows, window.positions, window.attend)
+        ready = [i for i, (each, n) in enumerate(turns.items()) if n == each.n_unread]
+        requests = [list(turns)[i] for i in ready]
+        logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
+        self._count(turns)
+        self.scheduler.advance(turns)
+        for request, row in zip(requests, logits, strict=True):
+            self._write(request, row)
+        return list(turns)
+
+    def cancel(self, request: Request) -> None:
+        """End `request` now, its blocks are free at once. One that has ended stays as it is."""
+        if request.finished is None:
+            self._finish(request, "cancelled")
+
+    def generate(self, prompts: Sequence[Sequence[int]], n_new: int | Sequence[int], **how) -> list[list[int]]:
+        """The tokens that follow each prompt; raises as `submit` does, before any is written.
+
+        Args:
+            prompts: tokens of each.
+            n_new: tokens to write, at most; one number for all, or one each.
+            how: as `Sampling` says.
+        """
+        counts = [n_new] * len(prompts) if isinstance(n_new, int) else n_new
+        requests = []
+        try:
+            for prompt, count in zip(prompts, counts, strict=True):
+                requests.append(self.submit(prompt, count, **how))
+            while any(request.finished is None for request in requests):
+                self.step()
+        finally:  # refused, or interrupted: nobody waits for the others any more
+            for request in requests:
+                self.cancel(request)
+        return [request.output for request in requests]
+
+    def stream(self, prompt: Sequence[int], n_new: int, **how) -> Iterator[int]:
+        """The tokens that follow `prompt`, as they come; others that wait go on meanwhile. Closing it cancels.
+
+        Raises:
+            as `submit` does, at once.
+        """
+        return self._stream(self.submit(prompt, n_new, **how))
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the engine has done so far."""
+        scheduler, counts = self.scheduler, (self._n_steps, self._n_read, self._n_written)
+        found = (scheduler.n_asked, scheduler.n_reused, scheduler.n_preempted)
+        return Statistics(*counts, *found, self._most_blocks, self._n_empty / max(self._n_slots, 1))
+
+    def _stream(self, request: Request) -> Iterator[int]:
+        n_given = 0
+        try:
+            while request.finished is None:
+                self.step()
+                yield from request.output[n_given:]
+                n_given = len(request.output)
+        finally:
+            self.cancel(request)
+
+    def _request(self, prompt: Sequence[int], sampling: Sampling, answer: int) -> Request:
+        writer = None if self.tokenizer is None else Writer(self.tokenizer, sampling.stop_strings)
+        generator = new_generator(self.cache.keys.device, sampling.seed)
+        request = Request(list(prompt), sampling, (self._n_submitted, answer), writer, generator)
+        request.times.append(time.perf_counter())
+        return request
+
+    def _write(self, request: Request, logits: Tensor) -> None:
+        """The next token of `request`, and the first one of its siblings."""
+        siblings = [] if request.output else [each for each in request.siblings if each.finished is None]
+        for sibling in siblings:
+            self.scheduler.fork(request, sibling)
+        for each in (request, *siblings):
+            if each.block_table:  # else it has to wait for a place in the batch
+                self._extend(each, logits)
+
+    def _extend(self, request: Request, logits: Tensor) -> None:
+        how = request.sampling
+        try:
+            choice = sample(logits, how.temperature, how.top_k, how.top_p, request.generator)
+        except NoDistribution as error:
+            request.error = str(error)
+            self._finish(request, "error")
+            return
+        token = choice.item()
+        if token in how.stop:
+            self._finish(request, "stop")
+            return
+        request.tokens.append(token)
+        request.times.append(time.perf_counter())
+        self._n_written += 1
+        if request.writer is not None:
+            request.writer.push(token)
+            if request.writer.stopped:
+                self._finish(request, "stop")
+                return
+        if len(request.output) == how.n_new:
+            self._finish(request, "length")
+
+    def _finish(self, request: Request, why: str) -> None:
+        request.finished = why
+        if request.writer is not None:
+            request.writer.close()
+        self.scheduler.remove(request)
+        heirs = [each for each in request.siblings if each.finished is None and each not in self.scheduler]
+        if heirs:  # it ended before its prompt was read for all of them
+            heirs[0].siblings = heirs[1:]
+            self.scheduler.submit(heirs[0])
+
+    def _count(self, turns: dict[Request, int]) -> None:
+        n_held = self.blocks.n_blocks - self.blocks.n_free
+        self._n_steps += 1
+        self._n_read += sum(turns.values())
+        self._most_blocks = max(self._most_blocks, n_held)
+        self._n_slots += n_held * self.blocks.block_size
+        for each in self.scheduler.running:
+            filled = each.n_cached + turns.get(each, 0)
+            self._n_empty += len(each.block_table) * self.blocks.block_size - filled

@@ -1,0 +1,171 @@
+"""The paged KV cache: keys and values in blocks that lie anywhere, and attention that looks them up in a table.
+
+PagedAttention (arXiv:2309.06180). One step through the model reads new tokens of many sequences, one of some and a
+whole chunk of others, all side by side in a single row: nothing is padded but what attention compares.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..llm.transformer import causal_attention
+from ..specs.architectures import Model
+
+
+@dataclass
+class Turn:
+    """What one sequence does in a step: its block table, tokens that the cache holds, and new ones."""
+
+    block_table: Sequence[int]
+    n_cached: int
+    n_new: int
+
+
+class PagedCache:
+    """Keys and values of `n_blocks` blocks, set aside once.
+
+    Args:
+        spec: the model's architecture.
+        n_blocks: how many.
+        block_size: tokens in each.
+        dtype, device: of the model's weights.
+
+    Attributes:
+        keys, values: ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim]``.
+
+    Raises:
+        ValueError: sizes below 1.
+    """
+
+    def __init__(
+        self,
+        spec: Model,
+        n_blocks: int,
+        block_size: int = 16,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        if min(n_blocks, block_size) < 1:
+            raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
+        self.n_blocks, self.block_size = n_blocks, block_size
+        shape = (spec.n_layers, n_blocks, block_size, spec.n_kv_heads, spec.head_dim)
+        # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes set aside, used or not."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks, each pair from the first to the second; all are read before any is written."""
+        if pairs:
+            sources, targets = torch.tensor(pairs, device=self.keys.device).T
+            self.keys[:, targets] = self.keys[:, sources]
+            self.values[:, targets] = self.values[:, sources]
+
+    def window(self, turns: Sequence[Turn]) -> "PagedWindow":
+        """The slots that a step fills, and attention over them and all before, for the sequences of `turns` in turn.
+
+        Raises:
+            ValueError: no turns, no new token, or a block table that is too short or names a block that is not there.
+        """
+        for turn in turns:
+            n_slots = len(turn.block_table) * self.block_size
+            if turn.n_new < 1 or not 0 <= turn.n_cached <= n_slots - turn.n_new:
+                raise ValueError(f"{turn.n_new} new tokens after {turn.n_cached} in a table of {n_slots} slots")
+            if not all(0 <= block < self.n_blocks for block in turn.block_table):
+                raise ValueError(f"block table {list(turn.block_table)}: there are blocks 0 to {self.n_blocks - 1}")
+        if not turns:
+            raise ValueError("a step reads at least one token")
+        return PagedWindow(self, turns)
+
+
+class PagedWindow:
+    """What every layer of one step uses. Sequences with one new token go through attention together, as do the others.
+
+    Attributes:
+        positions: of the new tokens in their texts ``[1, n_tokens]``, sequence after sequence.
+        last: the row of each sequence's last new token ``[n_sequences]``.
+    """
+
+    def __init__(self, cache: PagedCache, turns: Sequence[Turn]):
+        device = cache.keys.device
+        starts = torch.tensor([turn.n_cached for turn in turns])
+        counts = torch.tensor([turn.n_new for turn in turns])
+        ends = counts.cumsum(0)
+        owner = torch.arange(len(turns)).repeat_interleave(counts)  # whose each row is
+        positions = torch.arange(len(owner)) - (ends - counts - starts)[owner]
+        tables = torch.nn.utils.rnn.pad_sequence([torch.tensor(turn.block_table) for turn in turns], batch_first=True)
+        slots = tables[owner, positions // cache.block_size] * cache.block_size + positions % cache.block_size
+        self.positions, self.last, self._slots = (each.to(device) for each in (positions[None], ends - 1, slots))
+        self._cache = cache
+        self._groups = [
+            _Group(cache, tables[chosen], starts[chosen], counts[chosen], (ends - counts)[chosen])
+            for chosen in (counts == 1, counts > 1)
+            if chosen.any()
+        ]
+
+    def attend(
+        self,
+        layer: int,
+        q: Float[Tensor, "1 n_heads n_tokens head_dim"],
+        k: Float[Tensor, "1 n_kv_heads n_tokens head_dim"],
+        v: Float[Tensor, "1 n_kv_heads n_tokens head_dim"],
+    ) -> Float[Tensor, "1 n_heads n_tokens head_dim"]:
+        """Write the new keys and values into their slots; each query mixes the values of its own text so far."""
+        rows = [each[0].transpose(0, 1) for each in (q, k, v)]  # [n_tokens, heads, head_dim]
+        for pool, new in zip((self._cache.keys, self._cache.values), rows[1:], strict=True):
+            pool[layer].flatten(0, 1).index_copy_(0, self._slots, new)
+        if len(self._groups) == 1:
+            mixed = self._groups[0].attend(layer, *rows)
+        else:
+            mixed = torch.empty_like(rows[0])
+            for group in self._groups:
+                mixed[group.rows] = group.attend(layer, *(each[group.rows] for each in rows))
+        return mixed.transpose(0, 1)[None]
+
+
+class _Group:
+    """Sequences whose queries are compared with their keys in one call, padded to the longest."""
+
+    def __init__(self, cache: PagedCache, tables: Tensor, starts: Tensor, counts: Tensor, first_rows: Tensor):
+        device, n_queries = cache.keys.device, int(counts.max())
+        n_blocks = -(-int((starts + counts).max()) // cache.block_size)
+        steps = torch.arange(n_queries)
+        real = steps < counts[:, None]  # [n_sequences, n_queries]: the rest is padding
+        self.rows = (first_rows[:, None] + steps)[real].to(device)
+        self._cache, self._tables = cache, tables[:, :n_blocks].flatten().to(device)
+        self._shape = (len(tables), n_queries)
+        self._real = None if real.all() else real.to(device)
+        self._from_start = len(tables) == 1 and not starts.any()  # a prompt whose keys are all in this step
+        seen = (starts[:, None] + steps)[:, :, None] >= torch.arange(n_blocks * cache.block_size)
+        hidden = torch.zeros(seen.shape, dtype=cache.keys.dtype).masked_fill(~seen, -torch.inf)
+        self._mask = hidden[:, None].to(device)  # [n_sequences, 1, n_queries, n_slots], once for all layers
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``[n_rows, n_heads, head_dim]`` from queries, new keys and new values of the group's rows."""
+        n_sequences, n_queries = self._shape
+        if self._from_start:
+            return causal_attention(*(each.transpose(0, 1)[None] for each in (q, k, v)))[0].transpose(0, 1)
+        seen = [
+            pool[layer].index_select(0, self._tables).unflatten(0, (n_sequences, -1)).flatten(1, 2).transpose(1, 2)
+            for pool in (self._cache.keys, self._cache.values)
+        ]
+        if n_queries == 1:  # the queries that share a key/value head stand in for several positions: it is read once
+            grouped = q.unflatten(1, (k.shape[1], -1))
+            return F.scaled_dot_product_attention(grouped, *seen, self._mask).flatten(1, 2)
+        if self._real is None:
+            padded = q.unflatten(0, self._shape)
+        else:
+            padded = q.new_zeros(*self._shape, *q.shape[1:])
+            padded[self._real] = q
+        mixed = F.scaled_dot_product_attention(
+            padded.transpose(1, 2), *seen, self._mask, enable_gqa=q.shape[1] != k.shape[1]
+        ).transpose(1, 2)
+        return mixed.flatten(0, 1) if self._real is None else mixed[self._real]

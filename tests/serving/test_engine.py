@@ -1,0 +1,341 @@
+"""The engine gives each request what it would get alone, whoever comes and goes; and no block is lost."""
+
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.tokenizer import load_tokenizer
+from llmhw_helpers.llm.transformer import TokenError
+from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
+from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.scheduler import NeverFits
+from llmhw_helpers.serving.weights import Served
+
+TEXTS = torch.randint(0, 50, (4, 64), generator=torch.Generator().manual_seed(1)).tolist()
+ATOL = 1e-4  # of logits up to some 30, in fp32
+
+
+@pytest.fixture
+def exact(tiny):
+    """In fp64: in fp32 a drawn token can hang on the last bit, which depends on who shares the batch."""
+    return Served(tiny.double())
+
+
+def alone(served, prompt, n_new, **how):
+    return list(generate(served, prompt, n_new, **how))
+
+
+def run(engine):
+    while engine.step():
+        consistent(engine)
+    consistent(engine)
+
+
+def consistent(engine):
+    """Reference counts are what the tables say, what nobody holds is free once, and what is found is what is there."""
+    blocks, scheduler = engine.blocks, engine.scheduler
+    counts = [0] * blocks.n_blocks
+    for request in scheduler.running:
+        assert request.finished is None
+        assert 0 < len(request.block_table) == blocks.blocks_for(max(request.n_cached, 1)), request
+        for block in request.block_table:
+            counts[block] += 1
+    assert blocks.ref_count == counts
+    assert sorted(blocks._free) == [block for block, n in enumerate(counts) if n == 0]
+    assert all(blocks._key_of[block] == key for key, block in blocks._block_of.items())
+    assert len(blocks._block_of) == sum(key is not None for key in blocks._key_of)
+    assert all(not request.block_table and not request.n_cached for request in scheduler.waiting)
+    assert [each.arrival for each in scheduler.running] == sorted(each.arrival for each in scheduler.running)
+    assert [each.arrival for each in scheduler.waiting] == sorted(each.arrival for each in scheduler.waiting)
+    assert len(scheduler.running) <= scheduler.max_batch_size
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 4, 16])
+@pytest.mark.parametrize("n_blocks_of_4", [12, 100], ids=["scarce", "plenty"])
+@pytest.mark.parametrize("max_step_tokens", [4, 7, 256])
+def test_every_request_gets_what_it_gets_alone(tiny, block_size, n_blocks_of_4, max_step_tokens):
+    served, n_blocks = Served(tiny), 4 * n_blocks_of_4 // block_size
+    engine = Engine(served, n_blocks, block_size, max_batch_size=4, max_step_tokens=max_step_tokens)
+    prompts = [TEXTS[0][:5], TEXTS[1][:1], TEXTS[2][:16], TEXTS[0][:9], TEXTS[3][:17], TEXTS[0][:5], TEXTS[1][:24]]
+    counts = [20, 7, 16, 1, 30, 3, 9]
+    requests = [engine.submit(prompt, n) for prompt, n in zip(prompts, counts, strict=True)]
+    run(engine)
+    for request, prompt, n in zip(requests, prompts, counts, strict=True):
+        assert request.output == alone(served, prompt, n)
+        assert request.finished == "length"
+    assert engine.blocks.n_free == engine.blocks.n_blocks
+    assert (engine.statistics.n_preempted > 0) == (n_blocks_of_4 == 12)
+    assert engine.statistics.n_written == sum(counts)
+
+
+def keep_logits(served):
+    """A list that gets all logits which `served` gives out from now on."""
+    kept, head = [], served.head
+
+    def keeping(x):
+        kept.append(head(x))
+        return kept[-1]
+
+    served.head = keeping
+    return kept
+
+
+@torch.inference_mode()
+def alone_logits(served, text, n_prompt):
+    cache = new_cache(served, 1, 64)
+    logits = [prefill(served, [text[:n_prompt]], cache)]
+    logits += [decode(served, torch.tensor([token]), cache) for token in text[n_prompt:-1]]
+    return torch.cat(logits)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("lengths", [[1, 4, 8, 5], [16, 3, 4, 15]])
+def test_logits_are_those_of_each_text_alone(tiny, lengths, packed):
+    served = Served(tiny, packed)
+    kept = keep_logits(served)
+    engine = Engine(served, 60, 4, max_batch_size=4, max_step_tokens=7)
+    requests = [engine.submit(text[:n], 12) for text, n in zip(TEXTS, lengths, strict=True)]
+    found = {request: [] for request in requests}
+    before = dict.fromkeys(requests, 0)
+    while stepped := engine.step():
+        ready = [request for request in stepped if len(request.output) > before[request]]
+        for request, row in zip(ready, kept.pop() if ready else (), strict=True):
+            found[request].append(row)
+            before[request] = len(request.output)
+    for request, n in zip(requests, lengths, strict=True):
+        expected = alone_logits(Served(tiny), request.tokens, n)
+        torch.testing.assert_close(torch.stack(found[request]), expected, atol=ATOL, rtol=1e-4)
+
+
+def test_the_first_token_is_seen_by_every_later_one(tiny):
+    outputs = []
+    for first in (7, 8):
+        served = Served(tiny)
+        kept = keep_logits(served)
+        Engine(served, 10, 4).generate([[first, 3, 3, 3, 3, 3]], 1)
+        outputs.append(kept[0])
+    assert (outputs[0] - outputs[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.8}, {"temperature": 1.0, "top_k": 9, "top_p": 0.9}])
+def test_a_seed_draws_the_same_tokens_whoever_shares_the_batch(exact, how):
+    engine = Engine(exact, 60, 4)
+    requests = [engine.submit(text[:6], 15, seed=i, **how) for i, text in enumerate(TEXTS)]
+    run(engine)
+    for i, (request, text) in enumerate(zip(requests, TEXTS, strict=True)):
+        assert request.output == alone(exact, text[:6], 15, seed=i, **how)
+    assert Engine(exact, 60, 4).generate([TEXTS[0][:6]], 15, **how) != [requests[0].output]  # without: others each time
+
+
+def test_a_prefix_that_is_found_changes_nothing_but_the_work(tiny):
+    served = Served(tiny)
+    prompts = [TEXTS[0][:20] + text[:3] for text in TEXTS]
+    outputs, read = [], []
+    for sharing in (True, False):
+        engine = Engine(served, 60, 4, sharing=sharing)
+        outputs.append([engine.generate([prompt], 5)[0] for prompt in prompts])
+        read.append(engine.statistics.n_read)
+    assert outputs[0] == outputs[1] == [alone(served, prompt, 5) for prompt in prompts]
+    assert read == [4 * 27 - 3 * 20, 4 * 27]
+    assert engine.statistics.hit_rate == 0
+
+
+def test_the_hit_rate_counts_what_was_found(tiny):
+    engine = Engine(Served(tiny), 60, 4)
+    for _ in range(2):
+        engine.generate([TEXTS[0][:9]], 1)
+    assert (engine.statistics.n_asked, engine.statistics.n_reused, engine.statistics.hit_rate) == (18, 8, 8 / 18)
+
+
+@pytest.mark.parametrize("n_prompt", [5, 8, 1])
+@pytest.mark.parametrize("max_batch_size", [3, 2], ids=["room", "no room"])
+def test_several_answers_to_one_prompt_are_those_of_each_alone(exact, n_prompt, max_batch_size):
+    engine = Engine(exact, 60, 4, max_batch_size=max_batch_size)
+    request = engine.submit(TEXTS[0][:n_prompt], 12, n=3, temperature=0.9, seed=5)
+    run(engine)
+    for i, each in enumerate([request, *request.siblings]):
+        assert each.output == alone(exact, TEXTS[0][:n_prompt], 12, temperature=0.9, seed=5 + i)
+    if max_batch_size == 3:
+        assert engine.statistics.n_read == n_prompt + 3 * 11  # the prompt once
+
+
+def test_the_others_go_on_when_the_first_answer_is_cancelled_before_its_prompt_is_read(exact):
+    engine = Engine(exact, 60, 4, max_batch_size=4, max_step_tokens=4)
+    request = engine.submit(TEXTS[0][:10], 6, n=3, temperature=0.9, seed=5)
+    engine.step()
+    engine.cancel(request)
+    engine.cancel(request.siblings[1])
+    run(engine)
+    assert [each.finished for each in (request, *request.siblings)] == ["cancelled", "length", "cancelled"]
+    assert request.siblings[0].output == alone(exact, TEXTS[0][:10], 6, temperature=0.9, seed=6)
+    assert engine.blocks.n_free == 60
+
+
+def test_stop_tokens_end_an_answer_and_are_not_part_of_it(tiny):
+    served = Served(tiny)
+    free = alone(served, TEXTS[0][:5], 10)
+    engine = Engine(served, 60, 4)
+    request = engine.submit(TEXTS[0][:5], 10, stop={free[4]})
+    run(engine)
+    assert request.output == free[: free.index(free[4])]
+    assert request.finished == "stop"
+
+
+def test_a_stream_gives_tokens_as_they_come_and_frees_its_blocks_when_it_is_closed(tiny):
+    served = Served(tiny)
+    engine = Engine(served, 60, 4)
+    other = engine.submit(TEXTS[1][:5], 4)
+    stream = engine.stream(TEXTS[0][:5], 20)
+    first = [next(stream) for _ in range(3)]
+    assert first == alone(served, TEXTS[0][:5], 3)
+    assert len(other.output) == 3  # the others go on meanwhile
+    held = engine.blocks.n_blocks - engine.blocks.n_free
+    stream.close()
+    assert engine.blocks.n_blocks - engine.blocks.n_free == held - 2  # seven tokens
+    consistent(engine)
+    run(engine)
+    assert other.finished == "length"
+    assert list(engine.stream(TEXTS[0][:5], 20)) == alone(served, TEXTS[0][:5], 20)
+
+
+def test_cancelling_frees_the_blocks_at_once_and_twice_is_once(tiny):
+    engine = Engine(Served(tiny), 60, 4)
+    waiting, running = engine.submit(TEXTS[0][:9], 5), engine.submit(TEXTS[1][:9], 5)
+    engine.step()
+    for request in (running, running, waiting):
+        engine.cancel(request)
+        consistent(engine)
+    assert engine.blocks.n_free == 60
+    assert engine.step() == []
+    assert running.finished == waiting.finished == "cancelled"
+
+
+def test_what_the_model_cannot_go_on_from_is_refused_and_leaves_nothing_behind(tiny):
+    engine = Engine(Served(tiny), 6, 4)
+    for prompt, n_new, how, error, words in (
+        ([], 5, {}, TokenError, "an empty prompt"),
+        ([50], 5, {}, TokenError, "token 50"),
+        ([1] * 64, 1, {}, TokenError, "no room in the context"),
+        ([1] * 60, 5, {}, NeverFits, "60 tokens and 5 new ones: the context holds 64"),
+        ([1] * 20, 6, {}, NeverFits, "need 7 blocks of 4, and the cache has 6"),
+        ([1], 0, {}, ValueError, "at least one new token and one answer, not 0 and 1"),
+        ([1], 1, {"n": 0}, ValueError, "not 1 and 0"),
+        ([1], 1, {"stop_strings": ["x"]}, ValueError, "give the engine a tokenizer"),
+        ([1], 1, {"temperature": -1.0}, ValueError, "temperature is at least 0"),
+        ([1], 1, {"top_p": 0.0}, ValueError, "top_p in"),
+        ([1], 1, {"top_k": 0}, ValueError, "top_k at least 1"),
+    ):
+        with pytest.raises(error, match=words):
+            engine.submit(prompt, n_new, **how)
+        with pytest.raises(error, match=words):
+            engine.generate([[1], prompt], n_new, **how)
+    assert engine.scheduler.waiting == engine.scheduler.running == []
+    assert engine.step() == []
+
+
+def test_scores_that_are_no_numbers_end_their_request_with_the_reason(tiny):
+    with torch.no_grad():
+        tiny.token_embd.weight[7] = torch.nan
+    engine = Engine(Served(tiny), 60, 4)
+    request = engine.submit(TEXTS[0][:4], 5)
+    run(engine)
+    assert request.finished == "error"
+    assert "NaN or infinity" in request.error
+    assert engine.blocks.n_free == 60
+
+
+def test_statistics_say_what_was_done(tiny):
+    engine = Engine(Served(tiny), 60, 4)
+    begin = time.perf_counter()
+    requests = [engine.submit(TEXTS[i][:6], 5) for i in range(2)]
+    run(engine)
+    taken = time.perf_counter() - begin
+    found = engine.statistics
+    assert (found.n_steps, found.n_read, found.n_written, found.most_blocks) == (5, 2 * 10, 10, 6)
+    assert found.waste == pytest.approx(2 * (2 + 1 + 0 + 3 + 2) / (2 * 4 * (2 + 2 + 2 + 3 + 3)))
+    for request in requests:
+        assert 0 < request.time_to_first_token < taken
+        assert request.time_to_first_token + 4 * request.time_per_output_token <= taken
+
+
+@pytest.mark.slow
+def test_the_real_model_writes_what_it_writes_alone_and_stops_where_it_is_told():
+    served, tokenizer = Served(load_model(), packed=True), load_tokenizer()
+    engine = Engine(served, 60, tokenizer=tokenizer)
+    questions = ("Name three colours.", "What is two plus two?", "Tell me about Gothenburg.")
+    prompts = [tokenizer.chat_tokens([{"role": "user", "content": each}]) for each in questions]
+    requests = [engine.submit(prompt, 12, stop=[tokenizer.end]) for prompt in prompts]
+    answer = tokenizer.decode(alone(served, prompts[0], 12))
+    stopped = engine.submit(prompts[0], 12, stop_strings=[answer[9:13]])
+    run(engine)
+    for request, prompt in zip(requests, prompts, strict=True):
+        expected = alone(served, prompt, 12, stop=[tokenizer.end])
+        assert request.output == expected
+        assert request.text == tokenizer.decode(expected)
+    assert stopped.finished == "stop"
+    assert stopped.text == answer[: answer.index(answer[9:13])]
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Requests are submitted, forked, stepped and cancelled in any order, with few blocks and much in common."""
+
+    served, expected = None, {}
+
+    @initialize(block_size=st.integers(1, 4), places=st.integers(1, 4), budget=st.integers(4, 9), sharing=st.booleans())
+    def make(self, block_size, places, budget, sharing):
+        self.engine = Engine(
+            self.served, 24 // block_size, block_size, max_batch_size=places, max_step_tokens=budget, sharing=sharing
+        )
+        self.requests = []
+
+    @rule(text=st.integers(0, 1), n_prompt=st.integers(1, 14), n_new=st.integers(1, 9), n=st.integers(1, 3))
+    def submit(self, text, n_prompt, n_new, n):
+        how = {"temperature": 0.7, "seed": 3} if n > 1 else {}
+        request = self.engine.submit(TEXTS[text][:n_prompt], n_new, n=n, **how)
+        self.requests += [request, *request.siblings]
+
+    @rule(n=st.integers(1, 5))
+    def step(self, n):
+        for _ in range(n):
+            self.engine.step()
+            consistent(self.engine)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def cancel(self, data):
+        self.engine.cancel(data.draw(st.sampled_from(self.requests)))
+
+    @invariant()
+    def holds(self):
+        if hasattr(self, "engine"):
+            consistent(self.engine)
+
+    def teardown(self):
+        if not hasattr(self, "engine"):
+            return
+        for _ in range(2000):
+            if not self.engine.step():
+                break
+        assert self.engine.blocks.n_free == self.engine.blocks.n_blocks
+        for request in self.requests:
+            how = request.sampling
+            key = (*request.prompt, how.temperature, how.seed)
+            if key not in self.expected:
+                settings = {"temperature": how.temperature, "seed": how.seed}
+                self.expected[key] = alone(self.served, request.prompt, 9, **settings)
+            if request.finished == "cancelled":
+                assert request.output == self.expected[key][: len(request.output)]
+            else:
+                assert (request.finished, request.output) == ("length", self.expected[key][: how.n_new])
+
+
+def test_any_order_of_events_loses_no_block_and_changes_no_text(exact):
+    machine = type("Machine", (AnyOrder,), {"served": exact, "expected": {}})
+    many = settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
+    machine.TestCase.settings = many
+    machine.TestCase("runTest").runTest()
