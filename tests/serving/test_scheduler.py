@@ -89,13 +89,30 @@ def test_the_latest_gives_its_blocks_back_and_comes_again():
 
 
 def test_after_a_preemption_nobody_is_let_in_in_the_same_step():
-    scheduler = make(n_blocks=4, max_batch_size=2)
-    submit(scheduler, range(8), n_new=9, arrival=0)
-    submit(scheduler, range(20, 27), n_new=2, arrival=1)
-    submit(scheduler, [1], n_new=1, arrival=2)
-    assert step(scheduler)[0] == {0: 8}
-    assert step(scheduler)[0] == {0: 1}
+    scheduler = make(n_blocks=4)
+    for i in range(2):
+        submit(scheduler, range(10 * i, 10 * i + 4), n_new=12, arrival=i)
+    step(scheduler)
+    submit(scheduler, [50], n_new=1, arrival=2)
+    while not scheduler.n_preempted:
+        share, _ = step(scheduler)
+    assert share == {0: 1}  # though the one preempted would find its first block, and room for the next
+    assert scheduler.blocks.n_free == 1
     assert [each.arrival[0] for each in scheduler.waiting] == [1, 2]
+
+
+def test_a_copy_for_somebody_who_is_preempted_after_all_is_not_made():
+    scheduler = make(n_blocks=4)
+    one = submit(scheduler, range(50, 52), n_new=9, arrival=1)
+    step(scheduler)
+    reader = submit(scheduler, range(16), n_new=1, arrival=0)
+    assert step(scheduler)[0] == {1: 1, 0: 7}
+    two = Request(one.prompt, Sampling(9), (1, 1))
+    scheduler.fork(one, two)
+    two.tokens = list(one.tokens)
+    turns, copies = scheduler.schedule()  # one gets the last block for its copy, and the reader needs two
+    assert (list(turns), copies) == ([reader], [])
+    assert scheduler.waiting == [one, two]
 
 
 def test_static_batching_waits_for_all():

@@ -8,8 +8,9 @@ import torch
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.lora import add_lora, merge, remove_lora
 from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.serving import weights
 from llmhw_helpers.serving.kv_cache import KVCache
-from llmhw_helpers.serving.weights import FEW_ROWS, NotPlain, Served, thin_product
+from llmhw_helpers.serving.weights import FEW_ROWS, VERY_FEW_ROWS, NotPlain, Served, pack, product, thin_product
 
 ROWS = (1, 2, 5, FEW_ROWS, FEW_ROWS + 1)
 
@@ -38,6 +39,28 @@ def test_other_formats_are_multiplied_as_ever(dtype):
     assert torch.equal(thin_product(x, weight), torch.nn.functional.linear(x, weight))
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("rows", [1, VERY_FEW_ROWS, VERY_FEW_ROWS + 1, FEW_ROWS, 40])
+def test_a_product_with_packed_weights_is_the_product(rows, dtype, atol):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, rows, 24), (31, 24), (31,))
+    x, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    for b in (None, bias):
+        expected = torch.nn.functional.linear(x.double(), weight.double(), b if b is None else b.double())
+        ours = product(x, weight, b, pack(weight))
+        assert (ours.dtype, ours.shape) == (dtype, (2, rows, 31))
+        torch.testing.assert_close(ours.double(), expected, atol=atol, rtol=atol)
+
+
+def test_what_cannot_be_packed_is_multiplied_as_it_is(monkeypatch):
+    assert pack(torch.randn(4, 8, dtype=torch.float64)) is None
+    assert pack(torch.randn(4, 8, device="meta")) is None
+    x, weight = torch.randn(5, 8), torch.randn(4, 8)
+    monkeypatch.setattr(weights, "ONEDNN", False)
+    assert pack(weight) is None
+    torch.testing.assert_close(product(x, weight, None, None), x @ weight.T)
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "changes",
@@ -45,14 +68,15 @@ def test_other_formats_are_multiplied_as_ever(dtype):
     ids=["grouped", "biases", "a head each", "untied"],
 )
 @pytest.mark.parametrize("n_new", [3, 40])
-def test_a_served_model_gives_the_models_logits(tiny_spec, changes, n_new):
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_served_model_gives_the_models_logits(tiny_spec, changes, n_new, packed):
     torch.manual_seed(0)
     network = Transformer(replace(tiny_spec, **changes))
     for parameter in network.parameters():
         parameter.data.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
     tokens = torch.randint(0, tiny_spec.vocab_size, (2, n_new))
     expected = network(tokens)
-    served, cache = Served(network), KVCache(network.spec, 2, 64)
+    served, cache = Served(network, packed), KVCache(network.spec, 2, 64)
     window = cache.window(n_new)
     stream = served.forward(tokens, window.positions, window.attend)
     for t in range(n_new):
