@@ -53,7 +53,7 @@ pins:            ## make requirements.txt anew from requirements.in (needs uv)
 	uv pip compile requirements.in --universal --python-version 3.11 --annotation-style line --quiet \
 	  --custom-compile-command "make pins" --no-emit-index-url --output-file requirements.txt \
 	  $$(uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-header --quiet \
-	     | sed -nE 's/^((nvidia|cuda|triton)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')
+	     | sed -nE 's/^((nvidia|cuda)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')
 
 clean:           ## remove what was built, keep the environment
 	rm -rf _build

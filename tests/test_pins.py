@@ -16,8 +16,10 @@ SEVEN = {"jupyterlab", "nbval", "torch", "numpy", "matplotlib", "ipywidgets", "j
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
+    """Name to requirement, of those that hold on this system: Triton is for Linux alone."""
     stripped = [line.split("#")[0].strip() for line in lines]
-    return {canonicalize_name(r.name): r for r in map(Requirement, filter(None, stripped))}
+    found = {canonicalize_name(r.name): r for r in map(Requirement, filter(None, stripped))}
+    return {name: r for name, r in found.items() if r.marker is None or r.marker.evaluate()}
 
 
 def pins() -> dict[str, str]:
@@ -54,6 +56,18 @@ def test_what_is_exact_in_requirements_in_is_pinned_to_that():
 def test_torch_is_pinned_without_a_build():
     assert re.search(r"^torch==2\.13\.0( |$)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert "+cpu" not in (ROOT / "requirements.txt").read_text()
+
+
+def test_triton_is_the_one_that_a_cuda_build_of_torch_asks_for():
+    """A CPU build says nothing of it in its metadata, so there the pin alone is held."""
+    from importlib.metadata import requires
+
+    asked = [r for r in map(Requirement, requires("torch")) if r.name == "triton"]
+    assert all(r.specifier.contains("3.7.1") for r in asked)
+    lines = re.findall(
+        r"^triton==(\S+) ; sys_platform == 'linux'", (ROOT / "requirements.txt").read_text(), re.MULTILINE
+    )
+    assert lines == ["3.7.1"]
 
 
 def test_conda_names_the_seven_with_the_same_versions():

@@ -40,7 +40,8 @@ def probabilities(
         raise NoDistribution("the logits hold NaN or infinity: did the model overflow its number format?")
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits / temperature
+    # The best one at 0: whatever the temperature, nothing overflows.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
     if top_k is not None:
         last = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)

@@ -198,8 +198,7 @@ class Engine:
         for sibling in siblings:
             self.scheduler.fork(request, sibling)
         for each in (request, *siblings):
-            if each.block_table:  # else it has to wait for a place in the batch
-                self._extend(each, logits)
+            self._extend(each, logits)
 
     def _extend(self, request: Request, logits: Tensor) -> None:
         how = request.sampling

@@ -47,7 +47,7 @@ class Request:
         tokens: the prompt and what has been written.
         block_table: the blocks of its cache, in the order of the text; empty while it waits.
         n_cached: tokens whose keys and values they hold.
-        n_reused: prompt tokens that were found in the cache when it was last let in.
+        n_reused: prompt tokens that were found in the cache when it was first let in.
         n_preempted: how often it had to give its blocks back.
         finished: why it ended: "stop", "length", "cancelled" or "error"; `None` while it goes on.
         error: what went wrong.

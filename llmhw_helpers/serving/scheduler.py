@@ -156,9 +156,10 @@ class Scheduler:
             except OutOfBlocks:  # all who came later wait, too
                 self._release(request)
                 return
-            request.n_reused = request.n_cached
+            if not request.n_preempted:
+                request.n_reused = request.n_cached
             self.n_asked += len(request.tokens)
-            self.n_reused += request.n_reused
+            self.n_reused += request.n_cached
             turns[request] = n_new
             budget -= n_new
             insort(self.running, self.waiting.pop(0), key=_arrival)

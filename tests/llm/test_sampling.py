@@ -137,3 +137,9 @@ def test_generation_stops_at_a_stop_token_and_at_the_end_of_the_context(tiny):
 def test_a_prompt_that_cannot_be_gone_on_from_is_refused_at_once(tiny, prompt, line):
     with pytest.raises(TokenError, match=line):
         generate(tiny, prompt, 3)
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-300])
+def test_a_temperature_close_to_zero_takes_the_best_too(temperature):
+    logits = torch.randn(5, 60, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sample(logits, temperature), logits.argmax(-1))

@@ -4,8 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import AddedToken, decoders, models
+from tokenizers import Tokenizer as Library
 
+from llmhw_helpers.llm.tokenizer import GPT2, Tokenizer
 from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
 
@@ -28,3 +33,30 @@ def tiny(tiny_spec):
         for parameter in network.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
     return network
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """A tokenizer with as many tokens as the tiny model: letters, digits, signs, the bytes of an é, and a chat's."""
+    signs = [*"abcdefghijklmnopqrstuvwxyz0123456789.,:?!'-", "Ġ", "Ċ", "Ã", "©"]  # as GPT-2 writes bytes
+    special = ["<|im_start|>", "<|im_end|>", "<|x|>"]
+    library = Library(models.BPE({token: i for i, token in enumerate(signs + special)}, []))
+    library.pre_tokenizer = GPT2
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    turn = "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    answer = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    template = "{% for message in messages %}" + turn + "{% endfor %}" + answer
+    return Tokenizer(library, library.token_to_id("<|im_end|>"), template)
+
+
+@pytest.fixture(scope="session")
+def new_engine(tiny_spec, letters):
+    """Makes engines that speak: the tiny model, with a longer context, and the letters."""
+    torch.manual_seed(0)
+    network = Transformer(replace(tiny_spec, context_length=512))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
+    served = Served(network)
+    return lambda n_blocks=256, block_size=4, **how: Engine(served, n_blocks, block_size, tokenizer=letters, **how)
