@@ -45,6 +45,8 @@ def test_tests_mirror_the_package():
 
 
 EXTRA = {  # rooms that are tested through the one they belong to
+    "serving/fields.py": ["test_protocol.py"],
+    "serving/replies.py": ["test_protocol.py"],
     "specs/architectures.py": ["test_models.py"],
     "costs/flops.py": ["test_roofline.py"],
     "measure/probes.py": ["test_calibration.py"],

@@ -24,6 +24,7 @@ H100_SHEET = "NVIDIA H100 Tensor Core GPU datasheet"
 HOPPER_PAPER = "NVIDIA H100 Tensor Core GPU Architecture whitepaper v1.04, peak rates and clocks of H100 SXM5"
 GH200_SHEET = "NVIDIA GH200 Grace Hopper Superchip datasheet"
 CUDA_GUIDE = "CUDA C++ Programming Guide, Compute Capabilities"
+_SHARED_KIB = {7.0: 96, 7.5: 64, 8.0: 164, 8.6: 100, 9.0: 228}  # by compute capability
 VISIBLE_NOTE = "the total capacity in PyTorch's out-of-memory messages, as many public reports quote it"
 
 
@@ -40,6 +41,7 @@ class Accelerator:
         memory_bytes: nominal, the GB of the data sheet. What a program sees (`visible_bytes`, where it is known) lies
             below or above it: the 80 GB of an A100 are 80 GiB (85.9 GB) less what the driver keeps.
         bytes_per_s: peak rate of the device memory, reads and writes together.
+        shared_bytes: shared memory of one streaming multiprocessor, the fast memory that a kernel fills by itself.
         n_sms, boost_hz, tensor_hz: streaming multiprocessors and the clocks behind the two kinds of rate (tensor-core
             fp64 goes by ``boost_hz``).
 
@@ -54,6 +56,7 @@ class Accelerator:
     name: str
     architecture: str
     compute_capability: Figure
+    shared_bytes: Figure
     n_sms: Figure
     boost_hz: Figure
     tensor_hz: Figure
@@ -102,6 +105,7 @@ def _chip(architecture: str, cc: float, paper: str, sms: int, boost_mhz: int, te
     return {
         "architecture": architecture,
         "compute_capability": Figure(cc, "", "CUDA compute capability", CUDA_GUIDE),
+        "shared_bytes": Figure(_SHARED_KIB[cc] * 1024.0, "B", "most shared memory on one multiprocessor", CUDA_GUIDE),
         "n_sms": Figure(float(sms), "", "streaming multiprocessors enabled", paper),
         "boost_hz": Figure(boost_mhz * 1e6, "Hz", "boost clock behind the CUDA-core rates and fp64", paper),
         "tensor_hz": Figure(

@@ -109,3 +109,13 @@ def test_unknown_names_are_refused_by_kind():
         accelerator("A100")
     with pytest.raises(UnknownName, match="unknown number format 'fp12'"):
         accelerator("T4").peak("fp12")
+
+
+# KiB that a multiprocessor can give to shared memory, by NVIDIA's tuning guides of Volta, Turing, Ampere and Hopper;
+# the rest of the same memory is the L1 cache.
+SHARED_KIB = {"V100": 96, "T4": 64, "A100-40GB": 164, "A100-80GB": 164, "A40": 100, "H100": 228, "GH200": 228}
+
+
+@pytest.mark.parametrize("gpu", ACCELERATORS)
+def test_shared_memory_is_that_of_the_tuning_guides(gpu):
+    assert accelerator(gpu).shared_bytes.known() == SHARED_KIB[gpu] * 1024
