@@ -63,12 +63,16 @@ def _gpu_round(run: Callable[[], object]) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def measured(value: float | str, unit: str = "") -> str:
+def measured(value: float | str | bool | None, unit: str = "") -> str:
     """A figure of *this* machine, marked with ``~``: the tests compare everything else, and yours will differ.
 
-    >>> measured(0.00123, "s"), measured(1.4321), measured("memory")
-    ('~1.23 ms', '~1.43', '~memory')
+    None is what a system does not tell.
+
+    >>> measured(0.00123, "s"), measured(1.4321), measured("memory"), measured(True), measured(None)
+    ('~1.23 ms', '~1.43', '~memory', '~yes', '~not told')
     """
+    if value is None or isinstance(value, bool):
+        value = {True: "yes", False: "no", None: "not told"}[value]
     if isinstance(value, str):
         return f"~{value}"
     return f"~{si(value, unit)}" if unit else f"~{value:.3g}"

@@ -62,3 +62,11 @@ def test_the_notebooks_tests_see_every_other_difference():
     assert sanitized("about ~1.2 ms for 3 rows") != sanitized("about ~1.3 ms for 4 rows")
     assert sanitized("predicted 1.2 ms") == "predicted 1.2 ms"
     assert sanitized("it is ~memory bound, ~12% of it") == sanitized("it is ~compute bound, ~3% of it")
+
+
+def test_a_machine_may_say_yes_or_no_or_not_tell():
+    shown = [f"cold: {measured(found)}, and then" for found in (True, False, None)]
+    assert shown == ["cold: ~yes, and then", "cold: ~no, and then", "cold: ~not told, and then"]
+    assert {sanitized(line) for line in shown} == {"cold:MEASURED, and then"}
+    assert measured(None, "B") == "~not told"
+    assert (measured(1), measured(0)) == ("~1", "~0")  # counts, neither yes nor no

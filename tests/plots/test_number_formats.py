@@ -45,6 +45,15 @@ def test_steps_are_drawn_over_sizes():
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_of_two_formats_with_equal_steps_both_are_seen():
+    ax = plot_steps({"tf32": ([1, 2, 4, 8], [1e-3] * 4), "fp16": ([1, 2, 4], [1e-3] * 3)})
+    below, above = ax.lines
+    assert above.get_linewidth() > below.get_linewidth()
+    assert above.get_zorder() >= below.get_zorder()
+    assert above.get_linestyle() != below.get_linestyle() != "None"
+    assert above.get_color() != below.get_color()
+
+
 def test_magnitudes_and_limits():
     ax = plot_magnitudes([-3, -2, -1], [0.2, 0.5, 0.3], {"smallest": -2})
     assert [(bar.get_x(), bar.get_height()) for bar in ax.patches] == [(-3, 0.2), (-2, 0.5), (-1, 0.3)]

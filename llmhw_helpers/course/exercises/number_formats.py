@@ -48,16 +48,34 @@ def _round(x, mantissa_bits):
     return rounded(torch.tensor([x], dtype=torch.float64), dtype(BY_MANTISSA[mantissa_bits])).item()
 
 
-def _decoded(sign, exponent, mantissa, e, m, bias=None, lead=None, least=1, signed=True):
+def _decoded(sign, exponent, mantissa, e, m, bias=None, lead=None, least=1, signed=True, parts=None):
     """As `_decode`, with one thing or another done differently."""
     bias = 2 ** (e - 1) - 1 if bias is None else bias(e)
     lead = min(exponent, 1) if lead is None else lead
-    value = (lead + mantissa / 2**m) * 2.0 ** (max(exponent, least) - bias)
+    value = (lead + mantissa / (parts or 2**m)) * 2.0 ** (max(exponent, least) - bias)
     return -value if sign and signed else value
+
+
+def _copied(constants, field_0, **changes):
+    """An answer with some of FP16's constants left in it: a mistake of its own for each way to treat field 0."""
+    fp16 = {
+        "15": "15 was FP16's bias: compute it from exponent_bits",
+        "1024": "1024 was FP16's: it is 2**mantissa_bits",
+    }
+    hint = fp16.get(constants, "15 and 1024 were FP16's: compute them from exponent_bits and mantissa_bits")
+    if "15" in constants:
+        changes["bias"] = lambda e: 15
+    if "1024" in constants:
+        changes["parts"] = 1024
+    return Mistake(f"{hint}{field_0}", lambda *code: _decoded(*code, **changes))
 
 
 def _step(x, mantissa_bits):
     return 2.0 ** (math.frexp(x)[1] - 1 - mantissa_bits)
+
+
+def _step_towards_0(x, mantissa_bits):
+    return 2.0 ** (int(math.log2(abs(x))) - mantissa_bits)
 
 
 EXERCISES = [
@@ -88,7 +106,16 @@ EXERCISES = [
                 "Without a leading 1, an exponent field of 0 stands for the same exponent as a field of 1.",
                 lambda *code: _decoded(*code, least=0),
             ),
+            Mistake(
+                "Without a leading 1 the power of two is still there: that of an exponent field of 1.",
+                lambda *code: _decoded(*code) if code[1] else _decoded(*code, bias=lambda e: 1),
+            ),
             Mistake("A normal number has a leading 1 that is not stored.", lambda *code: _decoded(*code, lead=0)),
+            *[_copied(left, "; the rest is right.") for left in ("15 and 1024", "15", "1024")],
+            *[
+                _copied(left, ". Then see to exponent field 0.", lead=1, least=0)
+                for left in ("15 and 1024", "15", "1024")
+            ],
         ],
     ),
     Exercise(
@@ -98,15 +125,32 @@ EXERCISES = [
         rtol=1e-12,
         mistakes=[
             Mistake(
-                "That cuts off; the nearest number may be the next one up.",
+                "That cuts off, towards 0; the nearest number may be the next one away from 0.",
                 lambda x, m: math.trunc(x / _step(x, m)) * _step(x, m),
             ),
             Mistake(
-                "Of two numbers equally near, the even multiple of the step wins, not always the larger one.",
+                "That always goes down; the nearest number may be the next one up.",
+                lambda x, m: math.floor(x / _step(x, m)) * _step(x, m),
+            ),
+            Mistake(
+                "Of two numbers equally near, the even multiple of the step wins, not always the one away from 0.",
                 lambda x, m: math.copysign(math.floor(abs(x) / _step(x, m) + 0.5) * _step(x, m), x),
             ),
             Mistake(
-                "The leading 1 is not stored: m bits of mantissa give 2**m steps from one power of two to the next.",
+                "Of two numbers equally near, the even multiple of the step wins, not always the larger one.",
+                lambda x, m: math.floor(x / _step(x, m) + 0.5) * _step(x, m),
+            ),
+            Mistake(
+                "That is how many steps: times the step it is the number.",
+                lambda x, m: round(x / _step(x, m)),
+            ),
+            Mistake(
+                "For numbers below 1 the exponent is negative: round the logarithm down, not towards 0.",
+                lambda x, m: round(x / _step_towards_0(x, m)) * _step_towards_0(x, m),
+            ),
+            Mistake(
+                "The step is twice too large: there are 2**m of them from one power of two to the next. "
+                "(frexp's own exponent is e + 1.)",
                 lambda x, m: round(x / _step(x, m - 1)) * _step(x, m - 1),
             ),
             Mistake(

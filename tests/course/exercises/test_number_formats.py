@@ -22,8 +22,33 @@ def by_units(sign, exponent, mantissa, e, m):
     return (-1) ** sign * math.ldexp(units, max(exponent, 1) - (2 ** (e - 1) - 1) - m)
 
 
+def as_in_fp16(sign, exponent, mantissa, bias=15, parts=1024, handled=False):
+    """The notebook's own line for FP16, copied; `handled`: with field 0 as it should be."""
+    if handled and exponent == 0:
+        return (-1) ** sign * mantissa / parts * 2.0 ** (1 - bias)
+    return (-1) ** sign * (1 + mantissa / parts) * 2.0 ** (exponent - bias)
+
+
+def own(e):
+    return 2 ** (e - 1) - 1
+
+
+def no_power(s, x, f, e, m):
+    return decoded(s, x, f, e, m) if x else (-1) ** s * f / 2**m
+
+
 def step(x, m):
     return 2.0 ** (math.floor(math.log2(abs(x))) - m)
+
+
+def toward_0(x, m):
+    e = int(math.log2(abs(x)))
+    return round(x / 2 ** (e - m)) * 2 ** (e - m)
+
+
+def by_frexp_alone(x, m):
+    _, e = math.frexp(x)
+    return round(x / 2 ** (e - m)) * 2 ** (e - m)
 
 
 def by_numpy(x, m):
@@ -70,11 +95,29 @@ WRONG = {
         (lambda *code: decoded(*code, subnormal=False), "the exponent is that of field 1"),
         (lambda *code: decoded(*code, low=0), "same exponent as a field of 1"),
         (lambda *code: decoded(*code, lead=False), "leading 1 that is not stored"),
+        (no_power, "power of two is still there"),
+        (lambda s, x, f, e, m: as_in_fp16(s, x, f), "exponent_bits and mantissa_bits. Then see"),
+        (lambda s, x, f, e, m: as_in_fp16(s, x, f, parts=2**m), "FP16's bias: compute it from exponent_bits. Then see"),
+        (lambda s, x, f, e, m: as_in_fp16(s, x, f, bias=own(e)), "1024 was FP16's: it is 2**mantissa_bits. Then see"),
+        (lambda s, x, f, e, m: as_in_fp16(s, x, f, handled=True), "exponent_bits and mantissa_bits; the rest"),
+        (
+            lambda s, x, f, e, m: as_in_fp16(s, x, f, parts=2**m, handled=True),
+            "15 was FP16's bias: compute it from exponent_bits; the rest",
+        ),
+        (
+            lambda s, x, f, e, m: as_in_fp16(s, x, f, bias=own(e), handled=True),
+            "1024 was FP16's: it is 2**mantissa_bits; the rest",
+        ),
     ],
     "round_to_even": [
         (lambda x, m: int(x / step(x, m)) * step(x, m), "cuts off"),
-        (lambda x, m: math.copysign(int(abs(x) / step(x, m) + 0.5) * step(x, m), x), "not always the larger"),
-        (lambda x, m: round(x / step(x, m) / 2) * step(x, m) * 2, "leading 1 is not stored"),
+        (lambda x, m: math.copysign(int(abs(x) / step(x, m) + 0.5) * step(x, m), x), "not always the one away"),
+        (lambda x, m: math.floor(x / step(x, m) + 0.5) * step(x, m), "not always the larger"),
+        (lambda x, m: math.floor(x / step(x, m)) * step(x, m), "always goes down"),
+        (lambda x, m: round(x / step(x, m)), "how many steps"),
+        (toward_0, "not towards 0"),
+        (lambda x, m: round(x / step(x, m) / 2) * step(x, m) * 2, "twice too large"),
+        (by_frexp_alone, "twice too large"),
         (lambda x, m: round(x * 2**m) / 2**m, "step grows"),
         (lambda x, m: round(x, m), "not decimal places"),
         (lambda x, m: x, "times the right answer"),
