@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from ...costs import attention
@@ -11,10 +12,11 @@ from ..checks import Exercise, Mistake
 
 FORMATS = {4: "fp32", 2: "bf16", 1: "int8"}
 NOTHING = float("-inf")
-# the largest score so far, the sum of exp(score - largest), the next score
-STEPS = [(2.0, 1.5, 3.0), (3.0, 1.25, -1.0), (0.5, 2.0, 0.5), (NOTHING, 0.0, 4.0), (1000.0, 3.0, 1002.0)]
+# The largest score so far, the sum of exp(score - largest), the next score. In the last case, here and in PARTS, each
+# exponential alone is just finite and their sum is not: whoever takes them gets inf and a hint, and no OverflowError.
+STEPS = [(2.0, 1.5, 3.0), (3.0, 1.25, -1.0), (0.5, 2.0, 0.5), (NOTHING, 0.0, 4.0), (709.0, 3.0, 709.5)]
 # mean and logsumexp of one part of the keys, and of another
-PARTS = [(1.0, 1.0, 5.0, 1.0), (1.0, 2.0, -3.0, 0.5), (4.0, -1.0, 0.5, 3.0), (2.0, 1000.0, 6.0, 1001.0)]
+PARTS = [(1.0, 1.0, 5.0, 1.0), (1.0, 2.0, -3.0, 0.5), (4.0, -1.0, 0.5, 3.0), (0.5, 709.0, 0.25, 709.5)]
 
 
 def _model(n_heads: int, head_dim: int) -> Model:
@@ -36,12 +38,23 @@ def _merge(mean_a, lse_a, mean_b, lse_b):
     return mean.item(), lse.item()
 
 
+def _lse(lse_a, lse_b):
+    return _merge(0.0, lse_a, 0.0, lse_b)[1]
+
+
 def _mean(mean_a, weight_a, mean_b, weight_b):
     return (mean_a * weight_a + mean_b * weight_b) / (weight_a + weight_b)
 
 
-def _exp(x):
-    return math.exp(min(x, 700.0))
+def _plainly(top, total, score):
+    new = max(top, score)
+    return new, (total * math.exp(top) + math.exp(score)) / math.exp(new)
+
+
+def _upside_down(top, total, score):
+    new = max(top, score)
+    # At the start that is 0 * inf, nan, which is equal to itself in an array only.
+    return np.array([new, total * math.exp(new - top) + math.exp(score - new)])
 
 
 EXERCISES = [
@@ -72,17 +85,30 @@ EXERCISES = [
             ),
             Mistake(
                 "The new score counts from the new top, too: exp(score - new).",
-                lambda top, total, x: (max(top, x), total * math.exp(top - max(top, x)) + _exp(x)),
+                lambda top, total, x: (max(top, x), total * math.exp(top - max(top, x)) + math.exp(x)),
             ),
-            Mistake("A score above the top is the new top.", lambda top, total, x: (top, total + _exp(x - top))),
+            Mistake("A score above the top is the new top.", lambda top, total, x: (top, total + math.exp(x - top))),
             Mistake(
-                "Upside down: from a higher top everything looks smaller, so exp(old - new) is at most 1.",
-                lambda top, total, x: (
-                    max(top, x),
-                    (total and total * math.exp(max(top, x) - top)) + math.exp(x - max(top, x)),
-                ),
+                "Upside down: from a higher top everything looks smaller, so exp(old - new) is at most 1.", _upside_down
             ),
             Mistake("The new score is part of the total.", lambda top, total, x: (max(top, x), total)),
+            Mistake(
+                "The old total is right now. Add what the new score brings: exp(score - new).",
+                lambda top, total, x: (max(top, x), total * math.exp(top - max(top, x))),
+            ),
+            Mistake(
+                "The new score is the top only if it is above the old one.",
+                lambda top, total, x: (x, total * math.exp(top - x) + 1),
+            ),
+            Mistake(
+                "A score below the top adds to the total, too: exp(score - top).",
+                lambda top, total, x: (x, total * math.exp(top - x) + 1) if x > top else (top, total),
+            ),
+            Mistake("The total is right. Return the top beside it.", lambda *step: _update(*step)[1]),
+            Mistake(
+                "On paper that is right. But exp(1000) overflows: take exp of differences only.",
+                _plainly,
+            ),
         ],
     ),
     Exercise(
@@ -109,7 +135,18 @@ EXERCISES = [
             Mistake(
                 "Each row also writes one number: its logsumexp.", lambda t, d, b: 2 * t * d + 2 * t * d * (t // b)
             ),
-            Mistake("The queries are read, and the result is written.", lambda t, d, b: 2 * t * d * (t // b) + t),
+            Mistake(
+                "The queries are read, and the result is written: add both.", lambda t, d, b: 2 * t * d * (t // b) + t
+            ),
+            Mistake(
+                "One of two is missing, queries or result: each moves once.",
+                lambda t, d, b: t * d + 2 * t * d * (t // b) + t,
+            ),
+            Mistake(
+                "Each *row* has a logsumexp, not each block of queries.",
+                lambda t, d, b: 2 * t * d + 2 * t * d * (t // b) + t // b,
+            ),
+            Mistake("Those are bytes; how many numbers move?", lambda t, d, b: 4 * _moved(t, d, b)),
             Mistake(
                 "Keys are fetched once for a whole block of queries, not once for each query.",
                 lambda t, d, b: 2 * t * d + 2 * t * d * t + t,
@@ -125,14 +162,11 @@ EXERCISES = [
         mistakes=[
             Mistake(
                 "The part with the larger sum of exponentials counts more: weights exp(lse).",
-                lambda a, la, b, lb: ((a + b) / 2, max(la, lb) + math.log1p(math.exp(-abs(la - lb)))),
+                lambda a, la, b, lb: ((a + b) / 2, _lse(la, lb)),
             ),
             Mistake(
                 "lse is a logarithm: the weights are exp(lse_a) and exp(lse_b).",
-                lambda a, la, b, lb: (
-                    _mean(a, la, b, lb),
-                    max(la, lb) + math.log1p(math.exp(-abs(la - lb))),
-                ),
+                lambda a, la, b, lb: (_mean(a, la, b, lb), _lse(la, lb)),
             ),
             Mistake(
                 "The mean is right. Logarithms do not add up, what they are logarithms of does: log(exp + exp).",
@@ -143,8 +177,22 @@ EXERCISES = [
                 lambda a, la, b, lb: (_merge(a, la, b, lb)[0], max(la, lb)),
             ),
             Mistake(
-                "A mean of both has weights that sum to 1: divide by exp(lse_a) + exp(lse_b).",
-                lambda a, la, b, lb: (a + b, max(la, lb) + math.log1p(math.exp(-abs(la - lb)))),
+                "The mean is right. You subtracted the larger lse first: add it back.",
+                lambda a, la, b, lb: (_merge(a, la, b, lb)[0], _lse(la, lb) - max(la, lb)),
+            ),
+            Mistake(
+                "The lse is right. The weights of a mean sum to 1: divide by the sum of both.",
+                lambda a, la, b, lb: (
+                    a * math.exp(la - max(la, lb)) + b * math.exp(lb - max(la, lb)),
+                    _lse(la, lb),
+                ),
+            ),
+            Mistake(
+                "On paper that is right. But exp(1000) overflows: subtract the larger of the two from both first.",
+                lambda a, la, b, lb: (
+                    _mean(a, math.exp(la), b, math.exp(lb)),
+                    math.log(math.exp(la) + math.exp(lb)),
+                ),
             ),
         ],
     ),

@@ -46,6 +46,21 @@ RIGHT = {
 }
 
 
+def through_the_true_sum(top, total, score):
+    new = max(top, score)
+    return new, (total * math.exp(top) + math.exp(score)) / math.exp(new)
+
+
+def with_plain_exponentials(mean_a, lse_a, mean_b, lse_b):
+    a, b = math.exp(lse_a), math.exp(lse_b)
+    return (a * mean_a + b * mean_b) / (a + b), math.log(a + b)
+
+
+def undivided(mean_a, lse_a, mean_b, lse_b):
+    top = max(lse_a, lse_b)
+    return math.exp(lse_a - top) * mean_a + math.exp(lse_b - top) * mean_b
+
+
 def both(lse_a, lse_b):
     return float(np.logaddexp(lse_a, lse_b))
 
@@ -61,20 +76,19 @@ WRONG = {
     ],
     "one_more": [
         (lambda top, s, x: (max(top, x), s + math.exp(x - max(top, x))), "counted from the old top"),
-        (
-            lambda top, s, x: (max(top, x), s * math.exp(top - max(top, x)) + math.exp(min(x, 700.0))),
-            "counts from the new top",
-        ),
-        (lambda top, s, x: (top, s + math.exp(min(x - top, 700.0))), "is the new top"),
-        (
-            lambda top, s, x: (
-                max(top, x),
-                (s * math.exp(max(top, x) - top) if s else 0) + math.exp(x - max(top, x)),
-            ),
-            "Upside down",
-        ),
+        (lambda top, s, x: (max(top, x), s * math.exp(top - max(top, x)) + math.exp(x)), "counts from the new top"),
+        (lambda top, s, x: [max(top, x), s * np.exp(top - max(top, x)) + np.exp(x)], "counts from the new top"),
+        (lambda top, s, x: (top, s + math.exp(x - top)), "above the top is the new top"),
+        (lambda top, s, x: (top, s + np.exp(x - top)), "above the top is the new top"),
+        (lambda top, s, x: (max(top, x), s * math.exp(max(top, x) - top) + math.exp(x - max(top, x))), "Upside down"),
         (lambda top, s, x: (max(top, x), s), "part of the total"),
-        (lambda top, s, x: (max(top, x), s + math.exp(x)), "raised OverflowError"),
+        (lambda top, s, x: (max(top, x), s * math.exp(top - max(top, x))), "old total is right now"),
+        (lambda top, s, x: (x, s * math.exp(top - x) + 1), "only if it is above"),
+        (lambda top, s, x: by_cases(top, s, x) if x > top else (top, s), "below the top adds"),
+        (lambda top, s, x: by_cases(top, s, x)[1], "Return the top"),
+        (lambda top, s, x: (max(top, x), s * math.exp(top - max(top, x)) + 2), "which is not right"),
+        (through_the_true_sum, "take exp of differences only"),
+        (lambda top, s, x: (max(top, x), math.exp(both(top + math.log(s), x) - max(top, x))), "raised ValueError"),
     ],
     "skipped": [
         (lambda n: n * (n + 1) // 2, "diagonal are needed"),
@@ -85,7 +99,10 @@ WRONG = {
         (lambda t, d, b: 4 * t * d + t, "walks over all keys"),
         (lambda t, d, b: 2 * t * d + t * d * (t // b) + t, "Values are fetched"),
         (lambda t, d, b: 2 * t * d * (1 + t // b), "its logsumexp"),
-        (lambda t, d, b: 2 * t * d * (t // b) + t, "queries are read"),
+        (lambda t, d, b: 2 * t * d * (t // b) + t, "add both"),
+        (lambda t, d, b: t * d * (1 + 2 * (t // b)) + t, "One of two is missing"),
+        (lambda t, d, b: 2 * t * d * (1 + t // b) + t // b, "not each block of queries"),
+        (lambda t, d, b: 4 * by_walking(t, d, b), "Those are bytes"),
         (lambda t, d, b: 2 * t * d * (1 + t) + t, "not once for each query"),
         (lambda t, d, b: 2 * t * d * (1 + t // b) + t + t * t, "No score"),
     ],
@@ -97,7 +114,13 @@ WRONG = {
         ),
         (lambda a, la, b, lb: (by_numpy(a, la, b, lb)[0], la + lb), "Logarithms do not add up"),
         (lambda a, la, b, lb: (by_numpy(a, la, b, lb)[0], max(la, lb)), "larger than either"),
-        (lambda a, la, b, lb: (a + b, both(la, lb)), "sum to 1"),
+        (
+            lambda a, la, b, lb: (by_numpy(a, la, b, lb)[0], math.log(1 + math.exp(-abs(la - lb)))),
+            "add it back",
+        ),
+        (lambda a, la, b, lb: (undivided(a, la, b, lb), both(la, lb)), "divide by the sum"),
+        (with_plain_exponentials, "subtract the larger of the two"),
+        (lambda a, la, b, lb: (a + b, both(la, lb)), "which is not right"),
     ],
 }
 
