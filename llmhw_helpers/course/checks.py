@@ -20,7 +20,10 @@ LISTED = 12  # numbers of an array that a line has room for
 
 @dataclass(frozen=True)
 class Mistake:
-    """A usual slip: the answer that it leads to, and the hint for whoever gives that answer."""
+    """A usual slip: the answer that it leads to, and the hint for whoever gives that answer.
+
+    An answer of ``...`` leaves that case out: there, whatever is given fits.
+    """
 
     hint: str
     answer: Callable
@@ -110,6 +113,8 @@ def _exercise(answer: Callable) -> Exercise:
 
 def _equal(given: object, expected: object, rtol: float) -> bool:
     try:
+        if expected is Ellipsis:
+            return True
         if isinstance(expected, bool | str):
             return type(given) is type(expected) and given == expected
         if isinstance(expected, Number):
@@ -129,7 +134,9 @@ def _off(given: object, expected: object) -> str:
         with contextlib.suppress(ArithmeticError):
             return f"gave {float(given):.4g}, {float(given) / expected:.4g} times the right answer."
     if type(given) is not type(expected):
-        return f"gave {type(given).__name__} {_plain(given):.60}; a {type(expected).__name__} is asked for."
+        kind = type(expected).__name__
+        kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+        return f"gave {type(given).__name__} {_plain(given):.60}; {kind} is asked for."
     if isinstance(expected, np.ndarray) and given.shape != expected.shape:
         return f"gave shape {given.shape}; {expected.shape} is asked for."
     return f"gave {_plain(given):.60}, which is not right."

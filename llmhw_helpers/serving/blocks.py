@@ -34,8 +34,8 @@ def chain_keys(tokens: Sequence[int], block_size: int, keys: Sequence[bytes] = (
 class BlockManager:
     """Blocks ``0 .. n_blocks - 1``, each held by as many sequences as its reference count says.
 
-    A block that nobody holds is free, and yet its content may be found, until the block is given out again: the one
-    that has been free for longest goes first.
+    A block that nobody holds is free, and yet its content may be found, until the block is given out again: those with
+    nothing to find go first, then the one that has been free for longest.
 
     Args:
         n_blocks: how many there are.

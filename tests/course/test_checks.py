@@ -83,6 +83,21 @@ def test_answers_that_are_sequences_are_compared_item_by_item():
     assert not grade(lambda n: (2.0, "two"), exercise).right
 
 
+def test_a_mistake_may_leave_cases_out():
+    exercise = Exercise(
+        "odd", [(1,), (2,), (3,)], lambda n: n % 2, [Mistake("two is even", lambda n: 1 if n == 2 else ...)]
+    )
+    assert "two is even" in grade(lambda n: 1, exercise).line
+    assert "two is even" in grade(lambda n: n == 2 and 1, exercise).line
+    assert "two is even" not in grade(lambda n: 0, exercise).line
+    assert grade(lambda n: n & 1, exercise).right
+
+
+def test_what_kind_is_asked_for_is_said_with_its_article():
+    assert "gave list [1]; an int is asked for." in grade(lambda n: [n], Exercise("f", [(1,)], lambda n: n)).line
+    assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
+
+
 def test_a_large_array_is_told_by_its_shape():
     import numpy as np
 

@@ -19,8 +19,13 @@ LOADS = [
     ([5, 1, 1, 1, 9, 4], 2, False),
     ([5, 1, 1, 1, 9, 4], 2, True),
     ([3, 3, 3, 3], 4, True),
+    ([6, 1, 1, 4, 1, 3], 2, True),  # turn and turn about is neither static nor right
 ]
-MISSED = {  # what to try, by the fault that a test lets through
+REFUSED = {  # a right manager that a test calls faulty
+    "A": "Manager A is right, and is called faulty: does the test ask for more than is promised?",
+    "B": "Manager B is right: which of its free blocks it gives out first is its own business.",
+}
+MISSED = {  # what to try, by the fault that a test lets through; the first one is told
     "C": "One of the faulty ones counts wrong at a block's edge: what does blocks_for say for 1, 4, 5 and 8 tokens?",
     "D": "One of the faulty ones forgets a second holder: share a block, release it once. Is it free?",
     "E": "One of the faulty ones shares a free block and leaves it free: release, share, then allocate all the others.",
@@ -30,8 +35,16 @@ MISSED = {  # what to try, by the fault that a test lets through
 }
 
 
-def _lets_through(name: str) -> Mistake:
-    return Mistake(MISSED[name], lambda make: make.faulty and make.name != name)
+def _says(name: str, faulty: bool, hint: str) -> Mistake:
+    """What is said of manager `name` is wrong, whatever is said of the others."""
+    return Mistake(hint, lambda make: faulty if make.name == name else ...)
+
+
+def _in_turns(n_new, n_places, continuous):
+    """As if places were given out in turns, not when they are free."""
+    if not continuous:
+        return decode_steps(n_new, n_places, False)
+    return max(sum(n_new[place::n_places]) for place in range(n_places))
 
 
 def _empty_share(lengths, block_size):
@@ -61,6 +74,13 @@ EXERCISES = [
                 lambda p, t, b: t[p // b] + p % b,
             ),
             Mistake("That is the block; which slot in it?", lambda p, t, b: t[p // b]),
+            Mistake(
+                "Within the block, the place is counted from the block's own beginning.",
+                lambda p, t, b: t[p // b] * b + p,
+            ),
+            Mistake(
+                "Slots are numbered throughout: block and place make one number.", lambda p, t, b: (t[p // b], p % b)
+            ),
         ],
     ),
     Exercise(
@@ -77,6 +97,10 @@ EXERCISES = [
             Mistake(
                 "Prompt and answer go on in the same block: round up once.",
                 lambda p, n, b: math.ceil(p / b) + math.ceil((n - 1) / b),
+            ),
+            Mistake(
+                "Add up the tokens first, and round up once; and the last new token is never read.",
+                lambda p, n, b: math.ceil(p / b) + math.ceil(n / b),
             ),
             Mistake("The answer needs slots, too.", lambda p, n, b: math.ceil(p / b)),
         ],
@@ -101,6 +125,14 @@ EXERCISES = [
                 lambda n, b: _empty_share([sum(n)], b),
             ),
             Mistake("That is a number of slots; which share of those held?", lambda n, b: sum(-each % b for each in n)),
+            Mistake(
+                "A long text has more slots than a short one: add up first, divide once, instead of a mean of shares.",
+                lambda n, b: sum(_empty_share([each], b) for each in n) / len(n),
+            ),
+            Mistake(
+                "A text may hold many blocks: divide by the slots of all of them, not of the last ones.",
+                lambda n, b: sum(-each % b for each in n) / (len(n) * b),
+            ),
         ],
     ),
     Exercise(
@@ -137,6 +169,15 @@ EXERCISES = [
                 "That would be so if an answer could be cut up and shared out among the places.",
                 lambda n, k, c: math.ceil(sum(n) / k) if c else decode_steps(n, k, False),
             ),
+            Mistake("In a continuous batch the next one takes the place that is free first.", _in_turns),
+            Mistake(
+                "The queue is served in the order of arrival: nobody knows who will be the longest.",
+                lambda n, k, c: decode_steps(sorted(n, reverse=True), k, c),
+            ),
+            Mistake(
+                "The queue is served in the order of arrival: nobody knows who will be the shortest.",
+                lambda n, k, c: decode_steps(sorted(n), k, c),
+            ),
             Mistake("All places write in the same step.", lambda n, k, c: sum(n)),
             Mistake("There are fewer places than answers.", lambda n, k, c: max(n)),
         ],
@@ -148,11 +189,8 @@ EXERCISES = [
         mistakes=[
             Mistake("It says that every manager is right; six of those it was tried on are not.", lambda make: False),
             Mistake("It calls every manager faulty; two of those it was tried on are right.", lambda make: True),
-            Mistake(
-                "A right manager is refused: which of its free blocks it gives out first is its own business.",
-                lambda make: make.faulty or make.name == "B",
-            ),
-            *map(_lets_through, MISSED),
+            *(_says(name, True, hint) for name, hint in REFUSED.items()),
+            *(_says(name, False, hint) for name, hint in MISSED.items()),
         ],
     ),
 ]

@@ -26,6 +26,14 @@ def places_that_free_up(n_new, n_places, continuous):
     return max(done)
 
 
+def in_turns(n_new, n_places, continuous):
+    """A usual slip: the places are dealt out like cards."""
+    free_at = [0] * n_places
+    for i, n in enumerate(n_new):
+        free_at[i % n_places] += n
+    return max(free_at) if continuous else steps_by_hand(n_new, n_places, False)
+
+
 def share_by_marking(lengths, block_size):
     slots = [position < n for n in lengths for position in range(math.ceil(n / block_size) * block_size)]
     return slots.count(False) / len(slots)
@@ -113,6 +121,10 @@ def assumes_the_first_is_zero(make):
     return make(4, 4).allocate() != 0 or looks()(make)
 
 
+def assumes_the_last_comes_first(make):
+    return make(4, 4).allocate() != 3 or looks()(make)
+
+
 RIGHT = {
     "slot_of": [
         lambda position, table, size: table[position // size] * size + position % size,
@@ -143,6 +155,9 @@ WRONG = {
         (lambda p, t, b: p, "looked up in the table"),
         (lambda p, t, b: t[p // b] + p % b, "begins at block * block_size"),
         (lambda p, t, b: t[p // b], "That is the block; which slot"),
+        (lambda p, t, b: t[p // b] * b + p, "block's own beginning"),
+        (lambda p, t, b: (t[p // b], p % b), "make one number"),
+        (lambda p, t, b: [t[p // b] * b + p % b], "an int is asked for"),
         (lambda p, t, b: t[p % b], "times the right answer"),
     ],
     "blocks_needed": [
@@ -150,6 +165,7 @@ WRONG = {
         (lambda p, n, b: (p + n - 1) // b, "filled in part is needed"),
         (lambda p, n, b: 1 + (p + n - 1) // b, "One too many at a block's edge"),
         (lambda p, n, b: -(-p // b) + -(-(n - 1) // b), "round up once"),
+        (lambda p, n, b: -(-p // b) + -(-n // b), "Add up the tokens first"),
         (lambda p, n, b: -(-p // b), "The answer needs slots"),
         (lambda p, n, b: 0, "times the right answer"),
     ],
@@ -159,6 +175,8 @@ WRONG = {
         (lambda n, b: 1 - sum(n) / (b * sum(each // b + 1 for each in n)), "whole block of them"),
         (lambda n, b: 1 - sum(n) / (sum(n) + -sum(n) % b), "round up for each one"),
         (lambda n, b: sum(-each % b for each in n), "which share of those held"),
+        (lambda n, b: sum(-each % b / (each + -each % b) for each in n) / len(n), "instead of a mean of shares"),
+        (lambda n, b: sum(-each % b for each in n) / len(n) / b, "not of the last ones"),
         (lambda n, b: (b - 1) / 2 / (sum(n) / len(n)), "which is not right"),
     ],
     "found_tokens": [
@@ -172,20 +190,27 @@ WRONG = {
         (lambda n, k, c: places_that_free_up(n, k, True), "that is the continuous one"),
         (lambda n, k, c: places_that_free_up(n, k, False), "that is the static one"),
         (lambda n, k, c: -(-sum(n) // k) if c else places_that_free_up(n, k, c), "cut up and shared out"),
+        (in_turns, "the place that is free first"),
+        (lambda n, k, c: places_that_free_up(sorted(n)[::-1], k, c), "who will be the longest"),
+        (lambda n, k, c: places_that_free_up(sorted(n), k, c), "who will be the shortest"),
         (lambda n, k, c: sum(n), "write in the same step"),
         (lambda n, k, c: max(n), "fewer places than answers"),
     ],
     "is_faulty": [
         (lambda make: False, "every manager is right"),
         (lambda make: True, "every manager faulty"),
-        (assumes_the_first_is_zero, "own business"),
+        (assumes_the_first_is_zero, "Manager B is right"),
         (looks("edge"), "at a block's edge"),
         (looks("count"), "forgets a second holder"),
         (looks("still free"), "leaves it free"),
         (looks("stale"), "finds what is gone"),
         (looks("twice"), "takes a block back twice"),
         (looks("leak"), "loses a block"),
-        (looks("leak", "twice"), "which is not right"),
+        (looks("leak", "twice"), "takes a block back twice"),
+        (looks("stale", "edge", "leak"), "at a block's edge"),
+        (assumes_the_last_comes_first, "Manager A is right"),
+        (lambda make: assumes_the_first_is_zero(make) and looks("edge")(make), "at a block's edge"),
+        (lambda make: "yes" if looks()(make) else "no", "a bool is asked for"),
         (lambda make: make(1, 1).allocate() is None, "every manager is right"),
     ],
 }
