@@ -1,0 +1,216 @@
+"""Flavours: the formats that quantised models come in, which program runs which of them where, and what each loses.
+
+No two programs agree on what runs where, and it changes from release to release: so each answer names its source, and
+what no source says is "unknown".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .blocks import BITSANDBYTES
+from .dtypes import BFLOAT16, IEEE754
+from .figures import Figure, look_up
+
+VLLM = "vLLM documentation, Quantization, Supported Hardware (v0.6.4 to v0.15.1 alike in these rows)"
+VLLM_FP8 = "vLLM documentation v0.32, FP8 W8A8: compute capability 8.9 and newer; weight-only by Marlin below"
+VLLM_CPU = "vLLM documentation, Installation, CPU: FP32, FP16 and BF16 on x86 and Arm"
+VLLM_BF16 = "vLLM, issue 946 and pull request 2374: bf16 is refused below compute capability 8.0"
+VLLM_GGUF = f"{VLLM}; its GGUF page calls the support highly experimental and under-optimised"
+BNB = "bitsandbytes documentation v0.50, Installation: LLM.int8() from compute capability 7.5 on, NF4 from 6.0 on"
+BNB_CPU = "bitsandbytes documentation v0.48.1, Installation: NVIDIA GPUs and CPUs officially supported"
+HF = "transformers documentation, Quantization overview: the method's columns CPU and CUDA GPU"
+HF_GPTQ = "transformers documentation v4.49, GPTQ: by GPTQModel on NVIDIA GPUs and on Intel and AMD CPUs"
+HF_GGUF = "transformers documentation, GGUF: the file is widened on loading, but on Apple's Metal"
+LLAMA_CPP = "llama.cpp README: x86 and Arm CPUs, CUDA kernels of its own, integers of 1.5 to 8 bits"
+CUDA_GUIDE = (
+    "CUDA C++ Programming Guide, Compute Capabilities: bf16 from 8.0 on, FP8 from 8.9 on, fp16 and fp32 on all here"
+)
+NO_SOURCE = "no source found"
+
+QUANTIZED_8B = "llama.cpp, pull request 6936, wikitext-2, Llama-3-8B"
+OPEN_LLAMA = "model card of SlyEcho/open_llama_7b_ggml on the Hugging Face hub, wiki.test.raw, OpenLLaMA-7B"
+AWQ_TABLE = "AWQ, arXiv:2306.00978, table 4: wikitext-2, Llama-2-7B at 4 bits in groups of 128, from 5.47"
+STUDY = "Kurtic et al., arXiv:2411.02355, abstract: Llama-3.1 from 8B to 405B"
+LLM_INT8 = "LLM.int8(), arXiv:2208.07339, table 1: C4, 13B parameters, 12.45 before and after"
+QLORA = "QLoRA, arXiv:2305.14314: no perplexity beside that of the unquantised model"
+ROWS = "compressed-tensors checkpoints: a scale for each output, counted here as fp32 for d_model weights"
+GROUPS = "AutoAWQ and GPTQModel checkpoints: of 128 weights, an fp16 scale and a 4-bit zero point"
+GGUF_LAYOUT = "llama.cpp, src/llama-quant.cpp and ggml-common.h; see costs.files"
+# The losses here were measured on models of 7 billion parameters and more. Smaller ones lose more.
+MEASURED_FROM_PARAMS = 6.5e9
+
+IMPLEMENTATIONS = ("vLLM", "llama.cpp", "transformers")
+STATES = ("hardware", "fits", "trial", "no", "unknown")
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A way to hold a model's weights.
+
+    Attributes:
+        name: as people call it.
+        bits: of a weight in the matrices of the blocks; None where `recipe` says it tensor by tensor.
+        group: weights that share `scale_bits`; None for a row of a matrix.
+        scale_bits: bits of scale and zero point together that a group has.
+        number: what is multiplied where the hardware can; None where weights are always widened first.
+        recipe: of llama.cpp, by its name in ``costs.files``; head and embedding included. Elsewhere these have 16 bits.
+        loss: rise of the perplexity, relative, or where its meaning says so another loss of quality.
+        source: of the layout.
+        home: the implementation that it comes from, or is mostly met in.
+    """
+
+    name: str
+    bits: int | None
+    group: int | None
+    scale_bits: int
+    number: str | None
+    recipe: str | None
+    loss: Figure
+    source: str
+    home: str = "vLLM"
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where an implementation runs a flavour.
+
+    States: ``"hardware"``: numbers are multiplied as they are stored. ``"fits"``: they take the memory of the small
+    format, and are widened for every product. ``"trial"``: runs, and the program calls it an experiment. ``"no"``;
+    ``"unknown"``.
+
+    Attributes:
+        gpu: lowest compute capability and state, newest first.
+        cpu: state by architecture, ``"x86"`` and ``"arm"``.
+        why: what decides it, in a sentence.
+        source: of all this.
+    """
+
+    gpu: tuple[tuple[float, str], ...]
+    cpu: Mapping[str, str]
+    why: str
+    source: str
+
+    def state(self, device: float | str) -> str:
+        """On a GPU of that compute capability, or a CPU, ``"x86"`` or ``"arm"``; unknown where no row fits.
+
+        >>> [support("vLLM", "FP8 W8A8").state(device) for device in (8.0, 9.0, "x86")]
+        ['no', 'hardware', 'no']
+        """
+        if isinstance(device, str):
+            return self.cpu.get(device, "unknown")
+        return next((state for least, state in self.gpu if device >= least), "unknown")
+
+
+def _loss(value: float | None, source: str, meaning: str = "rise of the perplexity, relative") -> Figure:
+    return Figure(value, "", meaning, source)
+
+
+def _gguf(recipe: str, loss: Figure) -> Flavour:
+    return Flavour(f"GGUF {recipe}", None, None, 0, None, recipe, loss, GGUF_LAYOUT, "llama.cpp")
+
+
+_NONE = _loss(0.0, "by definition: the format that models are published in")
+_ACCURACY = "fall of the accuracy in benchmarks, relative"
+FLAVOURS = {
+    each.name: each
+    for each in (
+        Flavour("bf16", 16, None, 0, "bf16", None, _NONE, BFLOAT16),
+        Flavour("fp16", 16, None, 0, "fp16", None, _NONE, IEEE754),
+        Flavour("fp32", 32, None, 0, "fp32", None, _NONE, IEEE754),
+        Flavour("FP8 W8A8", 8, None, 32, "fp8_e4m3", None, _loss(0.0, STUDY, f"{_ACCURACY}: lossless"), ROWS),
+        Flavour("INT8 W8A8", 8, None, 32, "int8", None, _loss(0.03, STUDY, f"{_ACCURACY}: 1 to 3%"), ROWS),
+        Flavour("LLM.int8()", 8, None, 32, None, None, _loss(0.0, LLM_INT8), LLM_INT8, "transformers"),
+        Flavour("AWQ int4", 4, 128, 20, None, None, _loss(5.60 / 5.47 - 1, AWQ_TABLE), GROUPS),
+        Flavour("GPTQ int4", 4, 128, 20, None, None, _loss(5.69 / 5.47 - 1, AWQ_TABLE), GROUPS),
+        Flavour("NF4", 4, 64, 32, None, None, _loss(None, QLORA), BITSANDBYTES, "transformers"),
+        _gguf("Q8_0", _loss(0.000425, QUANTIZED_8B)),
+        _gguf("Q6_K", _loss(0.003490, QUANTIZED_8B)),
+        _gguf("Q5_K_M", _loss(7.0272 / 6.9966 - 1, OPEN_LLAMA)),
+        _gguf("Q4_K_M", _loss(0.028160, QUANTIZED_8B)),
+        _gguf("Q4_0", _loss(7.2116 / 6.9966 - 1, OPEN_LLAMA)),
+    )
+}
+
+_ALL, _EVERY_CPU = ((7.0, "hardware"),), {"x86": "hardware", "arm": "hardware"}
+_NOT_X86 = {"x86": "no", "arm": "unknown"}
+_FITS_CPU, _NO_CPU = ({"x86": state, "arm": state} for state in ("fits", "no"))
+_BF16 = "bf16 arithmetic begins with Ampere (8.0); whether a CPU has it differs"
+_SIXTEEN = "fp16 is multiplied by every card here; a CPU may widen it"
+_ANYWHERE = "fp32 is multiplied everywhere"
+_WIDEN = "4-bit weights are widened to 16 bits for every product: they save memory and traffic, not arithmetic"
+_BLOCKS = "blocks are unpacked in the kernel, and multiplied with activations that are rounded to 8 bits"
+_FP8 = (
+    "FP8 arithmetic begins with Ada (8.9); vLLM can widen FP8 weights on older cards (Marlin), another flavour: W8A16"
+)
+_INT8 = "int8 tensor cores begin with Turing (7.5); Volta's DP4A is not used"
+_WEIGHTS_ONLY = ((7.0, "fits"),)
+SUPPORT = {
+    ("vLLM", "bf16"): Support(((8.0, "hardware"), (7.0, "no")), _FITS_CPU, _BF16, f"{VLLM_BF16}; {VLLM_CPU}"),
+    ("vLLM", "fp16"): Support(_ALL, _FITS_CPU, _SIXTEEN, f"{CUDA_GUIDE}; {VLLM_CPU}"),
+    ("vLLM", "fp32"): Support(_ALL, _EVERY_CPU, _ANYWHERE, f"{CUDA_GUIDE}; {VLLM_CPU}"),
+    ("vLLM", "FP8 W8A8"): Support(((8.9, "hardware"), (7.0, "no")), _NOT_X86, _FP8, f"{VLLM}; {VLLM_FP8}"),
+    ("vLLM", "INT8 W8A8"): Support(
+        ((7.5, "hardware"), (7.0, "no")), {"x86": "hardware", "arm": "unknown"}, _INT8, VLLM
+    ),
+    ("vLLM", "LLM.int8()"): Support((), {}, "vLLM's page on bitsandbytes shows 4 bits only", NO_SOURCE),
+    ("vLLM", "AWQ int4"): Support(
+        ((7.5, "fits"), (7.0, "no")),
+        {"x86": "fits", "arm": "unknown"},
+        f"{_WIDEN}; not on Volta, and with the fast Marlin kernels from Ampere on",
+        VLLM,
+    ),
+    ("vLLM", "GPTQ int4"): Support(
+        _WEIGHTS_ONLY,
+        {"x86": "fits", "arm": "unknown"},
+        f"{_WIDEN}; with the fast Marlin kernels from Ampere on",
+        VLLM,
+    ),
+    ("vLLM", "NF4"): Support(_WEIGHTS_ONLY, _NOT_X86, _WIDEN, VLLM),
+    ("transformers", "bf16"): Support(((8.0, "hardware"), (7.0, "no")), _FITS_CPU, _BF16, CUDA_GUIDE),
+    ("transformers", "fp16"): Support(_ALL, _FITS_CPU, _SIXTEEN, CUDA_GUIDE),
+    ("transformers", "fp32"): Support(_ALL, _EVERY_CPU, _ANYWHERE, CUDA_GUIDE),
+    ("transformers", "LLM.int8()"): Support(
+        ((7.5, "fits"), (7.0, "no")),
+        {},
+        "int8 products for most of it, and 16 bits for the outliers: made to fit, not to be fast",
+        f"{BNB}; LLM.int8(), arXiv:2208.07339",
+    ),
+    ("transformers", "FP8 W8A8"): Support(((8.9, "unknown"), (7.0, "no")), {}, _FP8, CUDA_GUIDE),
+    ("transformers", "NF4"): Support(_WEIGHTS_ONLY, {"x86": "fits", "arm": "unknown"}, _WIDEN, f"{BNB}; {BNB_CPU}"),
+    ("transformers", "AWQ int4"): Support(
+        ((8.0, "fits"), (7.0, "unknown")),
+        {"x86": "fits", "arm": "unknown"},
+        _WIDEN,
+        f"{HF}; from which card on is not said",
+    ),
+    ("transformers", "GPTQ int4"): Support(
+        ((8.0, "fits"), (7.0, "unknown")), {"x86": "fits", "arm": "unknown"}, _WIDEN, HF_GPTQ
+    ),
+    ("llama.cpp", "fp16"): Support(_ALL, _FITS_CPU, _SIXTEEN, LLAMA_CPP),
+    ("llama.cpp", "fp32"): Support(_ALL, _EVERY_CPU, _ANYWHERE, LLAMA_CPP),
+}
+for _name, _flavour in FLAVOURS.items():
+    if _name.startswith("GGUF"):
+        SUPPORT["llama.cpp", _name] = Support(_WEIGHTS_ONLY, _FITS_CPU, _BLOCKS, LLAMA_CPP)
+        SUPPORT["vLLM", _name] = Support(((7.0, "trial"),), _NOT_X86, "vLLM calls GGUF an experiment", VLLM_GGUF)
+        SUPPORT["transformers", _name] = Support(
+            ((7.0, "no"),), _NO_CPU, "the blocks are widened on loading: nothing is saved", HF_GGUF
+        )
+for _name in ("FP8 W8A8", "INT8 W8A8", "LLM.int8()", "AWQ int4", "GPTQ int4", "NF4"):
+    SUPPORT["llama.cpp", _name] = Support(((7.0, "no"),), _NO_CPU, "llama.cpp reads GGUF files alone", LLAMA_CPP)
+_UNKNOWN = Support((), {}, "nobody was found who says so", NO_SOURCE)
+
+
+def flavour(name: str) -> Flavour:
+    """The flavour called `name`; `UnknownName` with the nearest names where there is none."""
+    return look_up(name, FLAVOURS, "flavour")
+
+
+def support(implementation: str, name: str) -> Support:
+    """Where `implementation` runs the flavour `name`; all unknown where no source says.
+
+    Raises:
+        UnknownName: no such implementation or flavour; the message names the nearest.
+    """
+    program = look_up(implementation, {each: each for each in IMPLEMENTATIONS}, "implementation")
+    return SUPPORT.get((program, flavour(name).name), _UNKNOWN)
