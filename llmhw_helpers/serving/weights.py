@@ -4,7 +4,8 @@ The model keeps working as it is: where matrices are put side by side, its own p
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,25 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
 
 
+class Multiplied(Protocol):
+    """A matrix and its bias, held in some way."""
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """``x W^T + b``."""
+
+
+class Matrix(NamedTuple):
+    """A matrix as it is, and a packed copy if there is one: multiplied by `product`."""
+
+    weight: Tensor
+    bias: Tensor | None
+    packed: Tensor | None
+
+    def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
+        """``x W^T + b``."""
+        return product(x, *self)
+
+
 class Served:
     """A model ready for serving. `model` shares its memory: making one takes no more than a layer's for a moment.
 
@@ -96,6 +116,7 @@ class Served:
         model: the model itself, which can still be used, and trained.
         packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
             that decode together) take about half the time. It does not follow what is changed in the model later.
+        hold: another way to hold the matrices: called with the layers whose rows make up one.
 
     Attributes:
         model: as above.
@@ -105,14 +126,19 @@ class Served:
         NotPlain: a layer has an adapter.
     """
 
-    def __init__(self, model: Transformer, packed: bool = False):
+    def __init__(
+        self,
+        model: Transformer,
+        packed: bool = False,
+        hold: Callable[[Sequence[nn.Module]], Multiplied] | None = None,
+    ):
         for name, layer in model.blk.named_modules():
             if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
                 raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
         self.model, self.spec = model, model.spec
-        self._layers = [_Layer(block, packed) for block in model.blk]
-        head = model.token_embd if model.output is None else model.output
-        self._head = head.weight, None, pack(head.weight) if packed else None
+        hold = hold or partial(_side_by_side, packed=packed)
+        self._layers = [_Layer(block, hold) for block in model.blk]
+        self._head = hold([model.token_embd if model.output is None else model.output])
 
     def forward(
         self,
@@ -139,39 +165,39 @@ class Served:
 
     def head(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab_size"]:
         """Logits from the residual stream at one position of each sequence."""
-        return product(x, *self._head)
+        return self._head.multiply(x)
 
 
 class _Layer:
     """`Block.forward` in four products: queries, keys and values are one, and so are gate and up."""
 
-    def __init__(self, block: Block, packed: bool):
+    def __init__(self, block: Block, hold: Callable[[Sequence[nn.Module]], Multiplied]):
         self.block = block
-        self.qkv = _side_by_side([block.attn_q, block.attn_k, block.attn_v], packed)
-        self.output = _side_by_side([block.attn_output], packed)
-        self.gate_up = _side_by_side([block.ffn_gate, block.ffn_up], packed)
-        self.down = _side_by_side([block.ffn_down], packed)
+        self.qkv = hold([block.attn_q, block.attn_k, block.attn_v])
+        self.output = hold([block.attn_output])
+        self.gate_up = hold([block.ffn_gate, block.ffn_up])
+        self.down = hold([block.ffn_down])
         n_q, n_kv = (layer.out_features // block.head_dim for layer in (block.attn_q, block.attn_k))
         self.n_turned, self.heads = n_q + n_kv, [n_q, n_kv]
 
     def __call__(self, x: Tensor, turn: Sequence[Tensor], layer: int, attend: Callable) -> Tensor:
         block = self.block
-        heads = product(_norm(x, block.attn_norm), *self.qkv).unflatten(-1, (-1, block.head_dim))
+        heads = self.qkv.multiply(_norm(x, block.attn_norm)).unflatten(-1, (-1, block.head_dim))
         turned, v = heads.split([self.n_turned, self.heads[1]], dim=2)
         q, k = _rotate(turned, *turn).split(self.heads, dim=2)  # queries and keys in one go
         mixed = attend(layer, *(each.transpose(1, 2) for each in (q, k, v)))
-        x = x + product(mixed.transpose(1, 2).flatten(2), *self.output)
-        gate, up = product(_norm(x, block.ffn_norm), *self.gate_up).chunk(2, dim=-1)
-        return x + product(F.silu(gate) * up, *self.down)
+        x = x + self.output.multiply(mixed.transpose(1, 2).flatten(2))
+        gate, up = self.gate_up.multiply(_norm(x, block.ffn_norm)).chunk(2, dim=-1)
+        return x + self.down.multiply(F.silu(gate) * up)
 
 
-def _side_by_side(layers: Sequence[nn.Linear], packed: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _side_by_side(layers: Sequence[nn.Module], packed: bool) -> Matrix:
     """One matrix and bias, of which the layers' own become views (the old memory is let go), and the packed matrix."""
     if len(layers) == 1:
-        weight, bias = layers[0].weight, layers[0].bias
+        weight, bias = layers[0].weight, getattr(layers[0], "bias", None)  # a table of tokens has none
     else:
         weight, bias = (_joined([getattr(layer, kind) for layer in layers]) for kind in ("weight", "bias"))
-    return weight, bias, pack(weight) if packed else None
+    return Matrix(weight, bias, pack(weight) if packed else None)
 
 
 def _joined(parameters: Sequence[Tensor | None]) -> Tensor | None:

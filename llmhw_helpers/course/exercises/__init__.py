@@ -7,8 +7,10 @@ from . import (
     inference,
     lora,
     number_formats,
+    offload,
     paging,
     pretraining,
+    quantization,
     roofline,
     training,
     transformer,
@@ -26,6 +28,8 @@ ROOMS = (
     paging,
     flash,
     number_formats,
+    quantization,
+    offload,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

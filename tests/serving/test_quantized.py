@@ -1,0 +1,102 @@
+"""Products from small numbers against those of the weights that they stand for; served models; what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.quantization import Scheme, hold, quantize, quantize_model
+from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.serving.decoding import decode, new_cache, prefill
+from llmhw_helpers.serving.quantized import NoKernel, held, serve, streamed_bytes
+from llmhw_helpers.serving.weights import Served
+from llmhw_helpers.specs.models import model
+
+SCHEMES = [Scheme(8, "row"), Scheme(4, 32), Scheme(4, 64), Scheme(4, 32, "affine")]
+
+
+def layers_of(scheme, bias):
+    generator = torch.Generator().manual_seed(0)
+    result = []
+    for n_out in (32, 16):
+        layer = torch.nn.Linear(128, n_out, bias=bias).bfloat16()
+        layer.weight.data.copy_(torch.randn(n_out, 128, generator=generator) * torch.logspace(-1, 1, n_out)[:, None])
+        hold(layer, quantize(layer.weight, scheme))
+        result.append(layer)
+    return result
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("rows", [1, 3, 8, 40])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+def test_a_product_is_that_of_the_weights(scheme, bias, rows):
+    layers = layers_of(scheme, bias)
+    x = torch.randn(2, rows, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
+    weight = torch.cat([layer.quantized.dequantize() for layer in layers])
+    expected = x.float() @ weight.T + (torch.cat([layer.bias for layer in layers]).float() if bias else 0)
+    found = held(layers).multiply(x)
+    assert (found.dtype, found.shape) == (torch.bfloat16, (2, rows, 48))
+    size = x.float().abs() @ weight.abs().T + 1  # of what is added up: the sum itself may happen to be near 0
+    assert ((found.float() - expected).abs() / size).max() < 0.005  # steps and results are bf16
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False, "qkv_bias": True}])
+@pytest.mark.parametrize("scheme", SCHEMES[:2], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_served_model_gives_the_logits_of_its_weights(dtype, scheme, changes):
+    spec = replace(
+        model("SmolLM2-135M"),
+        **{"n_layers": 2, "d_model": 64, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "d_ff": 96, "vocab_size": 64},
+    )
+    torch.manual_seed(0)
+    network = Transformer(replace(spec, **changes))
+    for parameter in network.parameters():
+        parameter.data.copy_(torch.randn_like(parameter) * 0.2 + (parameter.dim() == 1))
+    network = quantize_model(network, scheme)
+    tokens = torch.randint(0, 64, (2, 9))
+    expected = network(tokens)
+    served = serve(network.to(dtype))
+    cache = new_cache(served, 2, 16)
+    found = [prefill(served, tokens[:, :6].tolist(), cache)]
+    found += [decode(served, tokens[:, t], cache) for t in (6, 7, 8)]
+    apart = (torch.stack(found, 1).float() - expected[:, 5:]).norm() / expected[:, 5:].norm()
+    assert apart < 0.03
+
+
+@torch.inference_mode()
+def test_the_real_model_is_served_from_a_quarter_of_the_bytes_and_says_the_same():
+    network = quantize_model(load_model(), Scheme(4, 64)).bfloat16()
+    served, tokens = serve(network), torch.arange(500, 516)[None]
+    expected = prefill(Served(network), tokens.tolist(), new_cache(Served(network), 1, 20)).float()
+    found = prefill(served, tokens.tolist(), new_cache(served, 1, 20)).float()
+    assert (found - expected).norm() / expected.norm() < 0.05
+    weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    assert streamed_bytes(served) == weights // 2 + weights // 64 * 4  # a step and a middle, 2 bytes each
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        (Scheme(3, 32), "no kernel for int3, groups of 32"),
+        (Scheme(4, 32, "nf4"), "no kernel for NF4"),
+        (Scheme(4, 16), "no kernel for int4, groups of 16"),
+        (Scheme(8, 32), "no kernel for int8, groups of 32"),
+    ],
+)
+def test_what_has_no_kernel_is_refused(scheme, said):
+    with pytest.raises(NoKernel, match=said):
+        held(layers_of(scheme, False))
+
+
+def test_models_that_are_not_quantised_or_in_another_format_are_refused(tiny):
+    with pytest.raises(NoKernel, match=r"is not quantised: quantize_model"):
+        serve(tiny)
+    with pytest.raises(NoKernel, match=r"torch\.float64 on cpu: in fp32 or bf16"):
+        serve(tiny.double())
+    odd = torch.nn.Linear(64, 24, bias=False)
+    hold(odd, quantize(odd.weight, Scheme(4, 32)))
+    with pytest.raises(NoKernel, match="with 24 rows"):
+        held([odd])
