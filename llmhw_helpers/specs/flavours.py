@@ -11,7 +11,7 @@ from .blocks import BITSANDBYTES
 from .dtypes import BFLOAT16, IEEE754
 from .figures import Figure, look_up
 
-VLLM = "vLLM documentation, Quantization, Supported Hardware (v0.6.4 to v0.15.1 alike in these rows)"
+VLLM = "vLLM documentation, Quantization, Supported Hardware (v0.6.6 to v0.15.1 alike in these rows)"
 VLLM_FP8 = "vLLM documentation v0.32, FP8 W8A8: compute capability 8.9 and newer; weight-only by Marlin below"
 VLLM_CPU = "vLLM documentation, Installation, CPU: FP32, FP16 and BF16 on x86 and Arm"
 VLLM_BF16 = "vLLM, issue 946 and pull request 2374: bf16 is refused below compute capability 8.0"
@@ -28,6 +28,7 @@ CUDA_GUIDE = (
 NO_SOURCE = "no source found"
 
 QUANTIZED_8B = "llama.cpp, pull request 6936, wikitext-2, Llama-3-8B"
+SCOREBOARD = "llama.cpp, tools/perplexity README, wikitext-2, Llama-3-8B; unquantised after pull request 6936"
 OPEN_LLAMA = "model card of SlyEcho/open_llama_7b_ggml on the Hugging Face hub, wiki.test.raw, OpenLLaMA-7B"
 AWQ_TABLE = "AWQ, arXiv:2306.00978, table 4: wikitext-2, Llama-2-7B at 4 bits in groups of 128, from 5.47"
 STUDY = "Kurtic et al., arXiv:2411.02355, abstract: Llama-3.1 from 8B to 405B"
@@ -127,7 +128,7 @@ FLAVOURS = {
         _gguf("Q6_K", _loss(0.003490, QUANTIZED_8B)),
         _gguf("Q5_K_M", _loss(7.0272 / 6.9966 - 1, OPEN_LLAMA)),
         _gguf("Q4_K_M", _loss(0.028160, QUANTIZED_8B)),
-        _gguf("Q4_0", _loss(7.2116 / 6.9966 - 1, OPEN_LLAMA)),
+        _gguf("Q4_0", _loss(6.700147 / 6.231633 - 1, SCOREBOARD)),
     )
 }
 
@@ -156,13 +157,13 @@ SUPPORT = {
     ("vLLM", "AWQ int4"): Support(
         ((7.5, "fits"), (7.0, "no")),
         {"x86": "fits", "arm": "unknown"},
-        f"{_WIDEN}; not on Volta, and with the fast Marlin kernels from Ampere on",
+        f"{_WIDEN}; not on Volta, and with the fast Marlin kernels from Ampere on (in recent releases from Turing on)",
         VLLM,
     ),
     ("vLLM", "GPTQ int4"): Support(
         _WEIGHTS_ONLY,
         {"x86": "fits", "arm": "unknown"},
-        f"{_WIDEN}; with the fast Marlin kernels from Ampere on",
+        f"{_WIDEN}; with the fast Marlin kernels from Ampere on (in recent releases from Turing on)",
         VLLM,
     ),
     ("vLLM", "NF4"): Support(_WEIGHTS_ONLY, _NOT_X86, _WIDEN, VLLM),

@@ -132,7 +132,7 @@ def test_the_reasons_name_numbers_sources_and_what_was_not_taken():
     assert said[0] == "Llama-3.1-8B on T4, chat: 15 GB are left, and a loss of 3.0% is allowed."
     assert said[1].startswith("Take GGUF Q4_K_M in llama.cpp: 6.45 GB, at most 62.1 tokens/s (1 at a time), loss 2.8%")
     assert "llama.cpp README" in said[2]
-    assert "Not GGUF Q4_0 in llama.cpp, which would be faster: it loses 3.1%." in said
+    assert "Not GGUF Q4_0 in llama.cpp, which would be faster: it loses 7.5%." in said
     assert said[-1] == "Not fp16 in vLLM, unquantised: it needs 17.6 GB."
     none = choose(on("T4"), model("Llama-3.1-70B"), "chat", 15e9).reasons
     assert none[1].startswith("Nothing that is known to run here")
