@@ -72,8 +72,11 @@ class Device:
 
     @property
     def half(self) -> str:
-        """What 16-bit weights are multiplied in: bf16, else fp16, else fp32."""
-        return next(name for name in ("bf16", "fp16", "fp32") if name in self.roof.flops_per_s)
+        """What 16-bit weights are multiplied in: the fastest of bf16, fp16 and fp32, and of equals the first.
+
+        A processor may know bf16 and be slower in it than in fp32, to which the weights can be widened.
+        """
+        return max((name for name in ("bf16", "fp16", "fp32") if name in self.roof.flops_per_s), key=self.roof.peak)
 
 
 @dataclass(frozen=True)

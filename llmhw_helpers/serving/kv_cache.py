@@ -101,11 +101,16 @@ class Window:
     def __init__(self, cache: KVCache, n_new: int):
         lengths, device = cache.lengths, cache.keys.device
         self.positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n_new, device=device)
-        self._cache, self._end = cache, max(lengths) + n_new
+        end = max(lengths) + n_new
         self._start = lengths[0] if min(lengths) == max(lengths) else None  # where all begin, if they do so together
         self._mask = None
         if self._start is None or (self._start > 0 and n_new > 1):  # else a query sees all slots, or the causal half
-            self._mask = torch.arange(self._end, device=device) <= self.positions[:, None, :, None]
+            self._mask = torch.arange(end, device=device) <= self.positions[:, None, :, None]
+        # Views for all layers at once, as each view by itself costs as much as a small product; nothing is copied.
+        pools = cache.keys[:, :, :, :end], cache.values[:, :, :, :end]
+        self._keys, self._values = (pool.unbind(0) for pool in pools)
+        if self._start is not None:
+            self._new_keys, self._new_values = (pool[:, :, :, self._start :].unbind(0) for pool in pools)
 
     def attend(
         self,
@@ -115,16 +120,17 @@ class Window:
         v: Float[Tensor, "batch n_kv_heads n_new head_dim"],
     ) -> Float[Tensor, "batch n_heads n_new head_dim"]:
         """Write the new keys and values into their slots; each query mixes the values of its text so far."""
-        seen = []
-        for new, slots in ((k, self._cache.keys[layer]), (v, self._cache.values[layer])):
-            if self._start is None:
-                slots.scatter_(2, self.positions[:, None, :, None].expand_as(new), new)
-            else:
-                slots.narrow(2, self._start, self._end - self._start).copy_(new)
-            seen.append(slots[:, :, : self._end])  # a view: nothing is copied
-        if self._start == 0:
-            return causal_attention(q, k, v)
+        keys, values = self._keys[layer], self._values[layer]
+        if self._start is None:
+            slots = self.positions[:, None, :, None].expand_as(k)
+            keys.scatter_(2, slots, k)
+            values.scatter_(2, slots, v)
+        else:
+            self._new_keys[layer].copy_(k)
+            self._new_values[layer].copy_(v)
+            if self._start == 0:
+                return causal_attention(q, k, v)
         if q.shape[2] == 1:  # the queries that share a key/value head stand in for several positions: it is read once
-            grouped = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)
-            return F.scaled_dot_product_attention(grouped, *seen, self._mask).flatten(1, 2).unsqueeze(2)
-        return F.scaled_dot_product_attention(q, *seen, self._mask, enable_gqa=q.shape[1] != k.shape[1])
+            grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[-1])
+            return F.scaled_dot_product_attention(grouped, keys, values, self._mask).view(q.shape)
+        return F.scaled_dot_product_attention(q, keys, values, self._mask, enable_gqa=q.shape[1] != k.shape[1])

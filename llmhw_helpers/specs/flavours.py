@@ -11,13 +11,17 @@ from .blocks import BITSANDBYTES
 from .dtypes import BFLOAT16, IEEE754
 from .figures import Figure, look_up
 
-VLLM = "vLLM documentation, Quantization, Supported Hardware (v0.6.6 to v0.15.1 alike in these rows)"
+VLLM = (
+    "vLLM documentation, Quantization, Supported Hardware (v0.6.6 to v0.15.1 alike in these rows; "
+    "its column of Arm CPUs came with pull request 34894, February 2026)"
+)
+VLLM_CPU_INT4 = "vLLM, issue 55613: built for AVX-512 alone on x86 (v0.28)"
 VLLM_FP8 = "vLLM documentation v0.32, FP8 W8A8: compute capability 8.9 and newer; weight-only by Marlin below"
 VLLM_CPU = "vLLM documentation, Installation, CPU: FP32, FP16 and BF16 on x86 and Arm"
 VLLM_BF16 = "vLLM, issue 946 and pull request 2374: bf16 is refused below compute capability 8.0"
-VLLM_GGUF = f"{VLLM}; its GGUF page calls the support highly experimental and under-optimised"
+VLLM_GGUF = f"{VLLM}; its GGUF page: highly experimental and under-optimised, a plugin since pull request 39612 (2026)"
 BNB = "bitsandbytes documentation v0.50, Installation: LLM.int8() from compute capability 7.5 on, NF4 from 6.0 on"
-BNB_CPU = "bitsandbytes documentation v0.48.1, Installation: NVIDIA GPUs and CPUs officially supported"
+BNB_CPU = "bitsandbytes v0.50.0, README, Accelerator support: 8 and 4 bits on x86-64 (AVX2) and aarch64 CPUs"
 HF = "transformers documentation, Quantization overview: the method's columns CPU and CUDA GPU"
 HF_GPTQ = "transformers documentation v4.49, GPTQ: by GPTQModel on NVIDIA GPUs and on Intel and AMD CPUs"
 HF_GGUF = "transformers documentation, GGUF: the file is widened on loading, but on Apple's Metal"
@@ -27,12 +31,16 @@ CUDA_GUIDE = (
 )
 NO_SOURCE = "no source found"
 
-QUANTIZED_8B = "llama.cpp, pull request 6936, wikitext-2, Llama-3-8B"
-SCOREBOARD = "llama.cpp, tools/perplexity README, wikitext-2, Llama-3-8B; unquantised after pull request 6936"
-OPEN_LLAMA = "model card of SlyEcho/open_llama_7b_ggml on the Hugging Face hub, wiki.test.raw, OpenLLaMA-7B"
-AWQ_TABLE = "AWQ, arXiv:2306.00978, table 4: wikitext-2, Llama-2-7B at 4 bits in groups of 128, from 5.47"
+SCOREBOARD = (
+    "llama.cpp, tools/perplexity README, LLaMA 3 8b Scoreboard (revision f364eb6f): wikitext-2, no importance matrix; "
+    "the rise over fp16 divided by fp16's perplexity"
+)
+AWQ_TABLE = (
+    "AWQ, arXiv:2306.00978, table 4: wikitext-2, Llama-2-7B at 4 bits in groups of 128, from 5.47; "
+    "GPTQ without reordering (with it 5.63)"
+)
 STUDY = "Kurtic et al., arXiv:2411.02355, abstract: Llama-3.1 from 8B to 405B"
-LLM_INT8 = "LLM.int8(), arXiv:2208.07339, table 1: C4, 13B parameters, 12.45 before and after"
+LLM_INT8 = "LLM.int8(), arXiv:2208.07339, table 1: C4, 12.45 in fp32 and after with 13B parameters (6.7B: 13.30, 13.24)"
 QLORA = "QLoRA, arXiv:2305.14314: no perplexity beside that of the unquantised model"
 ROWS = "compressed-tensors checkpoints: a scale for each output, counted here as fp32 for d_model weights"
 GROUPS = "AutoAWQ and GPTQModel checkpoints: of 128 weights, an fp16 scale and a 4-bit zero point"
@@ -106,7 +114,8 @@ def _loss(value: float | None, source: str, meaning: str = "rise of the perplexi
     return Figure(value, "", meaning, source)
 
 
-def _gguf(recipe: str, loss: Figure) -> Flavour:
+def _gguf(recipe: str, perplexity: float, rise: float) -> Flavour:
+    loss = _loss(rise / (perplexity - rise), SCOREBOARD)
     return Flavour(f"GGUF {recipe}", None, None, 0, None, recipe, loss, GGUF_LAYOUT, "llama.cpp")
 
 
@@ -124,17 +133,17 @@ FLAVOURS = {
         Flavour("AWQ int4", 4, 128, 20, None, None, _loss(5.60 / 5.47 - 1, AWQ_TABLE), GROUPS),
         Flavour("GPTQ int4", 4, 128, 20, None, None, _loss(5.69 / 5.47 - 1, AWQ_TABLE), GROUPS),
         Flavour("NF4", 4, 64, 32, None, None, _loss(None, QLORA), BITSANDBYTES, "transformers"),
-        _gguf("Q8_0", _loss(0.000425, QUANTIZED_8B)),
-        _gguf("Q6_K", _loss(0.003490, QUANTIZED_8B)),
-        _gguf("Q5_K_M", _loss(7.0272 / 6.9966 - 1, OPEN_LLAMA)),
-        _gguf("Q4_K_M", _loss(0.028160, QUANTIZED_8B)),
-        _gguf("Q4_0", _loss(6.700147 / 6.231633 - 1, SCOREBOARD)),
+        _gguf("Q8_0", 6.234284, 0.002650),
+        _gguf("Q6_K", 6.253382, 0.021748),
+        _gguf("Q5_K_M", 6.288607, 0.056974),
+        _gguf("Q4_K_M", 6.407115, 0.175482),
+        _gguf("Q4_0", 6.700147, 0.468514),
     )
 }
 
-_ALL, _EVERY_CPU = ((7.0, "hardware"),), {"x86": "hardware", "arm": "hardware"}
-_NOT_X86 = {"x86": "no", "arm": "unknown"}
-_FITS_CPU, _NO_CPU = ({"x86": state, "arm": state} for state in ("fits", "no"))
+_ALL = ((7.0, "hardware"),)
+_EVERY_CPU, _FITS_CPU, _NO_CPU = ({"x86": state, "arm": state} for state in ("hardware", "fits", "no"))
+_X86_FITS = {"x86": "fits", "arm": "no"}
 _BF16 = "bf16 arithmetic begins with Ampere (8.0); whether a CPU has it differs"
 _SIXTEEN = "fp16 is multiplied by every card here; a CPU may widen it"
 _ANYWHERE = "fp32 is multiplied everywhere"
@@ -145,39 +154,33 @@ _FP8 = (
 )
 _INT8 = "int8 tensor cores begin with Turing (7.5); Volta's DP4A is not used"
 _WEIGHTS_ONLY = ((7.0, "fits"),)
+_MARLIN = "with the fast Marlin kernels from Ampere on (in recent releases from Turing on); on CPUs with AVX-512 alone"
 SUPPORT = {
     ("vLLM", "bf16"): Support(((8.0, "hardware"), (7.0, "no")), _FITS_CPU, _BF16, f"{VLLM_BF16}; {VLLM_CPU}"),
     ("vLLM", "fp16"): Support(_ALL, _FITS_CPU, _SIXTEEN, f"{CUDA_GUIDE}; {VLLM_CPU}"),
     ("vLLM", "fp32"): Support(_ALL, _EVERY_CPU, _ANYWHERE, f"{CUDA_GUIDE}; {VLLM_CPU}"),
-    ("vLLM", "FP8 W8A8"): Support(((8.9, "hardware"), (7.0, "no")), _NOT_X86, _FP8, f"{VLLM}; {VLLM_FP8}"),
-    ("vLLM", "INT8 W8A8"): Support(
-        ((7.5, "hardware"), (7.0, "no")), {"x86": "hardware", "arm": "unknown"}, _INT8, VLLM
-    ),
+    ("vLLM", "FP8 W8A8"): Support(((8.9, "hardware"), (7.0, "no")), _NO_CPU, _FP8, f"{VLLM}; {VLLM_FP8}"),
+    ("vLLM", "INT8 W8A8"): Support(((7.5, "hardware"), (7.0, "no")), _EVERY_CPU, _INT8, VLLM),
     ("vLLM", "LLM.int8()"): Support((), {}, "vLLM's page on bitsandbytes shows 4 bits only", NO_SOURCE),
     ("vLLM", "AWQ int4"): Support(
         ((7.5, "fits"), (7.0, "no")),
-        {"x86": "fits", "arm": "unknown"},
-        f"{_WIDEN}; not on Volta, and with the fast Marlin kernels from Ampere on (in recent releases from Turing on)",
-        VLLM,
+        _X86_FITS,
+        f"{_WIDEN}; not on Volta, and {_MARLIN}",
+        f"{VLLM}; {VLLM_CPU_INT4}",
     ),
-    ("vLLM", "GPTQ int4"): Support(
-        _WEIGHTS_ONLY,
-        {"x86": "fits", "arm": "unknown"},
-        f"{_WIDEN}; with the fast Marlin kernels from Ampere on (in recent releases from Turing on)",
-        VLLM,
-    ),
-    ("vLLM", "NF4"): Support(_WEIGHTS_ONLY, _NOT_X86, _WIDEN, VLLM),
+    ("vLLM", "GPTQ int4"): Support(_WEIGHTS_ONLY, _X86_FITS, f"{_WIDEN}; {_MARLIN}", f"{VLLM}; {VLLM_CPU_INT4}"),
+    ("vLLM", "NF4"): Support(_WEIGHTS_ONLY, _NO_CPU, _WIDEN, VLLM),
     ("transformers", "bf16"): Support(((8.0, "hardware"), (7.0, "no")), _FITS_CPU, _BF16, CUDA_GUIDE),
     ("transformers", "fp16"): Support(_ALL, _FITS_CPU, _SIXTEEN, CUDA_GUIDE),
     ("transformers", "fp32"): Support(_ALL, _EVERY_CPU, _ANYWHERE, CUDA_GUIDE),
     ("transformers", "LLM.int8()"): Support(
         ((7.5, "fits"), (7.0, "no")),
-        {},
+        _FITS_CPU,
         "int8 products for most of it, and 16 bits for the outliers: made to fit, not to be fast",
-        f"{BNB}; LLM.int8(), arXiv:2208.07339",
+        f"{BNB}; {BNB_CPU}; LLM.int8(), arXiv:2208.07339",
     ),
     ("transformers", "FP8 W8A8"): Support(((8.9, "unknown"), (7.0, "no")), {}, _FP8, CUDA_GUIDE),
-    ("transformers", "NF4"): Support(_WEIGHTS_ONLY, {"x86": "fits", "arm": "unknown"}, _WIDEN, f"{BNB}; {BNB_CPU}"),
+    ("transformers", "NF4"): Support(_WEIGHTS_ONLY, _FITS_CPU, _WIDEN, f"{BNB}; {BNB_CPU}"),
     ("transformers", "AWQ int4"): Support(
         ((8.0, "fits"), (7.0, "unknown")),
         {"x86": "fits", "arm": "unknown"},
@@ -193,7 +196,7 @@ SUPPORT = {
 for _name, _flavour in FLAVOURS.items():
     if _name.startswith("GGUF"):
         SUPPORT["llama.cpp", _name] = Support(_WEIGHTS_ONLY, _FITS_CPU, _BLOCKS, LLAMA_CPP)
-        SUPPORT["vLLM", _name] = Support(((7.0, "trial"),), _NOT_X86, "vLLM calls GGUF an experiment", VLLM_GGUF)
+        SUPPORT["vLLM", _name] = Support(((7.0, "trial"),), _NO_CPU, "vLLM calls GGUF an experiment", VLLM_GGUF)
         SUPPORT["transformers", _name] = Support(
             ((7.0, "no"),), _NO_CPU, "the blocks are widened on loading: nothing is saved", HF_GGUF
         )

@@ -72,6 +72,25 @@ def test_nothing_recommends_fp8_on_alvis_nor_bf16_before_ampere(card, name, task
         assert best is None or card not in ("T4", "V100") or best.flavour != "bf16"
 
 
+def test_16_bits_are_multiplied_in_what_is_fastest():
+    assert [on(name).half for name in (*ALVIS, "H100")] == ["fp16", "fp16", "bf16", "bf16", "bf16", "bf16"]
+    for peaks, half in (({"fp32": 3e11, "bf16": 1e12}, "bf16"), ({"fp32": 3e11, "bf16": 5e10}, "fp32")):
+        device = Device.cpu(Roof("a laptop", peaks, 25e9))
+        assert device.half == half
+        option_16 = option(choose(device, EIGHT_B, Task("many", 4096, 64), 1e12, 0.0), "bf16", "vLLM")
+        assert option_16.tokens_per_s < peaks[half] / EIGHT_B.n_params
+        assert option_16.tokens_per_s > 0.3 * peaks[half] / EIGHT_B.n_params  # arithmetic binds: 2 FLOPs a weight
+
+
+def test_an_arm_cpu_takes_other_programs_than_an_x86_one():
+    for kind, state in (("x86", "fits"), ("arm", "no")):
+        options = choose(Device.cpu(CPU.roof, kind), EIGHT_B, "chat", 1e12, 0.03).options
+        states = {(each.flavour, each.implementation): each.state for each in options}
+        assert states["AWQ int4", "vLLM"] == states["GPTQ int4", "vLLM"] == state
+        assert states["INT8 W8A8", "vLLM"] == "hardware"
+        assert states["LLM.int8()", "transformers"] == states["NF4", "transformers"] == "fits"
+
+
 def test_fp8_comes_with_hopper_where_arithmetic_binds():
     many = Task("many short texts", 4096, 64)
     assert choose(on("H100"), EIGHT_B, many, 80e9, 0.03).best.flavour == "FP8 W8A8"

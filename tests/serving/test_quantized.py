@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.quantization import Scheme, hold, quantize, quantize_model
-from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.llm.transformer import Linear, Transformer
+from llmhw_helpers.serving import quantized
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
+from llmhw_helpers.serving.integers import multiplies_integers
 from llmhw_helpers.serving.quantized import NoKernel, held, serve, streamed_bytes
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
+unit = pytest.mark.skipif(not multiplies_integers(), reason="no unit for small integers here")
 SCHEMES = [Scheme(8, "row"), Scheme(4, 32), Scheme(4, 64), Scheme(4, 32, "affine")]
 
 
@@ -77,6 +81,91 @@ def test_the_real_model_is_served_from_a_quarter_of_the_bytes_and_says_the_same(
     assert streamed_bytes(served) == weights // 2 + weights // 64 * 4  # a step and a middle, 2 bytes each
 
 
+@unit
+@torch.inference_mode()
+@pytest.mark.parametrize(("bits", "limit"), [(8, 0.1), (16, 0.001)])
+def test_the_real_model_with_small_activations_says_nearly_the_same(bits, limit):
+    network, tokens = quantize_model(load_model(), Scheme(8, "row")), torch.arange(500, 540)[None]
+    expected = prefill(Served(network), tokens.tolist(), new_cache(Served(network), 1, 48))
+    served = serve(network, activation_bits=bits)
+    found = prefill(served, tokens.tolist(), new_cache(served, 1, 48))
+    assert (found - expected).norm() / expected.norm() < limit
+    weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    n_rows = sum(
+        sum(layer.out_features for layer in block.modules() if hasattr(layer, "quantized")) for block in network.blk
+    )
+    assert streamed_bytes(served) == weights + 4 * (n_rows + network.spec.vocab_size)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_off_the_cpu_int8_is_widened_to_the_models_format(dtype, monkeypatch):
+    layers = layers_of(Scheme(8, "row"), True)
+    x = torch.randn(2, 128, generator=torch.Generator().manual_seed(2)).to(dtype)
+    expected = x.float() @ torch.cat([layer.quantized.dequantize() for layer in layers]).T
+    matrix = held(layers)
+    matrix = matrix._replace(steps=matrix.steps.to(dtype), bias=None)
+    monkeypatch.setattr(quantized, "FEW_ROWS", 0)  # as on a GPU
+    found = matrix.multiply(x)
+    assert found.dtype == dtype
+    assert ((found.float() - expected).norm() / expected.norm()) < 0.005
+
+
+def fake_layer(made):
+    """One on a GPU that is not there: shapes and formats, no numbers."""
+    n_out, n_in = made.codes.shape
+    layer = Linear(n_in, n_out, bias=False, device="cuda")
+    on_gpu = {
+        name: torch.empty(part.shape, dtype=part.dtype, device="cuda")
+        for name, part in (("codes", made.codes), ("scales", made.scales))
+    }
+    layer.quantized = replace(made, **on_gpu)
+    return layer
+
+
+def test_on_a_gpu_int4_takes_half_a_byte_a_weight_and_rows_of_64():
+    made, narrow = quantize(torch.ones(192, 576), Scheme(4, 64)), quantize(torch.ones(192, 96), Scheme(4, 32))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        matrix = held([fake_layer(made)])
+        assert matrix.packed.nbytes == 192 * 576 // 2
+        x = torch.empty(2, 3, 576, dtype=torch.float16, device="cuda")
+        assert (matrix.multiply(x).shape, matrix.multiply(x).dtype) == ((2, 3, 192), torch.float16)
+        with pytest.raises(NoKernel, match="for rows of 96 weights: a multiple of 64 has"):
+            held([fake_layer(narrow)])
+
+
+def test_a_device_without_a_kernel_is_refused():
+    layer = layers_of(Scheme(4, 64), False)[0]
+    made = layer.quantized
+    layer.quantized = replace(made, codes=made.codes.to("meta"), scales=made.scales.to("meta"))
+    with pytest.raises(NoKernel, match="no int4 kernel on meta: it takes a CPU, or a GPU with bf16"):
+        held([layer])
+
+
+@torch.inference_mode()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("scheme", [Scheme(8, "row"), Scheme(4, 64)], ids=lambda scheme: scheme.name)
+def test_the_real_model_on_a_gpu_says_what_its_weights_say(scheme):
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    network = quantize_model(load_model(device="cuda"), scheme).to(dtype)
+    tokens = torch.arange(500, 516)[None].tolist()
+    expected = prefill(Served(network), tokens, new_cache(Served(network), 1, 20)).float()
+    try:
+        served = serve(network)
+    except NoKernel as refused:  # int4 on a card without bf16
+        pytest.skip(str(refused))
+    found = prefill(served, tokens, new_cache(served, 1, 20)).float()
+    assert (found - expected).norm() / expected.norm() < 0.05
+
+
+def test_small_activations_are_refused_where_nothing_multiplies_them(monkeypatch):
+    with pytest.raises(NoKernel, match="only int8 with a scale a row"):
+        held(layers_of(Scheme(4, 32), False), 8)
+    monkeypatch.setattr(quantized, "multiplies_integers", lambda: False)
+    with pytest.raises(NoKernel, match="no unit for small integers on cpu"):
+        held(layers_of(Scheme(8, "row"), False), 8)
+
+
 @pytest.mark.parametrize(
     ("scheme", "said"),
     [
@@ -96,7 +185,9 @@ def test_models_that_are_not_quantised_or_in_another_format_are_refused(tiny):
         serve(tiny)
     with pytest.raises(NoKernel, match=r"torch\.float64 on cpu: in fp32 or bf16"):
         serve(tiny.double())
+    with pytest.raises(NoKernel, match="activations of 4 bits: None, 8 and 16"):
+        serve(tiny, activation_bits=4)
     odd = torch.nn.Linear(64, 24, bias=False)
     hold(odd, quantize(odd.weight, Scheme(4, 32)))
-    with pytest.raises(NoKernel, match="with 24 rows"):
+    with pytest.raises(NoKernel, match=r"int4, groups of 32, 24 rows"):
         held([odd])

@@ -8,27 +8,36 @@ from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.flavours import FLAVOURS, IMPLEMENTATIONS, NO_SOURCE, STATES, SUPPORT, flavour, support
 
 CARDS = [accelerator(name).compute_capability.known() for name in ("V100", "T4", "A40", "A100-80GB", "H100")]
-# vLLM's table: Volta, Turing, Ampere, Ampere, Hopper, x86
+# vLLM's table: Volta, Turing, Ampere, Ampere, Hopper, x86, Arm
 VLLM_TABLE = {
-    "AWQ int4": "NYYYYY",
-    "GPTQ int4": "YYYYYY",
-    "INT8 W8A8": "NYYYYY",
-    "FP8 W8A8": "NNNNYN",
-    "NF4": "YYYYYN",
-    "GGUF Q4_0": "YYYYYN",
+    "AWQ int4": "NYYYYYN",
+    "GPTQ int4": "YYYYYYN",
+    "INT8 W8A8": "NYYYYYY",
+    "FP8 W8A8": "NNNNYNN",
+    "NF4": "YYYYYNN",
+    "GGUF Q4_0": "YYYYYNN",
 }
+# llama.cpp's scoreboard of Llama-3-8B: its column PPL, without an importance matrix
+SCOREBOARD = {"Q8_0": 6.234284, "Q6_K": 6.253382, "Q5_K_M": 6.288607, "Q4_K_M": 6.407115, "Q4_0": 6.700147}
 
 
 @pytest.mark.parametrize("name", VLLM_TABLE)
 def test_vllm_runs_what_its_own_table_says(name):
     runs = support("vLLM", name)
-    said = ["Y" if runs.state(device) in ("hardware", "fits", "trial") else "N" for device in [*CARDS, "x86"]]
-    assert "".join(said) == VLLM_TABLE[name]
+    marks = {"hardware": "Y", "fits": "Y", "trial": "Y", "no": "N"}  # and none of it is unknown
+    assert "".join(marks[runs.state(device)] for device in [*CARDS, "x86", "arm"]) == VLLM_TABLE[name]
 
 
 def test_bitsandbytes_asks_for_turing_in_8_bits_and_for_nothing_newer_than_volta_in_4():
     assert [support("transformers", "LLM.int8()").state(card) for card in CARDS] == ["no"] + 4 * ["fits"]
     assert [support("transformers", "NF4").state(card) for card in CARDS] == 5 * ["fits"]
+
+
+@pytest.mark.parametrize("name", ["LLM.int8()", "NF4"])
+def test_bitsandbytes_runs_both_of_its_formats_on_both_kinds_of_cpu(name):
+    runs = support("transformers", name)
+    assert [runs.state(architecture) for architecture in ("x86", "arm")] == ["fits", "fits"]
+    assert "aarch64" in runs.source
 
 
 def test_whoever_multiplies_a_format_has_arithmetic_for_it():
@@ -79,10 +88,23 @@ def test_every_flavour_is_at_home_where_it_runs():
 
 
 def test_losses_are_ratios_of_the_published_perplexities():
-    published = {"AWQ int4": (5.60, 5.47), "GGUF Q4_0": (6.700147, 6.231633), "GGUF Q4_K_M": (6.407115, 6.231633)}
+    published = {"AWQ int4": (5.60, 5.47), "GPTQ int4": (5.69, 5.47), "LLM.int8()": (12.45, 12.45)}
     for name, (after, before) in published.items():
         assert flavour(name).loss.known() == pytest.approx(after / before - 1, abs=2e-6)
     assert flavour("NF4").loss.value is None
+
+
+def test_all_gguf_losses_come_from_one_table_and_one_unquantised_model():
+    ggufs = {name.removeprefix("GGUF "): of.loss for name, of in FLAVOURS.items() if name.startswith("GGUF")}
+    assert ggufs.keys() == SCOREBOARD.keys()
+    assert {loss.source for loss in ggufs.values()} == {ggufs["Q8_0"].source}
+    for recipe, loss in ggufs.items():
+        assert SCOREBOARD[recipe] / (1 + loss.known()) == pytest.approx(6.231633, abs=2e-6), recipe
+    ratios = {"Q8_0": 1.000425, "Q6_K": 1.003490, "Q4_K_M": 1.028160}  # printed in the README's next table
+    for recipe, ratio in ratios.items():
+        assert ggufs[recipe].known() == pytest.approx(ratio - 1, abs=1e-6)
+    losses = [loss.known() for loss in ggufs.values()]
+    assert losses == sorted(losses), "fewer bits lose more"
 
 
 def test_a_name_that_is_not_there_is_told_with_the_nearest():

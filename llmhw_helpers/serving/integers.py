@@ -1,0 +1,74 @@
+"""Products in the CPU's unit for small integers (VNNI): int8 weights times activations of one byte, or of two.
+
+The sums are exact, in 32 bits: nothing is lost but what the rounding of the activations loses. Each token has a scale
+of its own (section 2 of arXiv:2206.01861 calls it token-wise quantization), and 8 bits, or 16: a number of two bytes
+is ``256 high + low``, so its product is that of the high bytes, times 256, and that of the low bytes.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+ZERO = 128  # the byte that stands for 0: the unit wants activations without a sign
+LARGEST = {8: 127, 16: 127 * 256}  # what a token's largest magnitude becomes
+# Added before what is behind the point is cut off: so a number is rounded, and each of its bytes moved by ZERO.
+OFFSETS = {8: torch.tensor(ZERO + 0.5), 16: torch.tensor(256 * ZERO + ZERO + 0.5)}
+TINY = torch.tensor(1e-30)  # a token of zeros has a scale, too
+_WEIGHTS_ZERO = torch.zeros(1, dtype=torch.int32)
+
+
+class IntegerMatrix(NamedTuple):
+    """Codes in the unit's order, a step a row in fp32, and how many bits the activations get: 8 or 16."""
+
+    packed: Tensor
+    steps: Tensor
+    bias: Tensor | None
+    activation_bits: int
+
+    def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
+        """``x W^T + b``, with the numbers of each row of `x` rounded to `activation_bits` bits."""
+        rows = x.reshape(-1, x.shape[-1]).float()
+        bits = self.activation_bits
+        scale = torch.add(TINY, rows.abs().amax(-1, keepdim=True), alpha=1 / LARGEST[bits])
+        numbers = torch.addcdiv(OFFSETS[bits], rows, scale)
+        if bits == 8:
+            y = _product(numbers.to(torch.uint8), self.packed, self.steps)
+        else:  # x86, where the unit is, keeps the low byte first
+            low_high = numbers.to(torch.uint16).view(torch.uint8).view(*rows.shape, 2).permute(2, 0, 1)
+            low, high = _product(low_high.reshape(-1, rows.shape[1]), self.packed, self.steps).chunk(2)
+            y = torch.add(low, high, alpha=256)
+        y = y.mul_(scale).to(x.dtype).view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a product fetches."""
+        return self.packed.numel() + self.steps.nbytes
+
+
+def integer_matrix(
+    codes: Int8[Tensor, "n_out n_in"], steps: Float[Tensor, " n_out"], bias: Tensor | None, activation_bits: int
+) -> IntegerMatrix:
+    """Codes from -128 to 127, each worth the step of its row, made ready for products; see `multiplies_integers`."""
+    return IntegerMatrix(torch.ops.onednn.qlinear_prepack(codes, None), steps.float(), bias, activation_bits)
+
+
+@cache
+def multiplies_integers() -> bool:
+    """Whether this CPU has such a unit and PyTorch uses it, rightly: an older one would cut the largest sums off."""
+    has = torch.cpu.get_capabilities()
+    if not (has.get("avx512_vnni") or has.get("avx_vnni")) or not torch.backends.mkldnn.is_available():
+        return False
+    weights, x = torch.full((16, 64), 127, dtype=torch.int8), torch.full((2, 64), 255, dtype=torch.uint8)
+    packed = torch.ops.onednn.qlinear_prepack(weights, None)
+    return bool((_product(x, packed, torch.ones(16)) == 127 * 127 * 64).all())
+
+
+def _product(x: Tensor, packed: Tensor, steps: Tensor) -> Float[Tensor, "rows n_out"]:
+    """``(x - 128) W^T``, times the step of each row of the weights."""
+    return torch.ops.onednn.qlinear_pointwise.default(
+        x, 1.0, ZERO, packed, steps, _WEIGHTS_ZERO, None, 1.0, 0, torch.float32, "none", [], ""
+    )
