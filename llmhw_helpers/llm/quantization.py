@@ -168,7 +168,7 @@ def to_codes(weights: Tensor, scales: Tensor, minima: Tensor | None, scheme: Sch
     relative = (weights if minima is None else weights - minima) / torch.where(scales == 0, torch.inf, scales)
     if scheme.kind == "nf4":
         levels = torch.tensor(NF4_LEVELS, dtype=weights.dtype, device=weights.device)
-        return torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
+        return torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2, out_int32=True).to(torch.uint8)
     top = scheme.top
     if scheme.kind == "affine":
         return relative.mul_(top).round_().clamp_(0, top).to(torch.uint8)
@@ -178,7 +178,8 @@ def to_codes(weights: Tensor, scales: Tensor, minima: Tensor | None, scheme: Sch
 def from_codes(codes: Tensor, scales: Tensor, minima: Tensor | None, scheme: Scheme) -> Tensor:
     """``scale * level[code] + minimum``, where the levels go up to 1: so a group's largest weight is its scale."""
     if scheme.kind == "nf4":
-        return torch.tensor(NF4_LEVELS, dtype=scales.dtype, device=scales.device)[codes.int()] * scales
+        levels = torch.tensor(NF4_LEVELS, dtype=scales.dtype, device=scales.device)
+        return levels.index_select(0, codes.flatten().int()).view(codes.shape) * scales
     weights = codes.to(scales.dtype).div_(scheme.top).mul_(scales)
     return weights if minima is None else weights.add_(minima)
 

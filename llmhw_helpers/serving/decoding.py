@@ -35,7 +35,7 @@ def prefill(served: Served, prompts: Sequence[Sequence[int]], cache: KVCache) ->
     lengths = [len(prompt) for prompt in prompts]
     # On the right of a shorter prompt anything may stand: nobody before it sees it, and the next tokens overwrite it.
     padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
-    stream = _read(served, torch.tensor(padded, device=cache.keys.device), cache)
+    stream = _read(served, torch.tensor(padded, device=cache.device), cache)
     cache.advance(lengths)
     last = torch.tensor(lengths, device=stream.device) - 1
     return served.head(stream[torch.arange(len(prompts), device=stream.device), last])
@@ -56,9 +56,11 @@ def decode(served: Served, tokens: Int[Tensor, " batch"], cache: KVCache) -> Flo
 
 
 def _read(served: Served, tokens: Tensor, cache: KVCache) -> Tensor:
-    wanted, there = served.model.token_embd.weight.dtype, cache.keys.dtype
+    wanted, there = served.model.token_embd.weight.dtype, cache.dtype
     if wanted != there:
-        raise ValueError(f"the weights are {wanted} and the cache is {there}: make it with new_cache")
+        raise ValueError(
+            f"the weights are {wanted} and the cache is {there}: make it with new_cache, or with dtype={wanted}"
+        )
     window = cache.window(tokens.shape[1])
     return served.forward(tokens, window.positions, window.attend)
 
@@ -90,7 +92,7 @@ def _generate(served, tokens, n_new, how, seed, stop) -> Iterator[int]:
     if n_new < 1:
         return
     cache = new_cache(served, 1, len(tokens) + n_new - 1)  # the last new token is never read
-    generator = new_generator(cache.keys.device, seed)
+    generator = new_generator(cache.device, seed)
     logits = prefill(served, [tokens], cache)
     for i in range(n_new):
         token = sample(logits, *how, generator=generator)

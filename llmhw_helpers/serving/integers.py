@@ -32,8 +32,9 @@ class IntegerMatrix(NamedTuple):
         """``x W^T + b``, with the numbers of each row of `x` rounded to `activation_bits` bits."""
         rows = x.reshape(-1, x.shape[-1]).float()
         bits = self.activation_bits
-        scale = torch.add(TINY, rows.abs().amax(-1, keepdim=True), alpha=1 / LARGEST[bits])
-        numbers = torch.addcdiv(OFFSETS[bits], rows, scale)
+        numbers = rows.abs()
+        scale = torch.add(TINY, numbers.amax(-1, keepdim=True), alpha=1 / LARGEST[bits])
+        torch.addcdiv(OFFSETS[bits], rows, scale, out=numbers)
         if bits == 8:
             y = _product(numbers.to(torch.uint8), self.packed, self.steps)
         else:  # x86, where the unit is, keeps the low byte first

@@ -33,6 +33,7 @@ class KVCache:
         dtype, device: of the model's weights.
 
     Attributes:
+        dtype, device: what attention computes in, and where.
         lengths: tokens of each sequence so far.
         keys, values: ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
 
@@ -54,11 +55,15 @@ class KVCache:
                 f"a cache of {batch_size} x {capacity} tokens: at least 1 each, and at most {limit} a text"
             )
         self.spec, self.batch_size, self.capacity = spec, batch_size, capacity
-        shape = (spec.n_layers, batch_size, spec.n_kv_heads, capacity, spec.head_dim)
-        # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.dtype, self.device = dtype, torch.device(device)
         self.lengths = [0] * batch_size
+        self._set_aside()
+
+    def _set_aside(self) -> None:
+        shape = (self.spec.n_layers, self.batch_size, self.spec.n_kv_heads, self.capacity, self.spec.head_dim)
+        # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
+        self.keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self.values = torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @property
     def nbytes(self) -> int:
@@ -76,13 +81,6 @@ class KVCache:
         Raises:
             CacheFull: they are not there.
         """
-        if n_new < 1:
-            raise ValueError(f"a pass reads at least one token, not {n_new}")
-        longest = max(self.lengths)
-        if longest + n_new > self.capacity:
-            raise CacheFull(
-                f"{longest} tokens and {n_new} more do not fit into a cache of {self.capacity} slots a sequence"
-            )
         return Window(self, n_new)
 
     def advance(self, n_new: int | Sequence[int]) -> None:
@@ -91,26 +89,52 @@ class KVCache:
         self.lengths = [length + n for length, n in zip(self.lengths, counts, strict=True)]
 
 
-class Window:
-    """The slots of one pass, and attention over them and all before: what every layer of that pass uses.
+class Slots:
+    """The slots of one pass, and what its queries see: what windows of every kind of cache share.
 
     Attributes:
         positions: of the new tokens ``[batch, n_new]``; the slots they go to.
     """
 
     def __init__(self, cache: KVCache, n_new: int):
-        lengths, device = cache.lengths, cache.keys.device
-        self.positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n_new, device=device)
+        if n_new < 1:
+            raise ValueError(f"a pass reads at least one token, not {n_new}")
+        lengths, device = cache.lengths, cache.device
         end = max(lengths) + n_new
+        if end > cache.capacity:
+            raise CacheFull(
+                f"{max(lengths)} tokens and {n_new} more do not fit into a cache of {cache.capacity} slots a sequence"
+            )
+        self.positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n_new, device=device)
+        self._end = end
         self._start = lengths[0] if min(lengths) == max(lengths) else None  # where all begin, if they do so together
         self._mask = None
         if self._start is None or (self._start > 0 and n_new > 1):  # else a query sees all slots, or the causal half
             self._mask = torch.arange(end, device=device) <= self.positions[:, None, :, None]
-        # Views for all layers at once, as each view by itself costs as much as a small product; nothing is copied.
-        pools = cache.keys[:, :, :, :end], cache.values[:, :, :, :end]
-        self._keys, self._values = (pool.unbind(0) for pool in pools)
-        if self._start is not None:
-            self._new_keys, self._new_values = (pool[:, :, :, self._start :].unbind(0) for pool in pools)
+
+    def _views(self, pool: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor] | None]:
+        """Of each layer all slots so far, and the new ones if all texts have the same; nothing is copied.
+
+        For all layers at once, as each view by itself costs as much as a small product.
+        """
+        seen = pool[..., : self._end, :]
+        return seen.unbind(0), None if self._start is None else seen[..., self._start :, :].unbind(0)
+
+    def _mix(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention over all slots so far, where something stands before the new ones."""
+        if q.shape[2] == 1:  # the queries that share a key/value head stand in for several positions: it is read once
+            grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[-1])
+            return F.scaled_dot_product_attention(grouped, keys, values, self._mask).view(q.shape)
+        return F.scaled_dot_product_attention(q, keys, values, self._mask, enable_gqa=q.shape[1] != keys.shape[1])
+
+
+class Window(Slots):
+    """The slots of one pass, and attention over them and all before: what every layer of that pass uses."""
+
+    def __init__(self, cache: KVCache, n_new: int):
+        super().__init__(cache, n_new)
+        self._keys, self._new_keys = self._views(cache.keys)
+        self._values, self._new_values = self._views(cache.values)
 
     def attend(
         self,
@@ -130,7 +154,4 @@ class Window:
             self._new_values[layer].copy_(v)
             if self._start == 0:
                 return causal_attention(q, k, v)
-        if q.shape[2] == 1:  # the queries that share a key/value head stand in for several positions: it is read once
-            grouped = q.reshape(len(q), keys.shape[1], -1, q.shape[-1])
-            return F.scaled_dot_product_attention(grouped, keys, values, self._mask).view(q.shape)
-        return F.scaled_dot_product_attention(q, keys, values, self._mask, enable_gqa=q.shape[1] != k.shape[1])
+        return self._mix(q, keys, values)

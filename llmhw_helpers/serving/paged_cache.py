@@ -36,6 +36,7 @@ class PagedCache:
 
     Attributes:
         keys, values: ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim]``.
+        blocks, slots: views of both for each layer, ``[n_blocks, block_size, ...]`` and ``[n_slots, ...]``.
 
     Raises:
         ValueError: sizes below 1.
@@ -56,6 +57,10 @@ class PagedCache:
         # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        # A layer's keys and values, by block and by slot. Made once: a view costs as much as a small product.
+        pools = self.keys, self.values
+        self.blocks = list(zip(*(pool.unbind(0) for pool in pools), strict=True))
+        self.slots = list(zip(*(pool.flatten(1, 2).unbind(0) for pool in pools), strict=True))
 
     @property
     def nbytes(self) -> int:
@@ -120,8 +125,8 @@ class PagedWindow:
     ) -> Float[Tensor, "1 n_heads n_tokens head_dim"]:
         """Write the new keys and values into their slots; each query mixes the values of its own text so far."""
         rows = [each[0].transpose(0, 1) for each in (q, k, v)]  # [n_tokens, heads, head_dim]
-        for pool, new in zip((self._cache.keys, self._cache.values), rows[1:], strict=True):
-            pool[layer].flatten(0, 1).index_copy_(0, self._slots, new)
+        for slots, new in zip(self._cache.slots[layer], rows[1:], strict=True):
+            slots.index_copy_(0, self._slots, new)
         if len(self._groups) == 1:
             mixed = self._groups[0].attend(layer, *rows)
         else:
@@ -154,12 +159,12 @@ class _Group:
         if self._from_start:
             return causal_attention(*(each.transpose(0, 1)[None] for each in (q, k, v)))[0].transpose(0, 1)
         seen = [
-            pool[layer].index_select(0, self._tables).unflatten(0, (n_sequences, -1)).flatten(1, 2).transpose(1, 2)
-            for pool in (self._cache.keys, self._cache.values)
+            pool.index_select(0, self._tables).view(n_sequences, -1, *k.shape[1:]).transpose(1, 2)
+            for pool in self._cache.blocks[layer]
         ]
         if n_queries == 1:  # the queries that share a key/value head stand in for several positions: it is read once
-            grouped = q.unflatten(1, (k.shape[1], -1))
-            return F.scaled_dot_product_attention(grouped, *seen, self._mask).flatten(1, 2)
+            grouped = q.reshape(n_sequences, k.shape[1], -1, q.shape[-1])
+            return F.scaled_dot_product_attention(grouped, *seen, self._mask).view(q.shape)
         if self._real is None:
             padded = q.unflatten(0, self._shape)
         else:

@@ -62,6 +62,20 @@ def test_what_cannot_be_packed_is_multiplied_as_it_is(monkeypatch):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 1e4])  # at 1e-3 the norm's floor counts as much as the numbers
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_norm_is_that_of_pytorch(dtype, size):
+    generator = torch.Generator().manual_seed(0)
+    norm = torch.nn.RMSNorm(24, eps=1e-6).to(dtype)
+    norm.weight.copy_(torch.randn(24, generator=generator))
+    x = (size * torch.randn(3, 2, 24, generator=generator)).to(dtype)
+    expected = torch.nn.functional.rms_norm(x.double(), (24,), norm.weight.double(), norm.eps)
+    found = weights._Norm(norm)(x)
+    assert (found.dtype, found.shape) == (dtype, x.shape)
+    torch.testing.assert_close(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize(
     "changes",
     [{}, {"qkv_bias": True, "o_bias": True, "mlp_bias": True}, {"n_kv_heads": 4}, {"tied_embeddings": False}],
