@@ -1,7 +1,7 @@
 """Products in the CPU's unit for small integers (VNNI): int8 weights times activations of one byte, or of two.
 
 The sums are exact, in 32 bits: nothing is lost but what the rounding of the activations loses. Each token has a scale
-of its own (section 2 of arXiv:2206.01861 calls it token-wise quantization), and 8 bits, or 16: a number of two bytes
+of its own (token-wise quantization, as ZeroQuant calls it, arXiv:2206.01861), and 8 bits, or 16: a number of two bytes
 is ``256 high + low``, so its product is that of the high bytes, times 256, and that of the low bytes.
 """
 

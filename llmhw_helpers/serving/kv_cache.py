@@ -145,13 +145,14 @@ class Window(Slots):
     ) -> Float[Tensor, "batch n_heads n_new head_dim"]:
         """Write the new keys and values into their slots; each query mixes the values of its text so far."""
         keys, values = self._keys[layer], self._values[layer]
+        new_k, new_v = k.detach(), v.detach()  # a cache is memory, not a part of what is differentiated
         if self._start is None:
             slots = self.positions[:, None, :, None].expand_as(k)
-            keys.scatter_(2, slots, k)
-            values.scatter_(2, slots, v)
+            keys.scatter_(2, slots, new_k)
+            values.scatter_(2, slots, new_v)
         else:
-            self._new_keys[layer].copy_(k)
-            self._new_values[layer].copy_(v)
+            self._new_keys[layer].copy_(new_k)
+            self._new_values[layer].copy_(new_v)
             if self._start == 0:
                 return causal_attention(q, k, v)
         return self._mix(q, keys, values)

@@ -126,7 +126,7 @@ class PagedWindow:
         """Write the new keys and values into their slots; each query mixes the values of its own text so far."""
         rows = [each[0].transpose(0, 1) for each in (q, k, v)]  # [n_tokens, heads, head_dim]
         for slots, new in zip(self._cache.slots[layer], rows[1:], strict=True):
-            slots.index_copy_(0, self._slots, new)
+            slots.index_copy_(0, self._slots, new.detach())
         if len(self._groups) == 1:
             mixed = self._groups[0].attend(layer, *rows)
         else:

@@ -94,7 +94,7 @@ class QuantizedWindow(Slots):
         """
         codes, scales = self._codes[layer], self._scales[layer]
         try:
-            new_codes, new_scales = to_cache(torch.stack((k, v)), self._bits)
+            new_codes, new_scales = to_cache(torch.stack((k, v)).detach(), self._bits)
         except CannotQuantize:
             largest = max(k.abs().max(), v.abs().max()).item()
             raise CannotQuantize(

@@ -9,6 +9,8 @@ from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
 from llmhw_helpers.serving.kv_cache import CacheFull, KVCache
+from llmhw_helpers.serving.paged_cache import PagedCache, Turn
+from llmhw_helpers.serving.quantized_cache import QuantizedCache
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
@@ -24,6 +26,13 @@ def test_bytes_are_the_formulas_to_the_byte(dtype, name):
     assert cache.used_bytes == 0
     cache.advance([3, 10])
     assert cache.used_bytes == kv_bytes(spec, 13, name)
+
+
+def paged(spec, batch_size, capacity):
+    """A paged cache of two blocks that counts its tokens, as the engine does elsewhere."""
+    cache = PagedCache(spec, 2, capacity // 2)
+    cache.lengths = []
+    return cache
 
 
 @torch.inference_mode()
@@ -138,3 +147,15 @@ def test_sizes_that_cannot_be_are_refused(tiny_spec):
 def test_a_cache_on_the_meta_device_plans_without_memory():
     spec = replace(model("Llama-3.1-70B"))
     assert KVCache(spec, 16, 131072, torch.bfloat16, "meta").nbytes == 16 * kv_bytes(spec, 131072)
+
+
+@pytest.mark.parametrize("make", [KVCache, QuantizedCache, paged])
+def test_with_gradients_on_it_works_as_well_and_remembers_no_graph(tiny, make):
+    served, cache = Served(tiny), make(tiny.spec, 1, 16)
+    for n_new in (3, 1, 2):
+        window = cache.window(n_new) if make is not paged else cache.window([Turn([0, 1], sum(cache.lengths), n_new)])
+        stream = served.forward(torch.ones(1, n_new, dtype=torch.int64), window.positions, window.attend)
+        assert stream.requires_grad
+        cache.advance(n_new) if make is not paged else cache.lengths.append(n_new)
+    pools = (cache.codes, cache.scales) if make is QuantizedCache else (cache.keys, cache.values)
+    assert not any(pool.requires_grad for pool in pools)
