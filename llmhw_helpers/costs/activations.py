@@ -7,15 +7,11 @@ held once, and counted where the backward pass lets it go.
 
 from dataclasses import dataclass
 
-from ..specs.architectures import Model
+from ..specs.architectures import Model, NoFormula
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
 
 FP32_BYTES = 4  # a norm's statistics, attention's log-sum-exp
-
-
-class NoFormula(ValueError):
-    """A model that these formulas would be wrong for."""
 
 
 @dataclass(frozen=True)

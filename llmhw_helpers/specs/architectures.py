@@ -5,7 +5,12 @@ estimates wrong: an output head that shares its matrix with the embedding is one
 head is a free choice (``head_dim``), not ``d_model / n_heads``.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+
+class NoFormula(ValueError):
+    """A model that a formula would be wrong for; the message says which part of it has none."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,13 @@ class RopeScaling:
     Attributes:
         kind: ``"llama3"``: a frequency that turns fewer than `low_freq_factor` times in `original_context_length`
             tokens is divided by `factor`, one that turns more than `high_freq_factor` times is left alone, and those
-            between go from one to the other. ``"linear"``: all are divided by `factor`. Other kinds (``"yarn"``) are
-            named, and nothing here computes them.
+            between go from one to the other. ``"linear"``: all are divided by `factor`. ``"yarn"`` (arXiv:2309.00071):
+            pairs that turn less than `beta_slow` times are divided, those that turn more than `beta_fast` times are
+            not, and between the two the share goes with the pair's number; cosines and sines are multiplied with
+            `attention_factor`. Other kinds are named, and nothing here computes them.
         factor, low_freq_factor, high_freq_factor, original_context_length: as above; ``"linear"`` has the first alone.
+        attention_factor, beta_fast, beta_slow: of ``"yarn"``.
+        truncate: of ``"yarn"``: the two bounds between pairs are rounded outwards to whole pairs.
     """
 
     kind: str
@@ -65,6 +74,10 @@ class RopeScaling:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_context_length: int = 8192
+    attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,8 @@ class Model:
         source: config.json and technical report.
         norm_eps: added under the root of an RMSNorm.
         rope_scaling: how the rotary frequencies are stretched, None where they are not.
+        activation: the function between an MLP's matrices: ``"silu"``, ``"gelu"``, ``"gelu_tanh"`` (its approximation
+            by tanh) or ``"relu"``.
     """
 
     name: str
@@ -112,6 +127,47 @@ class Model:
     latent: LatentAttention | None = None
     norm_eps: float = 1e-5
     rope_scaling: RopeScaling | None = None
+    activation: str = "silu"
+
+    @property
+    def q_width(self) -> int:
+        """Numbers that a token has in all query heads together."""
+        return self.n_heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Numbers that a token has in all key heads together, and again in all value heads."""
+        return self.n_kv_heads * self.head_dim
+
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """A layer's seven matrices by their names in a GGUF file, each ``(n_out, n_in)``.
+
+        Raises:
+            NoFormula: the layers have others: experts, or latent attention.
+
+        >>> from llmhw_helpers.specs.models import model
+        >>> model("SmolLM2-135M").matrices()["attn_k"]
+        (192, 576)
+        """
+        if self.experts or self.latent:
+            raise NoFormula(f"{self.name} has {' and '.join(self.unlike_llama())}: its layers have other matrices")
+        d_model, d_ff, q, kv = self.d_model, self.d_ff, self.q_width, self.kv_width
+        attention = {"attn_q": (q, d_model), "attn_k": (kv, d_model), "attn_v": (kv, d_model)}
+        mlp = {"ffn_gate": (d_ff, d_model), "ffn_up": (d_ff, d_model), "ffn_down": (d_model, d_ff)}
+        return attention | {"attn_output": (d_model, q)} | mlp
+
+    def unlike_llama(self, but: Collection[str] = ()) -> list[str]:
+        """The parts that a Llama (arXiv:2307.09288) has not, for whoever computes a Llama's; `but` are known there."""
+        parts = {
+            "a mixture of experts": self.experts,
+            "latent attention": self.latent,
+            "local layers": self.n_local_layers,
+            "norms of queries and keys": self.qk_norm,
+            "norms after each part": self.norms_per_block != 2,
+            "biases": self.qkv_bias or self.o_bias or self.mlp_bias,
+            f"the activation {self.activation}": self.activation != "silu",
+        }
+        return [part for part, there in parts.items() if there and part not in but]
 
     @property
     def n_moe_layers(self) -> int:
@@ -162,7 +218,7 @@ class Model:
     def _attention(self) -> int:
         if self.latent:
             return self._latent_attention(self.latent)
-        q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        q, kv = self.q_width, self.kv_width
         matrices = self.d_model * (q + 2 * kv) + q * self.d_model
         return matrices + self.qkv_bias * (q + 2 * kv) + self.o_bias * self.d_model
 

@@ -9,9 +9,9 @@ import time
 import pytest
 
 from llmhw_helpers.llm.transformer import TokenError
+from llmhw_helpers.server.worker import Busy, Closed, EngineFailed, Worker
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.scheduler import NeverFits
-from llmhw_helpers.serving.worker import Busy, Closed, EngineFailed, Worker
 
 PROMPTS = [[3, 1, 4, 1, 5], [2, 7, 1, 8, 2, 8, 1], [1], [9, 9, 9, 9, 9, 9, 9, 9, 9]]
 WAIT = 20  # seconds: longer than anything here takes, and no test shall hang
@@ -315,7 +315,7 @@ from llmhw_helpers.llm.tokenizer import load_tokenizer
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.weights import Served
-from llmhw_helpers.serving.worker import Worker
+from llmhw_helpers.server.worker import Worker
 from llmhw_helpers.specs.models import model
 
 sizes = {"n_layers": 3, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48, "vocab_size": 50}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmhw_helpers.serving.fields import Refused
-from llmhw_helpers.serving.protocol import CHAT, COMPLETION, IGNORED, NOT_HERE, check_model, read_ask, read_json
-from llmhw_helpers.serving.replies import Reply, error_of
-from llmhw_helpers.serving.worker import Busy, Closed, EngineFailed, Piece
+from llmhw_helpers.server.fields import Refused
+from llmhw_helpers.server.protocol import CHAT, COMPLETION, IGNORED, NOT_HERE, check_model, read_ask, read_json
+from llmhw_helpers.server.replies import Reply, error_of
+from llmhw_helpers.server.worker import Busy, Closed, EngineFailed, Piece
 
 HI = [{"role": "user", "content": "hi"}]
 LONGEST = 200

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmhw_helpers.serving import app, protocol
-from llmhw_helpers.serving.server import served_at
+from llmhw_helpers.server import app, protocol
+from llmhw_helpers.server.server import served_at
 
 HI = [{"role": "user", "content": "hi"}]
 WAIT = 20  # seconds

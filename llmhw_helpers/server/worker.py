@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from .engine import Engine
-from .request import Request
+from ..serving.engine import Engine
+from ..serving.request import Request
 
 STOPPED = "the server is being stopped"
 

@@ -1,0 +1,181 @@
+"""What a client may ask for, in OpenAI's words: a request's body, checked field by field.
+
+The form is that of OpenAI's API reference for ``/v1/completions`` and ``/v1/chat/completions``; `top_k` and
+`ignore_eos` are vLLM's additions to it. Nothing here knows of HTTP.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..llm.tokenizer import BadText, Tokenizer
+from . import fields
+from .fields import MAX_ANSWERS, Refused, kind, short
+
+LOWEST_TEMPERATURE = 0.01  # but for 0: below, the logits would overflow when they are divided by it
+# Fields that change nothing here.
+IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"}
+# Fields that this server has not, with the values that ask for nothing.
+NOT_HERE = {
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), (0, 0.0)),
+    **dict.fromkeys(("tools", "functions"), ([],)),
+    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    **dict.fromkeys(("logprobs", "echo"), (False,)),
+    **dict.fromkeys(("top_logprobs", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options"), ()),
+    "logit_bias": ({},),
+    "best_of": (1,),
+    "suffix": ("",),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a client wants.
+
+    Attributes:
+        prompts: tokens of each.
+        n_new: tokens of an answer at most.
+        n: answers to each prompt.
+        how: for the engine: `temperature`, `top_k`, `top_p`, `seed`, `stop` and `stop_strings`.
+        chat: whether it is a conversation that goes on.
+        stream: whether to send the answers as they come.
+        include_usage: whether a stream ends with the count of tokens.
+    """
+
+    prompts: list[list[int]]
+    n_new: int
+    n: int
+    how: dict
+    chat: bool
+    stream: bool
+    include_usage: bool
+
+
+def read_json(body: bytes) -> dict:
+    """The object that `body` holds.
+
+    Raises:
+        Refused: it holds no JSON, or another kind of it.
+    """
+    try:
+        found = json.loads(body, parse_constant=_no_number)
+    except RecursionError:
+        raise Refused("the body is JSON that is nested too deep") from None
+    except ValueError as error:
+        raise Refused(f"the body is no valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refused(f'the body has to be a JSON object, like {{"prompt": "Hello"}}, not {kind(found)}')
+    return found
+
+
+def read_ask(body: Mapping, chat: bool, tokenizer: Tokenizer, names: Sequence[str], longest: int) -> Ask:
+    """What the fields of a body ask for.
+
+    Args:
+        body: its fields.
+        chat: they are of ``/v1/chat/completions``, else of ``/v1/completions``.
+        tokenizer: of the model.
+        names: of the models that are here.
+        longest: tokens of a text, the new ones included, at most.
+
+    Raises:
+        Refused: a field is not known, or its value is none that can be used.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    own = CHAT if chat else COMPLETION
+    for name, value in given.items():
+        if name in NOT_HERE:
+            if not any(type(value) is type(none) and value == none for none in NOT_HERE[name]):
+                raise Refused(f"this server has no {name}: leave it out", name, code="unsupported_parameter")
+        elif name not in own and name not in IGNORED:
+            near = difflib.get_close_matches(name[:50], own, 1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise Refused(f"unknown field {short(name)}{hint}", name[:60], code="unknown_parameter")
+    check_model(given.get("model", ""), names)
+    wanted = {name: check(name, given[name]) for name, check in own.items() if name in given}
+    prompts = _conversation(wanted, tokenizer) if chat else _prompts(wanted, tokenizer)
+    n = wanted.get("n", 1)
+    if n * len(prompts) > MAX_ANSWERS:
+        raise Refused(f"{len(prompts)} prompts with {n} answers each: at most {MAX_ANSWERS} answers in all", "n")
+    n_new = _n_new(wanted, chat, max(map(len, prompts)), longest)
+    if wanted.get("stream_options") and not wanted.get("stream"):
+        raise Refused("stream_options needs stream to be true", "stream_options")
+    include_usage = wanted.get("stream_options", {}).get("include_usage", False)
+    return Ask(prompts, n_new, n, _how(wanted, tokenizer), chat, wanted.get("stream", False), include_usage)
+
+
+def check_model(name: object, names: Sequence[str]) -> None:
+    """Refuse a model that is not here; no name at all stands for the one that is.
+
+    Raises:
+        Refused: with the nearest name that is here.
+    """
+    if not isinstance(name, str):
+        raise Refused(f"model has to be a string, not {kind(name)}", "model")
+    if name and name not in names:
+        near = (difflib.get_close_matches(name[:200], names, 1, cutoff=0.0) or list(names))[0]
+        message = f"there is no model {short(name)} here; did you mean {near!r}?"
+        raise Refused(message, "model", status=404, code="model_not_found")
+
+
+def _conversation(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
+    if "messages" not in wanted:
+        raise Refused('messages is missing, like [{"role": "user", "content": "Hello"}]', "messages")
+    try:
+        return [tokenizer.chat_tokens(wanted["messages"])]
+    except BadText as error:
+        raise Refused(str(error), "messages") from None
+
+
+def _prompts(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
+    if "prompt" not in wanted:
+        raise Refused('prompt is missing, like "Hello"', "prompt")
+    tokens = []
+    for prompt in wanted["prompt"]:
+        tokens.append(tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else prompt)
+        if not tokens[-1]:
+            raise Refused("an empty prompt: a model goes on from at least one token", "prompt")
+    return tokens
+
+
+def _n_new(wanted: Mapping, chat: bool, n_prompt: int, longest: int) -> int:
+    room = longest - n_prompt
+    name = "max_completion_tokens" if "max_completion_tokens" in wanted else "max_tokens"
+    n_new = wanted.get(name, max(room, 1) if chat else 16)  # OpenAI's own defaults
+    if n_new > room:
+        message = f"{n_prompt} tokens of prompt and {kind(n_new)} to be written: at most {longest} together"
+        raise Refused(message, name if n_prompt < longest else None, code="context_length_exceeded")
+    return n_new
+
+
+def _how(wanted: Mapping, tokenizer: Tokenizer) -> dict:
+    temperature = wanted.get("temperature", 1.0)
+    how = {name: wanted[name] for name in ("top_k", "top_p", "seed") if name in wanted}
+    how["temperature"] = max(temperature, LOWEST_TEMPERATURE) if temperature else 0.0
+    how["stop"] = () if wanted.get("ignore_eos") else (tokenizer.end,)
+    how["stop_strings"] = tuple(wanted.get("stop", ()))
+    return how
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+SHARED = {
+    "model": lambda name, value: value,
+    "max_tokens": fields.whole(1),
+    "temperature": fields.number(0, 2),
+    "top_p": fields.number(0, 1, above=True),
+    "top_k": fields.whole(1),
+    "seed": fields.whole(-(2**63), 2**63 - 1),
+    "n": fields.whole(1, MAX_ANSWERS),
+    "stop": fields.stop_strings,
+    "stream": fields.flag,
+    "stream_options": fields.stream_options,
+    "ignore_eos": fields.flag,
+}
+COMPLETION = SHARED | {"prompt": fields.prompt}
+CHAT = SHARED | {"messages": fields.messages, "max_completion_tokens": fields.whole(1)}

@@ -1,0 +1,241 @@
+"""A model as a server that speaks OpenAI's language: for a notebook, and as a command (``llmhw-serve``).
+
+Clients that are written for it meet the same paths, fields and answers at vLLM on a cluster.
+"""
+
+import argparse
+import asyncio
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import torch
+
+from ..costs.inference import kv_bytes
+from ..llm.checkpoints import BadModelFile, ModelNotFound, find_model, load_model, open_checkpoint
+from ..llm.tokenizer import load_tokenizer
+from ..llm.transformer import NotThisFamily
+from ..serving.engine import Engine
+from ..serving.weights import Served
+from .worker import Worker
+
+LOCAL = "127.0.0.1"
+DTYPES = {"float32": ("fp32", torch.float32), "bfloat16": ("bf16", torch.bfloat16)}
+
+
+class NotInstalled(ImportError):
+    """The server's libraries are missing; the message says how to get them."""
+
+
+class NoPort(OSError):
+    """The address cannot be listened at."""
+
+
+@contextmanager
+def served_at(
+    engine: Engine, *, name: str | None = None, host: str = LOCAL, port: int = 0, max_open: int = 64
+) -> Iterator[str]:
+    """Serve `engine` from a thread of this process as long as the context lasts; gives the URL for a client.
+
+    Args:
+        engine: with a tokenizer. Leave it to the server meanwhile.
+        name: of the model; by default its architecture's.
+        host, port: where to listen; port 0 is a free one.
+        max_open: answers that are being written or waited for, at most.
+
+    Raises:
+        NotInstalled: Starlette or uvicorn is missing.
+        NoPort: somebody listens there, or nobody may.
+        ValueError: an engine without a tokenizer.
+    """
+    _libraries()
+    with bind(host, port) as listening:
+        worker = Worker(engine, max_open)
+        ready, stop = threading.Event(), threading.Event()
+        serve = _serve(worker, name or engine.served.spec.name, listening, ready.set, stop.is_set)
+        thread = threading.Thread(target=asyncio.run, args=(serve,), name="server", daemon=True)
+        thread.start()
+        try:
+            while not ready.wait(0.1):
+                if not thread.is_alive():
+                    raise RuntimeError("the server ended before it was ready")
+            yield url_of(listening)
+        finally:
+            stop.set()
+            thread.join()
+            worker.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has `host` and `port` to itself.
+
+    Raises:
+        NoPort: in one line, with a free port where this one is taken.
+    """
+    try:
+        return _listen(host, port)
+    except (socket.gaierror, UnicodeError) as error:
+        raise NoPort(f"no address is known for {host!r}: {error}") from None
+    except OSError as error:
+        free = ""
+        if port:  # it is taken, or not ours to take: is another one to be had?
+            with suppress(OSError), _listen(host, 0) as other:
+                free = f"; port {other.getsockname()[1]} is free"
+        raise NoPort(f"cannot listen at {host} port {port}: {error.strerror}{free}") from None
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where a client on this machine finds it: OpenAI's `base_url`."""
+    host, port = listening.getsockname()[:2]
+    host = {"0.0.0.0": LOCAL, "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def model_name(path: Path) -> str:
+    """What to call the model at `path`: a file's name without its format, or a folder's.
+
+    >>> model_name(Path("models/SmolLM2-135M-Instruct.Q4_1.gguf")), model_name(Path("Llama-3.2-1B"))
+    ('SmolLM2-135M-Instruct', 'Llama-3.2-1B')
+    """
+    if path.parent.name == "snapshots":  # a hash, in Hugging Face's cache: the name is two folders up
+        return path.parents[1].name.split("--")[-1]
+    return re.sub(r"([.-](I?Q\d\w*|B?F16|F32))?\.gguf$", "", path.name, flags=re.IGNORECASE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        _libraries()
+        with bind(options.host, options.port) as listening:
+            if not _is_local(listening):
+                print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
+            engine, name = _load(options)
+            worker = Worker(engine, options.max_open)
+            said = f"{name} is served at {url_of(listening)} (Ctrl-C ends it)"
+            try:
+                asyncio.run(_serve(worker, name, listening, lambda: print(said, flush=True), lambda: False))
+            finally:
+                worker.close()
+    except KeyboardInterrupt:
+        pass
+    except (NotInstalled, NoPort, ModelNotFound, BadModelFile, NotThisFamily, ValueError) as error:
+        print(f"llmhw-serve: {error}", file=sys.stderr)
+        return 1
+    print("Stopped.", flush=True)
+    return 0
+
+
+def _libraries() -> tuple[ModuleType, Callable]:
+    """What serves: asked for only here, so that the rest of the package does without."""
+    try:
+        import uvicorn
+
+        from .app import new_app
+    except ModuleNotFoundError as error:
+        raise NotInstalled(f"the server needs {error.name}: pip install 'llmhw-helpers[server]'") from None
+    return uvicorn, new_app
+
+
+async def _serve(
+    worker: Worker, name: str, listening: socket.socket, ready: Callable[[], object], stopped: Callable[[], bool]
+) -> None:
+    """Until a signal comes or `stopped` says so; `ready` is called as soon as clients are answered."""
+    uvicorn, new_app = _libraries()
+    settings = {"log_config": None, "log_level": "critical", "access_log": False, "lifespan": "off"}
+    settings |= {"http": "h11", "ws": "none", "loop": "asyncio", "timeout_graceful_shutdown": 5}
+    server = uvicorn.Server(uvicorn.Config(new_app(worker, name), **settings))
+    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    while not (server.started or serving.done()):
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready()
+    while not (server.should_exit or serving.done()):
+        await asyncio.sleep(0.05)
+        server.should_exit |= stopped()
+    await asyncio.to_thread(worker.close)  # whoever still waits is told before the connections are closed
+    await serving
+
+
+def _load(options: argparse.Namespace) -> tuple[Engine, str]:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch finds no CUDA device here: leave out --device cuda")
+    torch.set_num_threads(options.threads)
+    path = find_model()
+    short, dtype = DTYPES[options.dtype]
+    n_tokens = options.n_blocks * options.block_size
+    need, free = kv_bytes(open_checkpoint(path).spec, n_tokens, short), psutil.virtual_memory().available
+    if options.device == "cpu" and need > free:
+        raise ValueError(f"{n_tokens} tokens of KV cache are {need / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
+    model = load_model(path, dtype, options.device, progress=False)
+    engine = Engine(
+        Served(model),
+        options.n_blocks,
+        options.block_size,
+        max_batch_size=options.max_batch_size,
+        max_step_tokens=max(256, options.max_batch_size),
+        tokenizer=load_tokenizer(path),
+    )
+    return engine, model_name(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmhw-serve",
+        description="Serve the course's model (or the one that LLMHW_MODEL names) to any client that speaks to OpenAI: "
+        "/v1/completions, /v1/chat/completions, /v1/models. Give the client the URL that is printed as its base_url, "
+        "and anything as its key.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    count = _at_least(1)
+    add = parser.add_argument
+    add("--port", type=_at_least(0, 65535), default=8000, help="where to listen; 0 takes a free one")
+    add("--host", default=LOCAL, help="for whom: by default for this machine alone")
+    add("--n-blocks", type=count, default=512, help="blocks of the KV cache")
+    add("--block-size", type=count, default=16, help="tokens in a block")
+    add("--max-batch-size", type=count, default=8, help="answers that are written at the same time")
+    add("--max-open", type=count, default=64, help="answers that are written or waited for, before others are refused")
+    add("--dtype", choices=DTYPES, default="float32", help="of the weights and the cache")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", choices=["cpu", "cuda"], default=device, help="where the model computes")
+    add("--threads", type=count, default=torch.get_num_threads(), help="threads that share a product on a CPU")
+    return parser
+
+
+def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
+    def whole(said: str) -> int:
+        number = int(said) if said.isascii() and said.lstrip("-").isdigit() else None
+        if number is None or number < low or (high is not None and number > high):
+            allowed = f"from {low} to {high}" if high is not None else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"{said} is no whole number {allowed}")
+        return number
+
+    return whole
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port is free as soon as nobody listens
+        listening.bind(address)
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _is_local(listening: socket.socket) -> bool:
+    host = listening.getsockname()[0]
+    return host.startswith("127.") or host == "::1"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
