@@ -1,6 +1,7 @@
 """Calibration: this machine's own roofline, measured in a few seconds, kept per machine, shown with its spread."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,8 +59,7 @@ class Calibration:
 
     def roof(self) -> Roof:
         """The machine's roofline: best products, best read."""
-        peaks = {name: rate.best for name, rate in self.products.items()}
-        return Roof("this machine", peaks, self.read.best)
+        return measured_roof({name: rate.best for name, rate in self.products.items()}, self.read.best)
 
     def half(self) -> str:
         """The faster of the two 16-bit formats here, whether or not it gains on fp32."""
@@ -86,6 +86,20 @@ class Calibration:
             lines.append(f"{name:16}{best:>15}{median:>15}{measured(f'{rate.spread:.0%}'):>8}  {rate.note}".rstrip())
         lines += [f"{'product, ' + name:16}none: {why}" for name, why in self.missing.items()]
         return "\n".join(lines)
+
+
+def measured_roof(products: Mapping[str, float], bytes_per_s: float) -> Roof:
+    """A roofline from measured rates, operations by format and bytes per second.
+
+    A format that is multiplied more slowly than fp32 can be widened to fp32 on its way to the multiplier, as programs
+    for processors without a unit for it do. So no product is bound to be slower than fp32's, and the peak of each
+    format is at least that: else its floor would be none.
+
+    >>> measured_roof({"fp32": 80e9, "bf16": 13e9}, 20e9).peak("bf16")
+    80000000000.0
+    """
+    widened = products.get("fp32", 0.0)
+    return Roof("this machine", {name: max(rate, widened) for name, rate in products.items()}, bytes_per_s)
 
 
 def calibrate(model_file: Path | None = None, save: bool = True, progress: bool = True) -> Calibration:

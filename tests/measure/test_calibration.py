@@ -135,6 +135,22 @@ def test_the_roof_takes_best_rates_and_half_the_faster_16_bit_format():
     assert a_calibration(fp32=1e11, bf16=1e9, fp16=2e9).half() == "fp16"
 
 
+def test_a_format_without_a_unit_can_always_be_widened():
+    """A floor that bf16's own slow product sets is none: fp32's product is there, too."""
+    roof = a_calibration(fp32=80e9, bf16=13e9, fp16=3e9, int8=200e9).roof()
+    assert dict(roof.flops_per_s) == {"fp32": 80e9, "bf16": 80e9, "fp16": 80e9, "int8": 200e9}
+
+
+def test_the_probe_multiplies_as_layers_do(monkeypatch):
+    """``a @ b`` in bf16 is another program than a layer's: five times as slow on a CPU without a unit for it."""
+    seen = []
+    real = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w: seen.append(x.dtype) or real(x, w))
+    for dtype in ("fp32", "bf16", "fp16"):
+        probes._square_product(dtype, torch.device("cpu"), 8)()
+    assert seen == [torch.float32, torch.bfloat16, torch.float16]
+
+
 def test_the_disk_probe_reads_the_whole_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"x" * 3_000_000)
