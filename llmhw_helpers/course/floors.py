@@ -15,7 +15,7 @@ def check_floors(
     times: Mapping[Hashable, float],
     floors: Callable[[Roof], Mapping[Hashable, float]],
     slack: float = SLACK,
-    recalibrate: Callable[[], Calibration] = lambda: calibrate(save=False, progress=False),
+    recalibrate: Callable[..., Calibration] = calibrate,
 ) -> Calibration:
     """Hold measured times against their floors, and say in one line how they stand; never an error.
 
@@ -28,7 +28,7 @@ def check_floors(
         times: measured, in seconds, by name.
         floors: from a roof the least seconds of each of `times`.
         slack: the share of its floor that a time may fall to before it counts as below.
-        recalibrate: measures the machine again.
+        recalibrate: measures the machine again, and is called as `calibrate` is.
 
     Returns:
         the calibration with the highest roofs found.
@@ -36,7 +36,7 @@ def check_floors(
     for _ in range(TRIES):
         if not _below(times, floors(calibration.roof()), slack):
             break
-        calibration = calibration.faster(recalibrate())
+        calibration = calibration.faster(recalibrate(save=False, progress=False, machine=calibration.machine))
         calibration.save()
     low = _below(times, floors(calibration.roof()), slack)
     if low:

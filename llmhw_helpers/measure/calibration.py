@@ -102,15 +102,18 @@ def measured_roof(products: Mapping[str, float], bytes_per_s: float) -> Roof:
     return Roof("this machine", {name: max(rate, widened) for name, rate in products.items()}, bytes_per_s)
 
 
-def calibrate(model_file: Path | None = None, save: bool = True, progress: bool = True) -> Calibration:
+def calibrate(
+    model_file: Path | None = None, save: bool = True, progress: bool = True, machine: Machine | None = None
+) -> Calibration:
     """Measure this machine in under ten seconds, and keep the result.
 
     Args:
         model_file: a file to time the disk with, or a folder of them; the real model is a good one.
         save: keep the result for `load_calibration`.
         progress: show which limit is being pushed.
+        machine: `this_machine`, or that without its GPU.
     """
-    machine = this_machine()
+    machine = machine or this_machine()
     device, products, missing = machine.device, {}, {}
     steps = tqdm(probes.candidates(machine), desc="calibrating", leave=False, disable=not progress)
     with torch.no_grad():
@@ -132,9 +135,10 @@ def calibrate(model_file: Path | None = None, save: bool = True, progress: bool 
     return result
 
 
-def load_calibration() -> Calibration | None:
-    """The last calibration of this machine, or None."""
-    saved = _record(machine := this_machine()).read()
+def load_calibration(machine: Machine | None = None) -> Calibration | None:
+    """The last calibration of `machine`, this one without, or None."""
+    machine = machine or this_machine()
+    saved = _record(machine).read()
     try:
         rates = {name: Rate(**rate) for name, rate in saved["products"].items()}
         read, copy = Rate(**saved["read"]), Rate(**saved["copy"])

@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class Machine:
     def device(self) -> torch.device:
         """Where computations run: the first GPU, else the CPU."""
         return torch.device("cuda" if self.gpu else "cpu")
+
+    def without_gpu(self) -> "Machine":
+        """The same machine for what runs on its processor alone."""
+        return replace(self, gpu=None, capability=None)
 
     def __str__(self) -> str:
         gpu = f"GPU {self.gpu}" if self.gpu else "no GPU"

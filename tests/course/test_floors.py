@@ -26,7 +26,7 @@ def floors(roof):
     return {"a step": 100.0 / roof.peak("fp32"), "another": 1.0 / roof.peak("fp32")}
 
 
-def never():
+def never(**how):
     raise AssertionError("nothing was below its floor")
 
 
@@ -38,7 +38,9 @@ def test_times_above_their_floors_cost_nothing(capsys):
 
 
 def test_a_busy_calibration_is_made_again_and_the_higher_roofs_are_kept(capsys):
-    found = check_floors(calibrated(100.0, 5e9), {"a step": 0.5}, floors, recalibrate=lambda: calibrated(200.0, 1e9))
+    found = check_floors(
+        calibrated(100.0, 5e9), {"a step": 0.5}, floors, recalibrate=lambda **how: calibrated(200.0, 1e9)
+    )
     assert found.roof().peak("fp32") == 200.0
     assert found.roof().bytes_per_s == 5e9
     assert load_calibration().roof().peak("fp32") == 200.0
@@ -47,7 +49,7 @@ def test_a_busy_calibration_is_made_again_and_the_higher_roofs_are_kept(capsys):
 
 def test_what_stays_below_is_named_and_the_page_goes_on(capsys):
     tries = []
-    recalibrate = lambda: tries.append(1) or calibrated(90.0)  # noqa: E731
+    recalibrate = lambda **how: tries.append(1) or calibrated(90.0)  # noqa: E731
     found = check_floors(calibrated(100.0), {"a step": 0.5, "another": 1.0}, floors, recalibrate=recalibrate)
     assert found.roof().peak("fp32") == 100.0
     assert len(tries) == TRIES

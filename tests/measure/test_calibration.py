@@ -63,6 +63,15 @@ def test_what_was_saved_comes_back(own_home, small):
     assert (own_home / this_machine().key / "calibration.json").exists()
 
 
+def test_the_processor_beside_a_gpu_is_a_machine_of_its_own(own_home, small, monkeypatch):
+    with_gpu = Machine("a cpu", 2, 2**34, "H100", (9, 0))
+    monkeypatch.setattr(room, "this_machine", lambda: with_gpu)
+    saved = calibrate(progress=False, machine=with_gpu.without_gpu())
+    assert saved.machine.device.type == "cpu"
+    assert load_calibration() is None
+    assert load_calibration(with_gpu.without_gpu()) == saved
+
+
 @pytest.mark.parametrize("content", ['{"products": 3}', '{"read": {}}', '{"products": {"fp32": {"speed": 1}}}'])
 def test_a_calibration_of_another_version_counts_as_none(own_home, content):
     path = own_home / this_machine().key / "calibration.json"
