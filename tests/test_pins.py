@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.in, requirements.txt and environment.yml say the same; so do README and Makefile."""
+"""pyproject.toml, the two requirements files and environment.yml say the same; so do README and Makefile."""
 
 import re
 import subprocess
@@ -22,10 +22,10 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
     return {name: r for name, r in found.items() if r.marker is None or r.marker.evaluate()}
 
 
-def pins() -> dict[str, str]:
+def pins(file: str = "requirements-test.txt") -> dict[str, str]:
     """Name to version; of a package pinned twice by Python version, the one for this Python."""
     found = {}
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+    for line in (ROOT / file).read_text().splitlines():
         line = line.split("#")[0].strip()
         if line and ((r := Requirement(line)).marker is None or r.marker.evaluate()):
             (spec,) = r.specifier
@@ -34,9 +34,11 @@ def pins() -> dict[str, str]:
     return found
 
 
-def declared() -> dict[str, Requirement]:
+def declared(*extras: str) -> dict[str, Requirement]:
+    """What the package and these extras name; all of them without."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return requirements([*project["dependencies"], *chain(*project["optional-dependencies"].values())])
+    optional = project["optional-dependencies"]
+    return requirements([*project["dependencies"], *chain(*(optional[each] for each in extras or optional))])
 
 
 def test_every_range_of_the_package_holds_its_pin():
@@ -44,18 +46,24 @@ def test_every_range_of_the_package_holds_its_pin():
         assert requirement.specifier.contains(pins()[name]), name
 
 
-def test_requirements_in_and_the_package_name_the_same():
-    assert set(requirements((ROOT / "requirements.in").read_text().splitlines())) == set(declared())
-
-
-def test_what_is_exact_in_requirements_in_is_pinned_to_that():
-    for name, requirement in requirements((ROOT / "requirements.in").read_text().splitlines()).items():
+def test_what_is_exact_is_pinned_to_that():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    for name, requirement in requirements(tool["uv"]["constraint-dependencies"]).items():
         assert requirement.specifier.contains(pins()[name]), name
 
 
+def test_the_lab_has_what_the_notebooks_need_and_no_more():
+    """The same versions as the tests', so that these add and never replace."""
+    lab = pins("requirements.txt")
+    assert set(declared("server", "lab")) <= set(lab)
+    assert lab.items() <= pins().items()
+    assert not set(lab) & {"triton", "playwright", "transformers", "peft", "jupyter-book", "nbval", "pytest", "ruff"}
+
+
 def test_torch_is_pinned_without_a_build():
-    assert re.search(r"^torch==2\.13\.0( |$)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert "+cpu" not in (ROOT / "requirements.txt").read_text()
+    for file in ("requirements.txt", "requirements-test.txt"):
+        assert re.search(r"^torch==2\.13\.0( |$)", (ROOT / file).read_text(), re.MULTILINE)
+        assert "+cpu" not in (ROOT / file).read_text()
 
 
 def test_triton_is_the_one_that_a_cuda_build_of_torch_asks_for():
@@ -64,10 +72,7 @@ def test_triton_is_the_one_that_a_cuda_build_of_torch_asks_for():
 
     asked = [r for r in map(Requirement, requires("torch")) if r.name == "triton"]
     assert all(r.specifier.contains("3.7.1") for r in asked)
-    lines = re.findall(
-        r"^triton==(\S+) ; sys_platform == 'linux'", (ROOT / "requirements.txt").read_text(), re.MULTILINE
-    )
-    assert lines == ["3.7.1"]
+    assert pins().get("triton", "3.7.1") == "3.7.1"
 
 
 def test_conda_names_the_seven_with_the_same_versions():
@@ -77,7 +82,7 @@ def test_conda_names_the_seven_with_the_same_versions():
     named = requirements([line for line in pip["pip"] if not line.startswith("-")])
     assert set(named) == SEVEN
     assert {name: str(r.specifier) for name, r in named.items()} == {name: f"=={pins()[name]}" for name in SEVEN}
-    assert "-r requirements.txt" in pip["pip"]
+    assert "-r requirements-test.txt" in pip["pip"]
 
 
 def test_pins_are_what_is_installed_here():

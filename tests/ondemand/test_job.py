@@ -48,7 +48,7 @@ def test_runs_notebooks_and_keeps_the_report(job, variant, stored, status):
     assert result.stdout.splitlines()[-1] == f"report: {job.report} (pytest's exit status: {status})"
     assert (job.report / "nvidia-smi.txt").read_text() == "GPU 0: stand-in\n"
     assert (job.report / "gpu.csv").read_text() == "GPU 0: stand-in\n"
-    assert len(job.called("apptainer")) == (2 if variant == "container" else 0)
+    assert len(job.called("apptainer")) == (3 if variant == "container" else 0)
     # the monitor ends with the job
     monitor = int((job.calls / "monitor").read_text())
     for _ in range(50):
@@ -81,6 +81,7 @@ def test_only_the_notebooks_named(job):
         ("notebooks", "submit the job from the course's folder"),
         ("gpu", "Without a GPU: make nbval"),
         ("cuda", "torch does not see this node's GPU"),
+        ("nbval", "In a venv: make tools"),
     ],
 )
 def test_stops_before_any_notebook(job, what, message):
@@ -97,6 +98,8 @@ def test_stops_before_any_notebook(job, what, message):
             env = {"NO_GPU": "yes"}
         case "cuda":
             (job.course / "torch.py").write_text("class cuda:\n    is_available = staticmethod(lambda: False)\n")
+        case "nbval":
+            (job.course / "nbval.py").write_text("raise ModuleNotFoundError\n")
     result = job.submit(**env)
     assert result.returncode == 1
     assert result.stderr.startswith("nbval: ")
