@@ -88,5 +88,5 @@ def test_the_workflows_call_targets_that_exist():
 
 
 def test_ci_runs_what_make_test_runs():
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
