@@ -5,25 +5,20 @@ bytes, and pairs of neighbours are merged in the order of the file's list until 
 spaces as letters and falls back to bytes where it knows no letter. The library does both, and others.
 """
 
-import codecs
 import json
-import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer as Library
-from tokenizers import decoders
 
+from .characters import BYTE, HALF, Characters, raw
 from .checkpoints import BadModelFile, open_checkpoint
 from .templates import BadText, ChatTemplate
 from .vocabularies import GPT2, of_gguf, of_snapshot
 
-__all__ = ["GPT2", "BadText", "Characters", "Tokenizer", "load_tokenizer"]
-
-BYTE = re.compile("<0x([0-9A-F]{2})>")  # how a vocabulary that falls back to bytes writes one
-HALF = "\N{REPLACEMENT CHARACTER}"
+__all__ = ["GPT2", "BadText", "Tokenizer", "load_tokenizer"]
 
 
 class Tokenizer:
@@ -108,7 +103,7 @@ class Tokenizer:
             return self.decode([token, token])[len(text) :]  # not the first, which may lose a space
         written = self.library.id_to_token(token)
         byte = BYTE.fullmatch(written)
-        return (bytes.fromhex(byte[1]) if byte else _raw(written)).decode(errors="backslashreplace")
+        return (bytes.fromhex(byte[1]) if byte else raw(written)).decode(errors="backslashreplace")
 
     def stream(self, tokens: Iterable[int], special: bool = True) -> Iterator[str]:
         """The text of `tokens` as they come, in whole characters: one cut in two waits for its other half."""
@@ -119,9 +114,9 @@ class Tokenizer:
         if text := characters.close():
             yield text
 
-    def characters(self, special: bool = True) -> "Characters":
+    def characters(self, special: bool = True) -> Characters:
         """The same for tokens that are pushed one by one."""
-        return Characters(self, special)
+        return Characters(self.library, self._check, frozenset() if special else self._special)
 
     def chat(self, messages: Sequence[Mapping[str, object]], answer: bool = True, template: str = "default") -> str:
         """The conversation as the model was trained to see it; with `answer`, up to where its answer begins.
@@ -190,56 +185,6 @@ class Tokenizer:
         return Library.from_str(json.dumps(said | {"post_processor": None}))
 
 
-class Characters:
-    """Text from tokens as they come, in whole characters: see `Tokenizer.stream`.
-
-    All of it together is, to the letter, what `decode` says of all the tokens.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, special: bool = True):
-        self._tokenizer, self._library = tokenizer, tokenizer.library
-        self._left_out = frozenset() if special else tokenizer._special
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._bytes = isinstance(self._library.decoder, decoders.ByteLevel)
-        self._said, self._held = (
-            [],
-            [],
-        )  # tokens whose text is out, as many as the next one's depends on; and the others
-
-    def push(self, token: int) -> str:
-        """What can be said after `token`; nothing, where it ends within a character.
-
-        Raises:
-            BadText: a number that is no token.
-        """
-        self._tokenizer._check(token)
-        if token in self._left_out:
-            return ""
-        if self._bytes:
-            return self._utf8.decode(_raw(self._library.id_to_token(token)))
-        self._held.append(token)
-        if BYTE.fullmatch(self._library.id_to_token(token)):  # bytes in a row are characters all, or none is one
-            return ""
-        text = self._text()
-        if text.endswith(HALF):
-            return ""
-        recent = self._said + self._held
-        shortest = (recent[-n:] for n in (1, 2) if self._library.decode(recent[-n:], skip_special_tokens=False))
-        self._said, self._held = next(shortest, recent), []
-        return text
-
-    def close(self) -> str:
-        """No token more: what was held, as it is."""
-        text = self._utf8.decode(b"", final=True) if self._bytes else self._text()
-        self._held = []
-        return text
-
-    def _text(self) -> str:
-        """What the held tokens add; the first token of a text is often written otherwise than those that follow."""
-        before = self._library.decode(self._said, skip_special_tokens=False)
-        return self._library.decode(self._said + self._held, skip_special_tokens=False)[len(before) :]
-
-
 def load_tokenizer(path: Path | None = None) -> Tokenizer:
     """The tokenizer of the model at `path`, or of the one that `find_model` finds.
 
@@ -248,7 +193,12 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
         BadModelFile: it holds no tokenizer that is known here, or one that does not fit its embedding.
     """
     checkpoint = open_checkpoint(path)
-    found = of_snapshot(checkpoint) if checkpoint.path.is_dir() else of_gguf(checkpoint)
+    try:
+        found = of_snapshot(checkpoint) if checkpoint.path.is_dir() else of_gguf(checkpoint)
+    except (AttributeError, KeyError, TypeError) as error:  # a list where a text should be, and the like
+        raise BadModelFile(
+            f"{checkpoint.path}: the tokenizer's description is not of the known form ({error})"
+        ) from None
     tokenizer = Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
     rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
     if tokenizer.vocab_size > rows or (tokenizer.vocab_size < rows and not checkpoint.path.is_dir()):
@@ -263,21 +213,3 @@ def _whole(text: str) -> str:
         where = f"position {error.start}"
         raise BadText(f"the text is no valid UTF-8: {text[error.start]!r} at {where}; decode it anew") from None
     return text
-
-
-def _raw(written: str) -> bytes:
-    """The bytes of a token that is written in GPT-2's letters; with any other letter in it, it is text as it stands."""
-    try:
-        return bytes(BYTE_OF[letter] for letter in written)
-    except KeyError:
-        return written.encode()
-
-
-def _byte_of() -> dict[str, int]:
-    """GPT-2 writes a byte as a letter: printable ones as themselves, the others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
-
-
-BYTE_OF = _byte_of()

@@ -47,6 +47,8 @@ IDS = {
     "cls_token": "cls_token_id",
 }
 ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+# tokenizer.json's ways back to text, in which what is said of some tokens holds whatever follows
+DECODERS = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece", "BPEDecoder"}
 ADDED = {"add_bos_token", "add_eos_token"}
 OFF = {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}  # nothing that byte-level BPE has
 
@@ -130,9 +132,9 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
     folder = checkpoint.path
     try:
         library = Library.from_file(str(folder / "tokenizer.json"))
-        said = _read(folder / "tokenizer_config.json")
     except Exception as error:  # the library raises plain ones
-        raise BadModelFile(f"{folder}: no tokenizer.json with its tokenizer_config.json ({error})") from None
+        raise BadModelFile(f"{folder}: no tokenizer.json that can be read ({error})") from None
+    said = _read(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in said:
         said |= _read(folder / "special_tokens_map.json")
     if library.padding is not None:
@@ -163,7 +165,10 @@ def _read(path: Path) -> dict:
     """The object in a JSON file; an empty one where there is no file."""
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadModelFile(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise BadModelFile(f"{path} holds no JSON object")
     return found
@@ -200,6 +205,10 @@ def _refuse_unknown(folder: Path, library: Library, said: Mapping[str, object]) 
         )
     if said.get("clean_up_tokenization_spaces") and kind != "BPE":
         raise BadModelFile(f"{folder}: clean_up_tokenization_spaces with a {kind} model is not known here")
+    decoder = json.loads(library.decoder.__getstate__()) if library.decoder is not None else {}
+    for step in decoder.get("decoders", [decoder]):
+        if step and (step["type"] not in DECODERS or step.get("stop")):
+            raise BadModelFile(f"{folder}: tokenizer.json makes text with {step}, which is not known here")
     if getattr(library.model, "dropout", None):
         raise BadModelFile(f"{folder}: tokenizer.json merges at random (dropout), which is for training alone")
     for token in library.get_added_tokens_decoder().values():
@@ -227,6 +236,8 @@ def _templates_in(folder: Path, said: Mapping[str, object]) -> str | dict[str, s
     found = {name: path.read_text(encoding="utf-8") for name, path in files.items()} or said.get("chat_template")
     if isinstance(found, list):
         found = {each["name"]: each["template"] for each in found}
+    if not all(isinstance(each, str) for each in (found.values() if isinstance(found, dict) else [found or ""])):
+        raise BadModelFile(f"{folder}: chat_template in tokenizer_config.json is no text, nor a list of named ones")
     return found
 
 
