@@ -26,10 +26,8 @@ class Characters:
         self._library, self._check, self._left_out = library, check, left_out
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._bytes = isinstance(self._library.decoder, decoders.ByteLevel)
-        self._said, self._held = (
-            [],
-            [],
-        )  # tokens whose text is out, as many as the next one's depends on; and the others
+        self._held = []  # tokens whose text is not out yet
+        self._said = []  # the last ones whose text is, as many as the next one's depends on
 
     def push(self, token: int) -> str:
         """What can be said after `token`; nothing, where it ends within a character.
