@@ -1,46 +1,67 @@
-"""Text to tokens and back, by byte-level BPE from the model file's own tables, on the tokenizers library.
+"""Text to tokens and back, from the model file's own tables, on the tokenizers library.
 
-Byte-level BPE: GPT-2's report (2019), section 2.2. A text is cut into words, a word into its UTF-8 bytes, and pairs of
-neighbours are merged in the order of the file's list until none is left to merge.
+SmolLM2's way is byte-level BPE: GPT-2's report (2019), section 2.2. A text is cut into words, a word into its UTF-8
+bytes, and pairs of neighbours are merged in the order of the file's list until none is left to merge. Llama 2's writes
+spaces as letters and falls back to bytes where it knows no letter. The library does both, and others.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Library
 
-from .checkpoints import BadModelFile, Checkpoint, open_checkpoint
+from .characters import BYTE, HALF, Characters, raw
+from .checkpoints import BadModelFile, open_checkpoint
+from .templates import BadText, ChatTemplate
+from .vocabularies import GPT2, of_gguf, of_snapshot
 
-# How a text is cut into words before any merge, by GGUF's name for it (llama.cpp, llm_tokenizer_bpe). SmolLM2's own
-# tokenizer.json says the same: Digits(individual_digits=True), then ByteLevel with GPT-2's expression.
-GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-WORDS = {
-    "smollm": [pre_tokenizers.Digits(individual_digits=True), GPT2],
-    "gpt-2": [GPT2],
-}
-CONTROL, USER_DEFINED = 3, 4  # token types of a GGUF file that are never made by merging
-
-
-class BadText(ValueError):
-    """A text that has no tokens, or tokens that have no text: the message says which."""
+__all__ = ["GPT2", "BadText", "Tokenizer", "load_tokenizer"]
 
 
 class Tokenizer:
     """Text to tokens and back.
 
-    Attributes:
-        vocab_size: how many tokens there are.
+    Args:
+        library: the tokenizers library's own object; whatever it cuts off or fills up with is switched off.
         end: the token that ends a turn.
-        library: the tokenizers library's own object.
+        template: how a chat is written, or several ways by name, of which "default" is taken.
+        bos: the text of the token that begins a text, for the template.
+        ends: other tokens that end a turn as well.
+        names: special tokens by the names that a template may call them by.
+
+    Attributes:
+        library, end: as above.
+        ends: all tokens that end a turn.
+        vocab_size: the highest token and one.
+        holes: numbers below it that are no token.
     """
 
-    def __init__(self, library: Library, end: int, template: str | None, bos: str = ""):
-        self.library, self.end, self.vocab_size = library, end, library.get_vocab_size()
-        self._template, self._bos = template, bos
+    def __init__(
+        self,
+        library: Library,
+        end: int,
+        template: str | Mapping[str, str] | None,
+        bos: str = "",
+        *,
+        ends: Collection[int] = (),
+        names: Mapping[str, str] | None = None,
+    ):
+        library.no_truncation()
+        library.no_padding()
+        self.library, self.end, self.ends = library, end, frozenset({end, *ends})
+        tokens = frozenset(library.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = max(tokens) + 1
+        self.holes = frozenset(range(self.vocab_size)) - tokens
+        if names is None:
+            names = {"eos_token": library.id_to_token(end)} | ({"bos_token": bos} if bos else {})
+        sources = {"default": template} if isinstance(template, str) else template or {}
+        self._templates = {name: ChatTemplate(source, names) for name, source in sources.items()}
+        added = library.get_added_tokens_decoder()
+        self._special = frozenset(i for i, token in added.items() if token.special)
+        self._control = {i: token.content for i, token in added.items() if token.special or i in self.ends}
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Tokens of `text`. What looks like a special token, ``<|im_end|>``, is one only where `special` says so.
@@ -51,93 +72,117 @@ class Tokenizer:
         Raises:
             BadText: `text` holds half a character (a lone surrogate), as bytes that are no UTF-8 become.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            where = f"position {error.start}"
-            raise BadText(f"the text is no valid UTF-8: {text[error.start]!r} at {where}; decode it anew") from None
-        if special:
-            return self.library.encode(text, add_special_tokens=False).ids
-        pieces = self.library.pre_tokenizer.pre_tokenize_str(text)
-        return [token.id for word, _ in pieces for token in self.library.model.tokenize(word)]
+        tokens = self.library.encode(_whole(text), add_special_tokens=False).ids
+        if special or self._control.keys().isdisjoint(tokens):
+            return tokens
+        return self._plain.encode(text, add_special_tokens=False).ids
 
-    def decode(self, tokens: Iterable[int]) -> str:
-        """The text of `tokens`, special ones included; bytes that are no character become U+FFFD.
+    def prompt(self, text: str) -> list[int]:
+        """Tokens of a text to be gone on with: what the model's files put before and after it, and special ones read.
+
+        Raises:
+            BadText: as `encode`.
+        """
+        return self.library.encode(_whole(text)).ids
+
+    def decode(self, tokens: Iterable[int], special: bool = True) -> str:
+        """The text of `tokens`, special ones included or left out; bytes that are no character become U+FFFD.
 
         Raises:
             BadText: a number that is no token.
         """
         tokens = list(tokens)
         for token in tokens:
-            if not 0 <= token < self.vocab_size:
-                raise BadText(f"token {token} is none of this vocabulary's, which go from 0 to {self.vocab_size - 1}")
-        return self.library.decode(tokens, skip_special_tokens=False)
+            self._check(token)
+        return self.library.decode(tokens, skip_special_tokens=not special)
 
     def piece(self, token: int) -> str:
         r"""One token for people to read: its text, or its bytes (``\xf0\x9f``) where they are no whole characters."""
         text = self.decode([token])
-        if "\N{REPLACEMENT CHARACTER}" not in text:
-            return text
-        raw = bytes(BYTE_OF[letter] for letter in self.library.id_to_token(token))
-        return raw.decode(errors="backslashreplace")
+        if HALF not in text:
+            return self.decode([token, token])[len(text) :]  # not the first, which may lose a space
+        written = self.library.id_to_token(token)
+        byte = BYTE.fullmatch(written)
+        return (bytes.fromhex(byte[1]) if byte else raw(written)).decode(errors="backslashreplace")
 
-    def stream(self, tokens: Iterable[int]) -> Iterator[str]:
+    def stream(self, tokens: Iterable[int], special: bool = True) -> Iterator[str]:
         """The text of `tokens` as they come, in whole characters: one cut in two waits for its other half."""
-        characters = self.characters()
+        characters = self.characters(special)
         for token in tokens:
             if text := characters.push(token):
                 yield text
         if text := characters.close():
             yield text
 
-    def characters(self) -> "Characters":
+    def characters(self, special: bool = True) -> Characters:
         """The same for tokens that are pushed one by one."""
-        return Characters(self)
+        return Characters(self.library, self._check, frozenset() if special else self._special)
 
-    def chat(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> str:
+    def chat(self, messages: Sequence[Mapping[str, object]], answer: bool = True, template: str = "default") -> str:
         """The conversation as the model was trained to see it; with `answer`, up to where its answer begins.
 
         Raises:
-            BadText: the file has no template, or the template refuses these messages.
+            BadText: the file has no template, or none of this name, or the template refuses these messages.
 
         >>> load_tokenizer().chat([{"role": "user", "content": "Hi"}]).splitlines()[2:]
         ['<|im_start|>user', 'Hi<|im_end|>', '<|im_start|>assistant']
         """
-        if self._template is None:
+        return self._template(template).render(messages, answer)
+
+    def chat_tokens(
+        self, messages: Sequence[Mapping[str, object]], answer: bool = True, template: str = "default"
+    ) -> list[int]:
+        """The tokens of `chat`, with the special ones that the template writes.
+
+        What looks like one in a message is text, and ends no turn.
+
+        Raises:
+            BadText: as `chat` and `encode`.
+        """
+        pieces = self._template(template).pieces(messages, answer, self._control.values())
+        tokens = self.library.encode(_whole("".join(pieces)), add_special_tokens=False).ids
+        own = {text: token for token, text in self._control.items()}
+        if [token for token in tokens if token in self._control] == [own[word] for word in pieces[1::2]]:
+            return tokens
+        pieces[1::2] = [self._hidden_names[own[word]] for word in pieces[1::2]]
+        return self._plain.encode("".join(pieces), add_special_tokens=False).ids
+
+    def _template(self, name: str) -> ChatTemplate:
+        if not self._templates:
             raise BadText("this model's file has no chat template: it was not trained to chat")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)  # as transformers sets it
-        environment.globals["raise_exception"] = _refuse
-        names = {"messages": list(messages), "add_generation_prompt": answer, "bos_token": self._bos}
-        names["eos_token"] = self.library.id_to_token(self.end)
-        try:
-            return environment.from_string(self._template).render(**names)
-        except (TemplateError, TypeError) as error:
-            raise BadText(f"the chat template refuses these messages: {error}") from None
+        if name not in self._templates:
+            raise BadText(f"no chat template is called {name!r}; there are: {', '.join(sorted(self._templates))}")
+        return self._templates[name]
 
-    def chat_tokens(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> list[int]:
-        """The tokens of `chat`, with the special ones that the template writes."""
-        return self.encode(self.chat(messages, answer), special=True)
+    def _check(self, token: int) -> None:
+        if not 0 <= token < self.vocab_size or token in self.holes:
+            holes = f" but for {len(self.holes)} of them" if self.holes else ""
+            known = f"which go from 0 to {self.vocab_size - 1}{holes}"
+            raise BadText(f"token {token} is none of this vocabulary's, {known}")
 
+    @cached_property
+    def _hidden_names(self) -> dict[int, str]:
+        """A name for each control token that nobody can guess, and so no message can hold."""
+        return {token: f"<{secrets.token_hex(16)}>" for token in self._control}
 
-class Characters:
-    """Text from tokens as they come, in whole characters: see `Tokenizer.stream`."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer, self._held = tokenizer, []
-
-    def push(self, token: int) -> str:
-        """What can be said after `token`; nothing, where it ends within a character."""
-        self._held.append(token)
-        text = self._tokenizer.decode(self._held)
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._held) <= 4:  # no character has more bytes
-            return ""
-        self._held = []
-        return text
-
-    def close(self) -> str:
-        """No token more: what was held, as it is."""
-        text, self._held = self._tokenizer.decode(self._held), []
-        return text
+    @cached_property
+    def _plain(self) -> Library:
+        """The library with its control tokens under their hidden names: what they were called before is plain text."""
+        said = json.loads(self.library.to_str())
+        hidden = {self._control[token]: name for token, name in self._hidden_names.items()}
+        for token in said["added_tokens"]:
+            if token["content"] in hidden:
+                token |= {"content": hidden[token["content"]], "normalized": False}
+        model = said["model"]
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {hidden.get(text, text): token for text, token in model["vocab"].items()}
+        else:  # Unigram's pairs
+            model["vocab"] = [[hidden.get(text, text), score] for text, score in model["vocab"]]
+        if "merges" in model:
+            model["merges"] = [pair for pair in model["merges"] if not {*pair, "".join(pair)} & hidden.keys()]
+        if "unk_token" in model:
+            model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+        return Library.from_str(json.dumps(said | {"post_processor": None}))
 
 
 def load_tokenizer(path: Path | None = None) -> Tokenizer:
@@ -148,67 +193,23 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
         BadModelFile: it holds no tokenizer that is known here, or one that does not fit its embedding.
     """
     checkpoint = open_checkpoint(path)
-    tokenizer = _of_snapshot(checkpoint) if checkpoint.path.is_dir() else _of_gguf(checkpoint)
+    try:
+        found = of_snapshot(checkpoint) if checkpoint.path.is_dir() else of_gguf(checkpoint)
+    except (AttributeError, KeyError, TypeError) as error:  # a list where a text should be, and the like
+        raise BadModelFile(
+            f"{checkpoint.path}: the tokenizer's description is not of the known form ({error})"
+        ) from None
+    tokenizer = Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
     rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
     if tokenizer.vocab_size > rows or (tokenizer.vocab_size < rows and not checkpoint.path.is_dir()):
         raise BadModelFile(f"{checkpoint.path}: {tokenizer.vocab_size} tokens, and an embedding for {rows}")
     return tokenizer
 
 
-def _of_gguf(checkpoint: Checkpoint) -> Tokenizer:
-    path, said = checkpoint.path, checkpoint.metadata
-    kind, words = said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != "gpt2" or words not in WORDS:
-        known = ", ".join(WORDS)
-        raise BadModelFile(f"{path}: the tokenizer is {kind!r} with words as {words!r}; known is 'gpt2' with {known}")
-    tokens, merges = said.get("tokenizer.ggml.tokens", []), said.get("tokenizer.ggml.merges", [])
-    types, end = said.get("tokenizer.ggml.token_type"), said.get("tokenizer.ggml.eos_token_id", -1)
-    if not tokens or not merges or types is None or len(types) != len(tokens):
-        counts = f"{len(tokens)} tokens, {len(types or [])} types, {len(merges)} merges"
-        raise BadModelFile(f"{path}: the tokenizer's tables do not fit together: {counts}")
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    if len(vocabulary) != len(tokens) or not 0 <= end < len(tokens):
-        raise BadModelFile(f"{path}: the tokenizer lists a token twice, or ends with one ({end}) that it does not list")
+def _whole(text: str) -> str:
     try:
-        library = Library(models.BPE(vocabulary, [tuple(merge.split(" ", 1)) for merge in merges]))
-    except Exception as error:  # the library raises plain ones
-        raise BadModelFile(f"{path}: the tokenizer's merges do not fit its tokens ({error})") from None
-    library.pre_tokenizer = pre_tokenizers.Sequence(WORDS[words])
-    library.decoder = decoders.ByteLevel()
-    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ in (CONTROL, USER_DEFINED)]
-    library.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    bos = said.get("tokenizer.ggml.bos_token_id")
-    return Tokenizer(library, end, said.get("tokenizer.chat_template"), tokens[bos] if bos is not None else "")
-
-
-def _of_snapshot(checkpoint: Checkpoint) -> Tokenizer:
-    folder = checkpoint.path
-    try:
-        library = Library.from_file(str(folder / "tokenizer.json"))
-        said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises plain ones
-        raise BadModelFile(f"{folder}: no tokenizer.json with its tokenizer_config.json ({error})") from None
-    bos, end = (_text(said.get(key)) for key in ("bos_token", "eos_token"))
-    if library.token_to_id(end) is None:
-        raise BadModelFile(f"{folder}: tokenizer_config.json ends with {end!r}, which tokenizer.json does not list")
-    apart = folder / "chat_template.jinja"
-    template = apart.read_text(encoding="utf-8") if apart.exists() else said.get("chat_template")
-    return Tokenizer(library, library.token_to_id(end), template, bos)
-
-
-def _text(token: str | Mapping | None) -> str:
-    return token["content"] if isinstance(token, Mapping) else token or ""
-
-
-def _refuse(why: str) -> None:
-    raise TemplateError(why)
-
-
-def _byte_of() -> dict[str, int]:
-    """GPT-2 writes a byte as a letter: printable ones as themselves, the others from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
-
-
-BYTE_OF = _byte_of()
+        text.encode()
+    except UnicodeEncodeError as error:
+        where = f"position {error.start}"
+        raise BadText(f"the text is no valid UTF-8: {text[error.start]!r} at {where}; decode it anew") from None
+    return text
