@@ -1,6 +1,7 @@
 """Any model from its Hugging Face config.json: every setting is applied, known to change nothing, or refused."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -131,16 +132,20 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
             raise ValueError(f"{where}: not JSON ({error})") from None
     if not isinstance(config, Mapping) or "model_type" not in config:
         raise ValueError(f"{where}: 'model_type' is missing; is it the config.json of a model?")
-    kind, notes = config["model_type"], []
+    kind, notes, unread = config["model_type"], [], []
     if kind not in ARCHITECTURES:
         raise ValueError(f"{where}: no formula for {shown(kind)}, only for {', '.join(ARCHITECTURES)}")
     called = name or str(config.get("_name_or_path") or kind)
     if kind in WITH_IMAGES:
-        config, kind, notes = _text_model(config, where)
+        notes = ["its text model alone, without what reads images"]
+        config, kind, unread = _text_model(config, where)
     family = FAMILIES[kind]
     settings = Settings(config, where, family.defaults, family.names)
     fields = _read(settings, family)
-    settings.finish(kind, notes)
+    if unread := unread + settings.unread(kind):
+        notes.append(f"not known, and taken to change nothing: {', '.join(unread)}")
+    if notes:
+        warnings.warn(f"{where}: {'; '.join(notes)}", stacklevel=2)
     return Model(name=called, source=f"{where}, architecture {kind}", **fields)
 
 
@@ -150,9 +155,9 @@ def _text_model(config: Mapping, where: str) -> tuple[Mapping, str, list[str]]:
     if text.get("model_type", kind) != kind:
         raise outer.wrong(f"'text_config' describes {shown(text['model_type'])}, not {kind!r}")
     outer.known("vision_config", "mm_tokens_per_image", "tie_word_embeddings")
-    outer.finish(config["model_type"])
+    unread = outer.unread(config["model_type"])
     tied = {"tie_word_embeddings": config["tie_word_embeddings"]} if "tie_word_embeddings" in config else {}
-    return {**tied, **text, "model_type": kind}, kind, ["its text model alone, without what reads images"]
+    return {**tied, **text, "model_type": kind}, kind, unread
 
 
 def _read(settings: Settings, family: Family) -> families.Fields:

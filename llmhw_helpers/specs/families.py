@@ -169,9 +169,8 @@ def falcon(settings: Settings) -> Fields:
         raise settings.wrong(f"{d_model} numbers, no multiple of {n_heads} heads")
     new, parallel = settings.flag("new_decoder_architecture"), settings.flag("parallel_attn", True)
     n_norms = settings.size("num_ln_in_parallel_attn", 2 if new else 1)
-    n_kv_heads = settings.size("num_kv_heads", n_heads)
-    if settings.flag("multi_query", True) and not new:
-        n_kv_heads = 1
+    groups, single = settings.size("num_kv_heads", n_heads), settings.flag("multi_query", True)
+    n_kv_heads = groups if new else 1 if single else n_heads
     settings.require("apply_residual_connection_post_layernorm", False)
     bias = settings.flag("bias")
     return {

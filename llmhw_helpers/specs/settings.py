@@ -5,7 +5,6 @@ refused where its name sounds as if it changed the computation, or it is named i
 """
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 
 # About training, generation, text and the file itself: nothing that changes which numbers a model computes.
@@ -141,8 +140,12 @@ class Settings:
         if value is not None and not any(type(value) is type(each) and value == each for each in allowed):
             raise self.wrong(f"{key!r} is {shown(value)}, which has no formula here")
 
-    def finish(self, kind: str, besides: Iterable[str] = ()) -> None:
-        """Refuse what nobody has read and what would matter; name the rest, and `besides`, in one warning."""
+    def unread(self, kind: str) -> list[str]:
+        """The names that nobody has read and that change nothing, as far as a name can tell.
+
+        Raises:
+            ValueError: one that may change what a model of this `kind` computes, and asks for something.
+        """
         if self.values.get("use_sliding_window", True) is False:
             self.known("sliding_window", "max_window_layers")
         unread = [key for key in self.values if key not in self._asked and not _harmless(key)]
@@ -152,11 +155,7 @@ class Settings:
                     f"{str(key)!r} is {shown(self.values[key])}, which is not known of {kind!r} and may change what it"
                     " computes: take it out if it does not"
                 )
-        notes = list(besides)
-        if rest := [shown(key) for key in unread if not neutral(str(key), self.values[key])]:
-            notes.append(f"not known, and taken to change nothing: {', '.join(rest)}")
-        if notes:
-            warnings.warn(f"{self.where}: {'; '.join(notes)}", stacklevel=4)
+        return [shown(key) for key in unread if not neutral(str(key), self.values[key])]
 
 
 def _harmless(key: object) -> bool:
