@@ -50,6 +50,10 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
     "specs/architectures.py": ["test_models.py"],
+    "specs/families.py": ["test_models.py"],
+    "specs/parts.py": ["test_models.py"],
+    "specs/rotary.py": ["test_configs.py"],
+    "specs/settings.py": ["test_configs.py"],
     "costs/flops.py": ["test_roofline.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],

@@ -15,8 +15,7 @@ from .transformer import forward_flops
 def kv_bytes(model: Model, seq_len: int = 1, dtype: str = "bf16") -> int:
     """Bytes that the cache of one sequence of `seq_len` tokens holds: a key and a value for each KV head and layer.
 
-    ``2 * n_layers * n_kv_heads * head_dim`` numbers a token. A local layer needs no more tokens than its window; with
-    latent attention (DeepSeek-V2, arXiv:2405.04434) a layer keeps one latent and one rotary key for all heads.
+    ``2 * n_layers * n_kv_heads * head_dim`` numbers a token, or fewer: see `Model.kv_numbers`.
 
     Raises:
         ValueError: a negative number of tokens.
@@ -28,13 +27,7 @@ def kv_bytes(model: Model, seq_len: int = 1, dtype: str = "bf16") -> int:
     """
     if seq_len < 0:
         raise ValueError(f"a sequence has no {seq_len} tokens")
-    if model.latent:
-        numbers = model.n_layers * seq_len * (model.latent.kv_lora_rank + model.latent.qk_rope_head_dim)
-    else:
-        seen_by_local = min(seq_len, model.sliding_window or seq_len)
-        slots = (model.n_layers - model.n_local_layers) * seq_len + model.n_local_layers * seen_by_local
-        numbers = 2 * slots * model.n_kv_heads * model.head_dim
-    return math.ceil(numbers * find_dtype(dtype).bytes)
+    return math.ceil(model.kv_numbers(seq_len) * find_dtype(dtype).bytes)
 
 
 def token_computations(n_prompt: int, n_new: int, cached: bool) -> int:

@@ -1,19 +1,10 @@
 import json
 import math
+import re
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    DeepseekV3Config,
-    Gemma2Config,
-    LlamaConfig,
-    MistralConfig,
-    MixtralConfig,
-    Qwen2Config,
-    Qwen3Config,
-    Qwen3MoeConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import ARCHITECTURES, MODELS, from_config, model
@@ -33,6 +24,9 @@ PUBLISHED = {
     "gemma-2-2b": 2_614_341_888,
     "Mixtral-8x7B": 46_702_792_704,
     "DeepSeek-V3": 671_026_419_200,
+    "gpt2": 124_439_808,
+    "gemma-3-1b": 999_885_952,
+    "DeepSeek-V2-Lite": 15_706_484_224,
 }
 
 
@@ -58,30 +52,67 @@ def stretched(factor):
     return {"rope_scaling": {"rope_type": "llama3", "factor": factor, **kept}, "rms_norm_eps": 1e-5}
 
 
+def gpt_oss(layers, experts):
+    """The two sizes of gpt-oss, under the names of config.json."""
+    stretch = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+    return {
+        **keys(layers, 2880, 64, 8, 2880, 201088, False, 131072, 150000, head_dim=64, sliding_window=128),
+        **{"num_local_experts": experts, "num_experts_per_tok": 4, "experts_per_token": 4, "attention_bias": True},
+        **{"rms_norm_eps": 1e-5, "swiglu_limit": 7.0, "initial_context_length": 4096},
+        "layer_types": ["sliding_attention", "full_attention"] * (layers // 2),
+        "rope_scaling": stretch | {"original_max_position_embeddings": 4096},
+    }
+
+
+def llama4(experts, step, normed):
+    """The text models of Llama 4, under the names of config.json."""
+    stretch = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    return {
+        **keys(48, 5120, 40, 8, 8192, 202048, False, 1048576, 500000.0, head_dim=128, attention_chunk_size=8192),
+        **{"intermediate_size_mlp": 16384, "num_local_experts": experts, "num_experts_per_tok": 1},
+        **{"interleave_moe_layer_step": step, "use_qk_norm": normed, "no_rope_layers": [], "attention_bias": False},
+        **{"attn_temperature_tuning": True, "floor_scale": 8192, "attn_scale": 0.1, "rms_norm_eps": 1e-5},
+        "rope_scaling": stretch | {"original_max_position_embeddings": 8192},
+    }
+
+
+def phi3(*sizes, **more):
+    """Phi-3 and Phi-4, under the names of config.json."""
+    return keys(*sizes, rms_norm_eps=1e-5, rope_scaling=None, original_max_position_embeddings=sizes[-2], **more)
+
+
+def falcon(layers, width, heads, **more):
+    """Falcon, under the names of config.json."""
+    sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads, "vocab_size": 65024}
+    kept = {"bias": False, "alibi": False, "parallel_attn": True, "layer_norm_epsilon": 1e-5}
+    return sizes | kept | {"apply_residual_connection_post_layernorm": False} | more
+
+
 YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1}
+YARN |= {"mscale": 1.0, "mscale_all_dim": 1.0}
 
 # Written from the config.json of each model on the hub, not from MODELS.
 CONFIGS = {
-    "SmolLM2-135M": (LlamaConfig, keys(30, 576, 9, 3, 1536, 49152, True, 8192, 100000, rms_norm_eps=1e-5)),
-    "Llama-2-7B": (LlamaConfig, keys(32, 4096, 32, 32, 11008, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
-    "Llama-2-13B": (LlamaConfig, keys(40, 5120, 40, 40, 13824, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
-    "Llama-2-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
-    "Llama-3.1-8B": (LlamaConfig, keys(32, 4096, 32, 8, 14336, 128256, False, 131072, 500000, **stretched(8.0))),
-    "Llama-3.1-70B": (LlamaConfig, keys(80, 8192, 64, 8, 28672, 128256, False, 131072, 500000, **stretched(8.0))),
-    "Llama-3.1-405B": (LlamaConfig, keys(126, 16384, 128, 8, 53248, 128256, False, 131072, 500000, **stretched(8.0))),
+    "SmolLM2-135M": ("llama", keys(30, 576, 9, 3, 1536, 49152, True, 8192, 100000, rms_norm_eps=1e-5)),
+    "Llama-2-7B": ("llama", keys(32, 4096, 32, 32, 11008, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-2-13B": ("llama", keys(40, 5120, 40, 40, 13824, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-2-70B": ("llama", keys(80, 8192, 64, 8, 28672, 32000, False, 4096, 10000, rms_norm_eps=1e-5)),
+    "Llama-3.1-8B": ("llama", keys(32, 4096, 32, 8, 14336, 128256, False, 131072, 500000, **stretched(8.0))),
+    "Llama-3.1-70B": ("llama", keys(80, 8192, 64, 8, 28672, 128256, False, 131072, 500000, **stretched(8.0))),
+    "Llama-3.1-405B": ("llama", keys(126, 16384, 128, 8, 53248, 128256, False, 131072, 500000, **stretched(8.0))),
     "Llama-3.2-1B": (
-        LlamaConfig,
+        "llama",
         keys(16, 2048, 32, 8, 8192, 128256, True, 131072, 500000, head_dim=64, **stretched(32.0)),
     ),
     "Qwen2.5-7B": (
-        Qwen2Config,
+        "qwen2",
         keys(
             *(28, 3584, 28, 4, 18944, 152064, False, 131072, 1000000),
             **{"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28, "rms_norm_eps": 1e-6},
         ),
     ),
     "Qwen3-30B-A3B": (
-        Qwen3MoeConfig,
+        "qwen3_moe",
         keys(
             *(48, 2048, 32, 4, 6144, 151936, False, 40960, 1000000),
             **{"head_dim": 128, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768},
@@ -89,18 +120,18 @@ CONFIGS = {
         ),
     ),
     "gemma-2-2b": (
-        Gemma2Config,
+        "gemma2",
         keys(26, 2304, 8, 4, 9216, 256000, True, 8192, 10000, head_dim=256, sliding_window=4096, rms_norm_eps=1e-6),
     ),
     "Mixtral-8x7B": (
-        MixtralConfig,
+        "mixtral",
         keys(
             *(32, 4096, 32, 8, 14336, 32000, False, 32768, 1000000),
             **{"num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None, "rms_norm_eps": 1e-5},
         ),
     ),
     "DeepSeek-V3": (
-        DeepseekV3Config,
+        "deepseek_v3",
         keys(
             *(61, 7168, 128, 128, 18432, 129280, False, 163840, 10000),
             **{"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64},
@@ -109,35 +140,138 @@ CONFIGS = {
             **{"rms_norm_eps": 1e-6, "rope_scaling": YARN},
         ),
     ),
+    "gpt2": (
+        "gpt2",
+        {"n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024, "n_ctx": 1024, "vocab_size": 50257}
+        | {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    ),
+    "gemma-3-1b": (
+        "gemma3_text",
+        keys(26, 1152, 4, 1, 6912, 262144, True, 32768, 1000000, **{"head_dim": 256, "sliding_window": 512})
+        | {"query_pre_attn_scalar": 256, "rope_local_base_freq": 10000, "sliding_window_pattern": 6},
+    ),
+    "DeepSeek-V2-Lite": (
+        "deepseek_v2",
+        keys(
+            *(27, 2048, 16, 16, 10944, 102400, False, 163840, 10000),
+            **{"q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64},
+            **{"v_head_dim": 128, "n_routed_experts": 64, "num_experts_per_tok": 6, "n_shared_experts": 2},
+            **{"moe_intermediate_size": 1408, "first_k_dense_replace": 1, "topk_method": "greedy", "n_group": 1},
+            **{"topk_group": 1, "rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}},
+        ),
+    ),
+    "gpt-oss-20b": ("gpt_oss", gpt_oss(24, 32)),
+    "gpt-oss-120b": ("gpt_oss", gpt_oss(36, 128)),
+}
+# Other models that people bring, from their config.json.
+BROUGHT = {
+    "Phi-3-mini-4k": ("phi3", phi3(32, 3072, 32, 32, 8192, 32064, False, 4096, 10000.0, sliding_window=2047)),
+    "phi-4": ("phi3", phi3(40, 5120, 40, 10, 17920, 100352, False, 16384, 250000, sliding_window=None)),
+    "OLMo-2-7B": ("olmo2", keys(32, 4096, 32, 32, 11008, 100352, False, 4096, 500000, rms_norm_eps=1e-6)),
+    "SmolLM3-3B": (
+        "smollm3",
+        keys(36, 2048, 16, 4, 11008, 128256, True, 65536, 5000000.0, use_sliding_window=False, sliding_window=None)
+        | {"no_rope_layers": [1, 1, 1, 0] * 9, "no_rope_layer_interval": 4, "layer_types": ["full_attention"] * 36}
+        | {"attention_bias": False, "mlp_bias": False, "max_window_layers": 28, "pad_token_id": 128004},
+    ),
+    "gemma-3-27b": (
+        "gemma3_text",
+        keys(62, 5376, 32, 16, 21504, 262208, True, 131072, 1000000.0, head_dim=128, query_pre_attn_scalar=168)
+        | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 1024},
+    ),
+    "Llama-4-Scout": ("llama4_text", llama4(16, 1, True)),
+    "Llama-4-Maverick": ("llama4_text", llama4(128, 2, False)),
+    "GLM-4.5-Air": (
+        "glm4_moe",
+        keys(46, 4096, 96, 8, 10944, 151552, False, 131072, 1000000, head_dim=128, partial_rotary_factor=0.5)
+        | {"attention_bias": True, "use_qk_norm": False, "n_routed_experts": 128, "num_experts_per_tok": 8}
+        | {"n_shared_experts": 1, "moe_intermediate_size": 1408, "first_k_dense_replace": 1, "n_group": 1},
+    ),
+    "Kimi-K2": (
+        "kimi_k2",
+        CONFIGS["DeepSeek-V3"][1]
+        | {"num_attention_heads": 64, "num_key_value_heads": 64, "n_routed_experts": 384, "first_k_dense_replace": 1}
+        | {"vocab_size": 163840, "max_position_embeddings": 131072, "n_group": 1, "topk_group": 1}
+        | {"rope_theta": 50000.0, "rope_scaling": YARN | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0}},
+    ),
+    "falcon-7b": ("falcon", falcon(32, 4544, 71, multi_query=True)),
+    "falcon-40b": ("falcon", falcon(60, 8192, 128, num_kv_heads=8, new_decoder_architecture=True)),
 }
 
 # Small ones, to exercise what no named model has.
 SMALL = (2, 64, 4, 2, 96, 100, False, 128, 10000)
 VARIANTS = {
-    "mistral with its own head size": (MistralConfig, keys(*SMALL, head_dim=32, sliding_window=16)),
-    "llama with all biases": (LlamaConfig, keys(*SMALL, attention_bias=True, mlp_bias=True)),
-    "qwen3": (Qwen3Config, keys(*SMALL, head_dim=32)),
-    "qwen3 with biases": (Qwen3Config, keys(*SMALL, head_dim=32, attention_bias=True)),
-    "qwen2, tied": (Qwen2Config, keys(*SMALL) | {"tie_word_embeddings": True}),
+    "mistral with its own head size": ("mistral", keys(*SMALL, head_dim=32, sliding_window=16)),
+    "llama with all biases": ("llama", keys(*SMALL, attention_bias=True, mlp_bias=True)),
+    "qwen3": ("qwen3", keys(*SMALL, head_dim=32)),
+    "qwen3 with biases": ("qwen3", keys(*SMALL, head_dim=32, attention_bias=True)),
+    "qwen2, tied": ("qwen2", keys(*SMALL) | {"tie_word_embeddings": True}),
     "qwen3_moe with dense layers": (
-        Qwen3MoeConfig,
+        "qwen3_moe",
         keys(*SMALL, head_dim=16)
         | {"num_hidden_layers": 5, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
         | {"decoder_sparse_step": 2, "mlp_only_layers": [1]},
     ),
     "deepseek_v3 without query latent, two shared experts": (
-        DeepseekV3Config,
+        "deepseek_v3",
         keys(*SMALL)
         | {"num_key_value_heads": 4, "q_lora_rank": None, "kv_lora_rank": 24, "qk_nope_head_dim": 12}
         | {"qk_rope_head_dim": 8, "v_head_dim": 20, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2}
         | {"topk_group": 1, "n_shared_experts": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 1},
     ),
 }
-ALL = CONFIGS | VARIANTS
+TINY = {"num_hidden_layers": 4, "pad_token_id": 0}
+VARIANTS |= {
+    "phi3, grouped queries": ("phi3", keys(*SMALL) | TINY),
+    "gpt2 with its own inner width": (
+        "gpt2",
+        {"n_layer": 3, "n_embd": 64, "n_head": 4, "n_positions": 32, "vocab_size": 100, "n_inner": 72}
+        | {"tie_word_embeddings": False},
+    ),
+    "olmo2 with biases and grouped queries": ("olmo2", keys(*SMALL, attention_bias=True) | TINY),
+    "smollm3 with all biases": (
+        "smollm3",
+        keys(*SMALL, attention_bias=True, mlp_bias=True, use_sliding_window=True, sliding_window=16) | TINY,
+    ),
+    "gemma3_text with biases": (
+        "gemma3_text",
+        keys(*SMALL, head_dim=24, attention_bias=True, sliding_window=16) | TINY,
+    ),
+    "gpt_oss without biases": (
+        "gpt_oss",
+        keys(*SMALL, head_dim=24, num_local_experts=4, num_experts_per_tok=2, attention_bias=False) | TINY,
+    ),
+    "llama4_text, listed experts": (
+        "llama4_text",
+        keys(*SMALL, head_dim=16, intermediate_size_mlp=80, num_local_experts=4, num_experts_per_tok=1)
+        | TINY
+        | {"moe_layers": [0, 3], "attention_bias": True, "no_rope_layers": [1, 0, 1, 0], "attention_chunk_size": 16},
+    ),
+    "glm4_moe with norms, two shared experts": (
+        "glm4_moe",
+        keys(*SMALL, head_dim=24, use_qk_norm=True, attention_bias=True, n_routed_experts=4, num_experts_per_tok=2)
+        | {"moe_intermediate_size": 40, "first_k_dense_replace": 2, "n_shared_experts": 2}
+        | TINY,
+    ),
+    "falcon, new decoder with one norm": (
+        "falcon",
+        falcon(2, 64, 4, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, bias=True),
+    ),
+    "falcon as it began": (
+        "falcon",
+        falcon(2, 64, 4, alibi=True, multi_query=False, ffn_hidden_size=80) | {"bias": True, "parallel_attn": False},
+    ),
+}
+ALL = CONFIGS | BROUGHT | VARIANTS
 
 
 def config_json(kind, values):
-    return {"model_type": kind.model_type, **values}
+    return {"model_type": kind, **values}
+
+
+def theirs(kind, values):
+    """transformers' own reading of a config.json; Kimi-K2 is a DeepSeek-V3 there."""
+    return AutoConfig.for_model({"kimi_k2": "deepseek_v3"}.get(kind, kind), **values)
 
 
 def count(kind, values):
@@ -146,7 +280,7 @@ def count(kind, values):
     The router's correction bias of DeepSeek-V3 is a buffer in PyTorch, and a tensor of the checkpoint.
     """
     with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(kind(**values))
+        built = AutoModelForCausalLM.from_config(theirs(kind, values))
     tensors = dict(built.named_parameters())  # lists a shared tensor once
     tensors |= {name: buffer for name, buffer in built.named_buffers() if "e_score_correction_bias" in name}
     parts = {}
@@ -156,21 +290,24 @@ def count(kind, values):
 
 
 def part(name):
-    if "norm" in name:
+    if re.search(r"norm|\.ln_", name):
         return "norms"
-    if "embed_tokens" in name:
+    if re.search(r"embed_tokens|wte|word_embeddings", name):
         return "embedding"
+    if "wpe" in name:
+        return "positions"
     if "lm_head" in name:
         return "head"
-    if "self_attn" in name:
+    if re.search(r"self_attn|self_attention|\.attn\.", name):
         return "attention"
-    if ".gate.weight" in name or "e_score_correction_bias" in name:
+    if re.search(r"\.gate\.weight|e_score_correction_bias|router", name):
         return "router"
-    return "experts" if "experts" in name else "mlp"
+    return "experts" if "expert" in name else "mlp"
 
 
 def test_every_named_model_has_an_oracle():
-    assert set(PUBLISHED) == set(CONFIGS) == set(MODELS)
+    assert set(CONFIGS) == set(MODELS)
+    assert set(CONFIGS) - set(PUBLISHED) == {"gpt-oss-20b", "gpt-oss-120b"}  # files of packed numbers: see below
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -192,12 +329,14 @@ def test_every_part_from_config_equals_transformers(name):
 @pytest.mark.parametrize("name", ALL)
 def test_a_config_saved_by_transformers_is_read_the_same(name, tmp_path):
     kind, values = ALL[name]
-    kind(**values).save_pretrained(tmp_path)
+    theirs(kind, values).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text()) | {"model_type": kind}
+    (tmp_path / "config.json").write_text(json.dumps(written))
     saved = from_config(tmp_path / "config.json", name="x")
     fresh = from_config(config_json(kind, values), name="x")
     assert saved.parameters() == fresh.parameters()
-    for field in ("rope_theta", "n_local_layers", "rope_scaling"):
-        assert getattr(saved, field) == getattr(fresh, field)
+    differing = {field for field in vars(saved) if getattr(saved, field) != getattr(fresh, field)}
+    assert differing == {"source"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -208,7 +347,7 @@ def test_named_models_equal_their_config(name):
 
 
 def test_the_small_variants_cover_every_architecture():
-    assert {kind.model_type for kind, _ in ALL.values()} == set(ARCHITECTURES)
+    assert {kind for kind, _ in ALL.values()} | {"gemma3", "llama4"} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize(
