@@ -161,7 +161,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, plan.lr, plan.betas, weight_decay=plan.weight_decay, fused=True)
 
     def run(self, n_steps: int | None = None, depth: int = 2) -> list[float]:
-        """Go on for `n_steps`, or to the end of the plan, with the batches of `depth` steps fetched ahead; their losses.
+        """Go on for `n_steps`, or the end of the plan, with the batches of `depth` steps fetched ahead; their losses.
 
         Raises:
             NonFiniteLoss: at which step; everything is as it was after the step before.
