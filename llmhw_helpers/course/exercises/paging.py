@@ -5,7 +5,7 @@ import math
 from ...costs.batching import decode_steps
 from ...costs.paging import blocks_for
 from ...serving.blocks import chain_keys
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 from ..managers import MANAGERS
 
 TABLE = (7, 1, 4, 9)  # numbers that are neither in order nor their own places
