@@ -56,7 +56,7 @@ def _found(n_same, n_prompt, block_size):
     """By the engine's own rule: the keys of two texts, of which the last token is read in any case."""
     known = chain_keys(range(n_same), block_size)
     asked = chain_keys(range(n_prompt - 1), block_size)
-    return block_size * sum(a == b for a, b in zip(known, asked, strict=False))
+    return block_size * sum(1 for a, b in zip(known, asked, strict=False) if a == b)
 
 
 EXERCISES = [
