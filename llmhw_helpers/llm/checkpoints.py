@@ -41,7 +41,7 @@ def find_model() -> Path:
         ModelNotFound: neither is there.
     """
     if named := os.environ.get("LLMHW_MODEL"):
-        path = Path(named).expanduser()
+        path = Path(os.path.expanduser(named))  # without a home folder, `~` stays and is not found
         if not path.exists():
             raise ModelNotFound(
                 f"LLMHW_MODEL names {path}, which does not exist; unset it to use the course's own model"

@@ -7,7 +7,7 @@ which notebook 02 derives and the tests hold equal to it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Plan:
         n_steps, n_warmup: of the learning rate's schedule, up in a line and down half a cosine to a tenth of `lr`.
         lr, weight_decay, betas: of AdamW; matrices decay, the scales of the norms do not.
         max_norm: gradients that are longer together are cut to it.
-        n_accumulate: micro-batches whose gradients are added up for one step.
+        n_accumulate: micro-batches whose gradients are added up for one step, which is that of the large batch.
         recompute: ``"none"``, or ``"full"``: keep each block's input only, and run the block again for its backward.
         dtype: ``"fp32"``, or ``"bf16"`` for the products (parameters and their states stay fp32).
     """
@@ -78,11 +78,25 @@ def answer_loss(
     """The same mean over the labelled positions alone; the head, a wide product, sees no others.
 
     ``batch[0]`` are tokens, ``batch[1]`` what comes after each, and `UNLABELLED` where nobody asks.
+
+    Raises:
+        ValueError: nothing is labelled, and a mean over nothing is no number.
     """
     tokens, targets = batch
     asked = targets != UNLABELLED
+    if not asked.any():
+        raise ValueError("no token of the batch is labelled: there is nothing to take a loss of")
     weight = model.token_embd.weight if model.output is None else model.output.weight
     return head_loss(model.hidden(tokens, recompute)[asked], weight, targets[asked])
+
+
+def n_labelled(batch: Int[Tensor, "batch_size seq_len_and_one"] | Int[Tensor, "2 batch_size seq_len"]) -> int:
+    """The tokens that the batch's loss is a mean over: of `next_token_loss` all targets, of `answer_loss` the labelled.
+
+    >>> n_labelled(torch.zeros(4, 17, dtype=torch.long)), n_labelled(pack([([5, 6], [7, 8]), ([5], [7])]))
+    (64, 3)
+    """
+    return batch[:, 1:].numel() if batch.dim() == 2 else int((batch[1] != UNLABELLED).sum())
 
 
 def pack(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Int[Tensor, "2 batch_size seq_len"]:
@@ -115,7 +129,8 @@ class Trainer:
         model: is changed in place, where its parameters ask for a gradient; its device is where we train.
         batches: batch number `i`, as `loss` takes it; ``corpora.Batches`` for the loss that is the default.
         plan: how.
-        loss: of the model, a batch, and whether to recompute; `next_token_loss` or `answer_loss`.
+        loss: of the model, a batch, and whether to recompute, the mean over the batch's `n_labelled` tokens;
+            `next_token_loss` or `answer_loss`.
 
     Attributes:
         step: steps done.
@@ -146,7 +161,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, plan.lr, plan.betas, weight_decay=plan.weight_decay, fused=True)
 
     def run(self, n_steps: int | None = None, depth: int = 2) -> list[float]:
-        """Go on for `n_steps`, or to the end of the plan, with `depth` batches fetched ahead; these steps' losses.
+        """Go on for `n_steps`, or the end of the plan, with the batches of `depth` steps fetched ahead; their losses.
 
         Raises:
             NonFiniteLoss: at which step; everything is as it was after the step before.
@@ -154,18 +169,31 @@ class Trainer:
         left = self.plan.n_steps - self.step
         n_steps = left if n_steps is None else min(n_steps, left)
         before = len(self.losses)
-        with closing(ahead(self.batches, self.step * self.plan.n_accumulate, depth)) as batches:
+        with closing(ahead(self._micro_batches, self.step, depth)) as steps:
             for _ in range(n_steps):
-                self.losses.append(self._step(batches))
+                self.losses.append(self._step(next(steps)))
                 self.step += 1
         return self.losses[before:]
 
-    def _step(self, batches: Iterator[Tensor]) -> float:
+    def _micro_batches(self, step: int) -> list[Tensor]:
+        """All of a step at once: the mean over its labelled tokens is no mean of means, so each weighs by its share."""
+        n = self.plan.n_accumulate
+        return [self.batches(i) for i in range(n * step, n * (step + 1))]
+
+    def _step(self, micro_batches: Sequence[Tensor]) -> float:
         plan, device = self.plan, self.model.frequencies.device
+        counts = [n_labelled(batch) for batch in micro_batches]
+        if not any(counts):
+            what = "no token of its batches is labelled, so its loss is no number"
+            raise NonFiniteLoss(f"step {self.step}: {what}; no step was taken: give it answers to learn from")
+        self.optimizer.zero_grad()  # what an interrupted step may have left
         total = torch.zeros((), device=device)
-        for _ in range(plan.n_accumulate):  # micro-batches of one size, so the mean of their means is the mean
+        for batch, n in zip(micro_batches, counts, strict=True):
+            if not n:
+                continue  # it adds nothing to the sum, and a mean over it is no number
             with self._precision(device):
-                loss = self.loss(self.model, next(batches).to(device), plan.recompute == "full") / plan.n_accumulate
+                loss = self.loss(self.model, batch.to(device), plan.recompute == "full")
+            loss = loss * (n / sum(counts))  # transformers calls the sum num_items_in_batch
             loss.backward()
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.max_norm)

@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -71,10 +72,67 @@ def _gpu_works() -> bool:
 
 
 def home() -> Path:
-    """Where results are kept: ``$LLMHW_HOME``, or the user's own data folder."""
-    if os.environ.get("LLMHW_HOME"):
-        return Path(os.environ["LLMHW_HOME"])
-    return user_data_path("llmhw", appauthor=False)
+    """Where results are kept: ``$LLMHW_HOME``, or the user's own data folder.
+
+    Where that cannot be written, as with many accounts in containers, a folder among the temporary files, which is said
+    once. Where nothing can be written there is no such folder, and a `Record` lives in its kernel's memory.
+    """
+    named = os.environ.get("LLMHW_HOME", "").strip()
+    wanted = _expanded(named) if named else _data_folder()
+    if wanted and _is_writable(wanted):
+        return wanted
+    spare = _spare_folder()
+    if spare is None:
+        return wanted or Path(os.devnull) / "llmhw"
+    why = f"{wanted or named} cannot be written" if wanted or named else "this account has no home folder"
+    _say_once(f"Results are kept in {spare}, which may not last: {why}. LLMHW_HOME=FOLDER names another place.")
+    return spare
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line)
+
+
+def _expanded(named: str) -> Path | None:
+    """With ``~`` and variables filled in, which no shell does for a container; None where they stand for nothing."""
+    path = os.path.expandvars(os.path.expanduser(named))
+    if named[0] in "~$" and not os.path.isabs(path):
+        return None
+    return Path(os.path.abspath(path))
+
+
+def _data_folder() -> Path | None:
+    """None for an account without a home folder, which platformdirs refuses or gives as a relative path."""
+    try:
+        folder = user_data_path("llmhw", appauthor=False)
+    except RuntimeError:
+        return None
+    return folder if folder.is_absolute() else None
+
+
+def _is_writable(folder: Path) -> bool:
+    """Makes it where it is not there yet, and tries."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _spare_folder() -> Path | None:
+    """A folder of this account's own, and nobody else's; None where temporary files would go to the working folder."""
+    account = getattr(os, "getuid", lambda: 0)()  # on Windows, temporary files are each user's own
+    try:
+        temporary = Path(tempfile.gettempdir())
+        if temporary == Path.cwd():
+            return None
+        folder = temporary / f"llmhw-{account}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder if folder.stat().st_uid == account and _is_writable(folder) else None
+    except OSError:
+        return None
 
 
 @cache

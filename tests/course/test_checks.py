@@ -1,11 +1,10 @@
-"""Checks: every usual mistake is refused with its hint, right answers of any make pass, and nothing raises."""
+"""Checks: one line, nothing raises, and a solution is held to its own check."""
 
 import re
-from decimal import Decimal
 
 import pytest
 
-from llmhw_helpers.course.checks import Exercise, Mistake, check, grade, solution
+from llmhw_helpers.course.checks import check, solution
 from llmhw_helpers.course.exercises import EXERCISES
 
 
@@ -33,14 +32,6 @@ def test_blank_and_broken_answers_get_one_line_and_never_raise(name, capsys):
         said = capsys.readouterr().out
         assert expected in said
         assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "junk", [10**400, Decimal(1), "text", [1, 2], {}, object(), float("nan"), True, 1 + 2j, (None, 1)]
-)
-def test_any_kind_of_answer_gets_a_verdict(junk):
-    for exercise in EXERCISES.values():
-        assert not grade(lambda *_, junk=junk: junk, exercise).right
 
 
 def test_a_renamed_function_gets_the_nearest_name(capsys):
@@ -74,33 +65,3 @@ def test_a_wrong_reference_is_never_let_through():
 
     with pytest.raises(AssertionError, match="own solution is wrong"):
         solution(ridge)(ridge)
-
-
-def test_answers_that_are_sequences_are_compared_item_by_item():
-    exercise = Exercise("pair", [(2,)], lambda n: (n, "two", [1.0]), [Mistake("swapped", lambda n: ("two", n, [1.0]))])
-    assert grade(lambda n: (2.0, "two", (1,)), exercise).right
-    assert "swapped" in grade(lambda n: ("two", 2, [1.0]), exercise).line
-    assert not grade(lambda n: (2.0, "two"), exercise).right
-
-
-def test_a_mistake_may_leave_cases_out():
-    exercise = Exercise(
-        "odd", [(1,), (2,), (3,)], lambda n: n % 2, [Mistake("two is even", lambda n: 1 if n == 2 else ...)]
-    )
-    assert "two is even" in grade(lambda n: 1, exercise).line
-    assert "two is even" in grade(lambda n: n == 2 and 1, exercise).line
-    assert "two is even" not in grade(lambda n: 0, exercise).line
-    assert grade(lambda n: n & 1, exercise).right
-
-
-def test_what_kind_is_asked_for_is_said_with_its_article():
-    assert "gave list [1]; an int is asked for." in grade(lambda n: [n], Exercise("f", [(1,)], lambda n: n)).line
-    assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
-
-
-def test_a_large_array_is_told_by_its_shape():
-    import numpy as np
-
-    exercise = Exercise("f", [(np.zeros((4, 6)), np.zeros(3))], lambda a, b: 1.0)
-    line = grade(lambda a, b: 2.0, exercise).line
-    assert line == "f: not yet. f(<4 x 6 numbers>, [0.0, 0.0, 0.0]) gave 2, 2 times the right answer."

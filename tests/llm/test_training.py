@@ -18,7 +18,15 @@ from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.markov import MarkovSource
 from llmhw_helpers.llm.optimizers import Optimizer, clip_gradients, cosine_with_warmup
 from llmhw_helpers.llm.runs import BadCheckpoint, read_run, write_run
-from llmhw_helpers.llm.training import NonFiniteLoss, Plan, Trainer, answer_loss, next_token_loss, pack
+from llmhw_helpers.llm.training import (
+    UNLABELLED,
+    NonFiniteLoss,
+    Plan,
+    Trainer,
+    answer_loss,
+    next_token_loss,
+    pack,
+)
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.architectures import Model
 
@@ -101,6 +109,139 @@ def test_a_run_with_accumulation_is_the_run_with_the_large_batch(corpus):
     large = Trainer(Transformer(SPEC), lambda i: torch.cat([small(3 * i + k) for k in range(3)]), PLAN)
     accumulating = make(corpus, dataclasses.replace(PLAN, n_accumulate=3))
     assert accumulating.run() == pytest.approx(large.run(), abs=1e-4)
+
+
+TALKS = [([1, 2, 3], [4, 5]), ([6], [7, 0, 1]), ([2], [3])]
+ONE_AND_THIRTY = [([1, 2, 3], [4]), ([5, 6], [k % 8 for k in range(30)])]
+
+
+def gradients_of(batches, n_accumulate, loss=answer_loss, max_norm=1e9, dtype="fp32"):
+    """The loss of the first step, and the gradients that its optimizer was given."""
+    torch.manual_seed(0)
+    model, given = Transformer(SPEC), {}
+    plan = dataclasses.replace(PLAN, n_accumulate=n_accumulate, max_norm=max_norm, dtype=dtype)
+    trainer = Trainer(model, batches, plan, loss)
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: given.update({name: p.grad.clone() for name, p in model.named_parameters()})
+    )
+    return trainer.run(1), torch.cat([gradient.flatten() for gradient in given.values()])
+
+
+def assert_equal_steps(ours, oracle, rtol=1e-5):
+    """Sums in another order: about the square root of their lengths in roundings of fp32."""
+    assert ours[0] == pytest.approx(oracle[0], rel=rtol)
+    assert (ours[1] - oracle[1]).norm() < rtol * oracle[1].norm()
+
+
+def test_the_mean_of_means_is_not_the_mean():
+    """An answer of 1 token and one of 30, whose tokens weigh alike only in the mean over 31."""
+    large = gradients_of(lambda i: pack(ONE_AND_THIRTY), 1)
+    small = gradients_of(lambda i: pack([ONE_AND_THIRTY[i % 2]]), 2)
+    assert_equal_steps(small, large)
+    means = [gradients_of(lambda i, pair=pair: pack([pair]), 1)[1] for pair in ONE_AND_THIRTY]
+    assert (sum(means) / 2 - large[1]).norm() > 0.5 * large[1].norm()  # so the test can tell
+
+
+def test_an_accumulated_step_is_pytorchs_own_over_all_its_tokens():
+    """Against one plain cross-entropy, which knows no micro-batches; three of unequal size, as at a text's end."""
+    pairs = [*TALKS, *ONE_AND_THIRTY, ([7, 7], [1, 2, 3])]
+    parts = [pairs[:3], pairs[3:5], pairs[5:]]
+    ours = gradients_of(lambda i: pack(parts[i % 3]), 3)
+    torch.manual_seed(0)
+    model, batch = Transformer(SPEC), pack(pairs)
+    loss = F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten(), ignore_index=UNLABELLED)
+    loss.backward()
+    assert_equal_steps(ours, ([loss.item()], torch.cat([p.grad.flatten() for p in model.parameters()])))
+
+
+def test_texts_of_unequal_length_accumulate_to_the_mean_over_their_tokens():
+    """The loss of plain text, too: micro-batches of 4 x 16, 4 x 5 and 1 x 16 tokens."""
+    torch.manual_seed(1)
+    parts = [torch.randint(8, shape) for shape in ((4, 17), (4, 6), (1, 17))]
+    ours = gradients_of(parts.__getitem__, 3, next_token_loss)
+    torch.manual_seed(0)
+    model = Transformer(SPEC)
+    logits = torch.cat([model(part[:, :-1]).flatten(0, 1) for part in parts])
+    loss = F.cross_entropy(logits, torch.cat([part[:, 1:].flatten() for part in parts]))
+    loss.backward()
+    assert_equal_steps(ours, ([loss.item()], torch.cat([p.grad.flatten() for p in model.parameters()])))
+
+
+def test_in_bf16_it_is_the_large_batch_to_the_rounding_of_bf16():
+    large = gradients_of(lambda i: pack(ONE_AND_THIRTY), 1, dtype="bf16")
+    small = gradients_of(lambda i: pack([ONE_AND_THIRTY[i % 2]]), 2, dtype="bf16")
+    assert_equal_steps(small, large, rtol=2**-5)  # an eighth of bf16's 8 bits is left to a chain of two layers
+
+
+def test_gradients_are_cut_when_the_whole_step_is_there():
+    """To a length below that of either micro-batch: cut one by one, they would add up to another direction."""
+    whole, cut = (gradients_of(lambda i: pack([ONE_AND_THIRTY[i % 2]]), 2, max_norm=length)[1] for length in (1e9, 0.1))
+    torch.testing.assert_close(cut, whole * 0.1 / whole.norm(), rtol=1e-4, atol=1e-7)
+
+
+def unlabelled(batch):
+    return torch.stack((batch[0], torch.full_like(batch[1], UNLABELLED)))
+
+
+def test_a_micro_batch_without_labels_adds_nothing():
+    alone = gradients_of(lambda i: pack(TALKS), 1)
+    parts = [pack(TALKS), unlabelled(pack(ONE_AND_THIRTY))]
+    ours = gradients_of(lambda i: parts[i % 2], 2)
+    assert ours[0] == alone[0]
+    assert torch.equal(ours[1], alone[1])
+
+
+def test_a_step_without_labels_is_refused_and_changes_nothing():
+    torch.manual_seed(0)
+    batches = [pack(TALKS), pack(TALKS), unlabelled(pack(TALKS)), unlabelled(pack(TALKS))]
+    trainer = Trainer(Transformer(SPEC), batches.__getitem__, dataclasses.replace(PLAN, n_accumulate=2), answer_loss)
+    trainer.run(1, depth=0)
+    before = parameters(trainer)
+    with pytest.raises(NonFiniteLoss, match=r"^step 1: no token of its batches is labelled.*no step was taken"):
+        trainer.run(1, depth=0)
+    assert trainer.step == len(trainer.losses) == 1
+    assert torch.equal(parameters(trainer), before)
+
+
+def test_a_loss_over_nothing_is_refused():
+    with pytest.raises(ValueError, match="no token of the batch is labelled"):
+        answer_loss(Transformer(SPEC), unlabelled(pack(TALKS)))
+
+
+def test_a_step_that_was_interrupted_leaves_nothing_in_the_next(corpus):
+    """As by a learner's "stop", between the micro-batches; the step is done again from its beginning."""
+    plan, calls = dataclasses.replace(PLAN, n_accumulate=2), []
+
+    def stopped_once(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return next_token_loss(*given)
+
+    whole, trainer = make(corpus, plan), make(corpus, plan)
+    trainer.loss = stopped_once
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    trainer.run()
+    assert trainer.losses == whole.run()
+    assert torch.equal(parameters(trainer), parameters(whole))
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_answers_of_unequal_length_go_on_to_equal_bits(tmp_path, stop):
+    def started():
+        torch.manual_seed(0)
+        plan = dataclasses.replace(PLAN, n_accumulate=2)
+        return Trainer(Transformer(SPEC), lambda i: pack([ONE_AND_THIRTY[i % 2]]), plan, answer_loss)
+
+    whole, first, second = started(), started(), started()
+    whole.run(4)
+    first.run(stop)
+    first.save(tmp_path / "run")
+    assert second.resume(tmp_path / "run")
+    second.run(4 - stop)
+    assert second.losses == whole.losses
+    assert torch.equal(parameters(second), parameters(whole))
 
 
 def test_recomputation_changes_no_bit_of_the_gradients(corpus):
@@ -280,9 +421,6 @@ def test_a_run_that_fails_leaves_no_thread_behind(corpus):
     with pytest.raises(NonFiniteLoss):
         trainer.run()
     assert not [thread for thread in threading.enumerate() if thread.name == "batches ahead"]
-
-
-TALKS = [([1, 2, 3], [4, 5]), ([6], [7, 0, 1]), ([2], [3])]
 
 
 def test_answers_packed_together_have_the_loss_of_each_by_itself():

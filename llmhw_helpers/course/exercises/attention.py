@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ...costs.sequence import attention, crossing
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 RNG = np.random.default_rng(0)
 LOOKS = [(RNG.normal(size=d), RNG.normal(size=(n, d)), RNG.normal(size=(n, d))) for n, d in ((4, 3), (1, 2), (6, 16))]

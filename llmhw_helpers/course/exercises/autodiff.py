@@ -7,7 +7,7 @@ import numpy as np
 from ...autodiff.functions import cross_entropy
 from ...autodiff.tensor import Tensor
 from ...costs.flops import mlp_backward_flops, mlp_forward_flops, mlp_kept_bytes
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 SIZES = [((64, 128, 10), 1), ((64, 128, 10), 64), ((784, 32, 32, 10), 8), ((5, 3), 2)]
 DAY = 86400

@@ -8,7 +8,7 @@ import torch
 from ...costs import attention
 from ...llm import flash
 from ...specs.architectures import Model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 FORMATS = {4: "fp32", 2: "bf16", 1: "int8"}
 NOTHING = float("-inf")

@@ -5,7 +5,7 @@ from ...costs.flops import Work
 from ...costs.roofline import Roof
 from ...specs.architectures import Model
 from ...specs.models import model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 FORMATS = {4: "fp32", 2: "bf16", 1: "int8"}
 # First a shape whose numbers all differ, so that a mistake's ratio tells.

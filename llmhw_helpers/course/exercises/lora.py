@@ -10,7 +10,7 @@ from ...llm.lora import LoRALinear
 from ...llm.training import UNLABELLED
 from ...specs.architectures import Model
 from ...specs.models import model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 TALKS = [([5, 6, 7], [8, 9]), ([1], [2]), ([3, 1, 4, 1, 5], [9, 2, 6])]
 # First a shape whose widths all differ, so that a mistake's ratio tells; its heads are wider than the residual stream.

@@ -9,7 +9,7 @@ from ...costs import files
 from ...llm.number_formats import decode, rounded
 from ...specs.blocks import block
 from ...specs.dtypes import DTYPES, dtype
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 BY_FIELDS = {(form.exponent_bits, form.mantissa_bits): form for form in DTYPES.values()}
 # sign, exponent field, mantissa field, exponent bits, mantissa bits; normal and subnormal numbers, no special codes

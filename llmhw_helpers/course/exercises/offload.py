@@ -1,7 +1,7 @@
 """Exercises on choosing a flavour, and on a model that is larger than the memory (notebook 11)."""
 
 from ...costs.offload import Split, pass_seconds
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 # name, whether it runs here, bytes, loss, tokens per second
 OFFERS = [

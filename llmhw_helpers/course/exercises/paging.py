@@ -5,7 +5,7 @@ import math
 from ...costs.batching import decode_steps
 from ...costs.paging import blocks_for
 from ...serving.blocks import chain_keys
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 from ..managers import MANAGERS
 
 TABLE = (7, 1, 4, 9)  # numbers that are neither in order nor their own places
@@ -56,7 +56,7 @@ def _found(n_same, n_prompt, block_size):
     """By the engine's own rule: the keys of two texts, of which the last token is read in any case."""
     known = chain_keys(range(n_same), block_size)
     asked = chain_keys(range(n_prompt - 1), block_size)
-    return block_size * sum(a == b for a, b in zip(known, asked, strict=False))
+    return block_size * sum(1 for a, b in zip(known, asked, strict=False) if a == b)
 
 
 EXERCISES = [

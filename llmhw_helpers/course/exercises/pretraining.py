@@ -10,7 +10,7 @@ from ...llm.markov import MarkovSource
 from ...specs.accelerators import accelerator
 from ...specs.architectures import Model
 from ...specs.models import model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 LEAVING = [(0.3, 0.1), (0.05, 0.6), (0.5, 0.25)]
 SHAPES = {

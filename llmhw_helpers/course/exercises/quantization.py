@@ -7,7 +7,7 @@ from ...costs.flops import Work
 from ...costs.roofline import Roof
 from ...llm.quantization import Scheme, quantize
 from ...specs.blocks import block
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 # bits of a number, weights that share, bits of a scale, what a group keeps besides (1: a scale; 2: and a minimum)
 STORED = [(4, 32, 16, 1), (4, 32, 16, 2), (8, 64, 32, 1), (3, 128, 16, 1), (2, 16, 8, 2)]

@@ -4,7 +4,7 @@ from ...costs.flops import product
 from ...costs.roofline import Roof
 from ...specs.accelerators import accelerator
 from ...specs.clusters import cluster
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 ALVIS = ("T4", "V100", "A40", "A100-40GB", "A100-80GB")
 ROOFS = {name: Roof.of(accelerator(name)) for name in ALVIS}

@@ -6,7 +6,7 @@ from ...costs.activations import Pass, block_activations
 from ...costs.memory import Recipe, copies
 from ...specs.architectures import Model
 from ...specs.models import model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 ADAMW, MOMENTUM, SGD = (len([*copies(1, Recipe(name))]) - 3 for name in ("AdamW", "momentum", "SGD"))
 SHAPES = [

@@ -9,7 +9,7 @@ from ...costs.transformer import forward_flops
 from ...llm.sampling import probabilities
 from ...specs.architectures import Model
 from ...specs.models import model
-from ..checks import Exercise, Mistake
+from ..grading import Exercise, Mistake
 
 RNG = np.random.default_rng(0)
 ROWS = [(3 * RNG.normal(size=d) + 1, RNG.normal(size=d), eps) for d, eps in ((4, 1e-5), (64, 1e-5), (5, 0.5))]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmhw_helpers.course.checks import grade
+from llmhw_helpers.course.grading import grade
 
 
 @pytest.fixture

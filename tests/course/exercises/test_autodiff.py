@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from llmhw_helpers.course.exercises import autodiff
+from llmhw_helpers.course.grading import grade
 
 
 def softmax(x):
@@ -135,8 +136,6 @@ def test_autodiff(confront):
 def test_an_answer_that_overwrites_its_argument_leaves_the_exercise_as_it_was():
     exercise = {exercise.name: exercise for exercise in autodiff.EXERCISES}["logit_gradient"]
     before = [case[0].copy() for case in exercise.cases]
-    from llmhw_helpers.course.checks import grade
-
     assert grade(in_place, exercise).right
     for case, array in zip(exercise.cases, before, strict=True):
         np.testing.assert_array_equal(case[0], array)
