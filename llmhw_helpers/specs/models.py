@@ -1,6 +1,7 @@
 """Language models by name, and any other from its Hugging Face config.json; the oracle of each is its exact count."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -177,6 +178,13 @@ def _rope_scaling(config: Mapping, where: str) -> RopeScaling | None:
     needed = sizes if kind == "llama3" else sizes[:1]
     if missing := [key for key in needed if not isinstance(scaling.get(key), int | float)]:
         raise ValueError(f"{where}: rotary scaling {kind!r} without a number for {', '.join(map(repr, missing))}")
+    if kind == "yarn":
+        factor, length = scaling["factor"], config.get("max_position_embeddings")
+        names = {"attention_factor": 0.1 * math.log(max(factor, 1)) + 1, "beta_fast": 32.0, "beta_slow": 1.0}
+        said = {key: scaling.get(key, default) for key, default in names.items()}
+        return RopeScaling(
+            kind, factor, original_context_length=scaling.get("original_max_position_embeddings", length), **said
+        )
     return RopeScaling(kind, *(scaling[key] for key in needed))
 
 
