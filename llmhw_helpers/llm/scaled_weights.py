@@ -14,31 +14,60 @@ from torch import Tensor
 
 from .model_files import BadModelFile
 
-SMALL = ("F8_E4M3", "F8_E5M2", "I8")  # safetensors' names of the types that a scale is applied to
 SCALES = {"weight_scale": 1.0, "weight_scale_inv": 1.0, "SCB": 1 / 127}  # ... times this
 # Besides: of the activations, which are not rounded here; and bitsandbytes' word that rows lie as they lie elsewhere.
 BESIDES = ("input_scale", "activation_scale", "weight_format")
 EMPTY = (None, False, {}, [])
-# Settings with the values that are read here, or ANY where none of them changes a weight. Others must be empty.
 ANY = None
-METHODS: dict[str, Mapping[str, tuple | None]] = {
-    "compressed-tensors": {
-        "format": ("float-quantized", "int-quantized", "naive-quantized"),
-        "quantization_status": ("compressed",),
-        **dict.fromkeys(("config_groups", "ignore", "version", "global_compression_ratio"), ANY),
-    },
-    "fp8": {
-        "fmt": ("e4m3",),
-        **dict.fromkeys(("activation_scheme", "weight_block_size", "modules_to_not_convert"), ANY),
-        **dict.fromkeys(("ignored_layers", "scale_fmt"), ANY),
-    },
-    "bitsandbytes": {
-        **dict.fromkeys(("load_in_8bit", "_load_in_8bit"), (True,)),
-        **dict.fromkeys(("llm_int8_threshold", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload"), ANY),
-        **dict.fromkeys(("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage", "bnb_4bit_quant_type"), ANY),
-    },
+Settings = Mapping[str, tuple | None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to store weights.
+
+    Attributes:
+        types: safetensors' names of the types that a scale is applied to.
+        scales: names that the scale may have.
+        settings: values that are read here, or ANY where none of them changes a weight; other settings must be empty.
+    """
+
+    types: tuple[str, ...]
+    scales: tuple[str, ...]
+    settings: Settings
+
+
+FORMATS = ("float-quantized", "int-quantized", "naive-quantized")
+METHODS = {
+    "compressed-tensors": Method(
+        types=("F8_E4M3", "I8"),
+        scales=("weight_scale",),
+        settings={
+            "format": FORMATS,
+            "quantization_status": ("compressed",),
+            **dict.fromkeys(("config_groups", "ignore", "version", "global_compression_ratio"), ANY),
+        },
+    ),
+    "fp8": Method(
+        types=("F8_E4M3", "F8_E5M2"),
+        scales=("weight_scale_inv", "weight_scale"),
+        settings={
+            "fmt": ("e4m3",),
+            **dict.fromkeys(("activation_scheme", "weight_block_size", "dequantize", "scale_fmt"), ANY),
+            **dict.fromkeys(("modules_to_not_convert", "modules_to_convert", "ignored_layers", "expert_dtype"), ANY),
+        },
+    ),
+    "bitsandbytes": Method(
+        types=("I8",),
+        scales=("SCB",),
+        settings={
+            **dict.fromkeys(("load_in_8bit", "_load_in_8bit"), (True,)),
+            **dict.fromkeys(("llm_int8_threshold", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload"), ANY),
+            **dict.fromkeys(("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage", "bnb_4bit_quant_type"), ANY),
+        },
+    ),
 }
-GROUP = dict.fromkeys(("targets", "weights", "input_activations", "format"), ANY)
+GROUP = {"format": FORMATS, **dict.fromkeys(("targets", "weights", "input_activations"), ANY)}
 WEIGHTS = {
     "num_bits": (8,),
     "type": ("float", "int"),
@@ -53,12 +82,14 @@ class Scheme:
     """How a snapshot's small weights are stored.
 
     Attributes:
-        method: as ``quantization_config`` calls it.
+        name: of the method, as ``quantization_config`` calls it.
+        method: what it stores.
         block: rows and columns that share a scale, where it is neither one a tensor nor one a row.
         rounds_activations: it also asks for activations in 8 bits, which no reader of weights can do.
     """
 
-    method: str
+    name: str
+    method: Method
     block: tuple[int, int] | None
     rounds_activations: bool
 
@@ -71,26 +102,25 @@ def scheme(said: object, path: Path) -> Scheme | None:
     """
     if not said:
         return None
-    method = said.get("quant_method") if isinstance(said, Mapping) else said
-    if not isinstance(method, str) or method not in METHODS:
-        read = ", ".join(METHODS)
-        raise BadModelFile(f"{path} is quantised by {method!s:.60}; read are {read}, each in 8 bits")
-    _check(path, method, {key: value for key, value in said.items() if key != "quant_method"}, METHODS[method])
+    name = said.get("quant_method") if isinstance(said, Mapping) else said
+    if not isinstance(name, str) or name not in METHODS:
+        raise BadModelFile(f"{path} is quantised by {name!s:.60}; read are {', '.join(METHODS)}, each in 8 bits")
+    _check(path, name, said, METHODS[name].settings | {"quant_method": ANY})
     groups = said.get("config_groups") or {}
     groups = list(groups.values()) if isinstance(groups, Mapping) else [groups]
     for group in groups:
-        _check(path, method, group, GROUP)
-        _check(path, method, group.get("weights") or {}, WEIGHTS)
+        _check(path, name, group, GROUP)
+        _check(path, name, group.get("weights") or {}, WEIGHTS)
     blocks = {_block(path, group["weights"]) for group in groups if group.get("weights")}
     if "weight_block_size" in said:
         blocks.add(_pair(path, said["weight_block_size"]))
     if len(blocks) > 1:
         raise BadModelFile(f"{path} is quantised in several kinds of blocks, which is not read here")
-    rounds = method != "compressed-tensors" or any(group.get("input_activations") for group in groups)
-    return Scheme(method, blocks.pop() if blocks else None, rounds)
+    rounds = name != "compressed-tensors" or any(group.get("input_activations") for group in groups)
+    return Scheme(name, METHODS[name], blocks.pop() if blocks else None, rounds)
 
 
-def _check(path: Path, method: str, settings: object, known: Mapping[str, tuple | None]) -> None:
+def _check(path: Path, method: str, settings: object, known: Settings) -> None:
     if not isinstance(settings, Mapping):
         raise BadModelFile(f"{path}: quantization_config of {method} has {settings!s:.60} where settings should be")
     for key, value in settings.items():

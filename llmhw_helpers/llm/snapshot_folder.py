@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .model_files import ROWS, BadModelFile, check_architecture
-from .scaled_weights import BESIDES, SCALES, SMALL, Scheme, check_scale, scaled, scheme
+from .scaled_weights import BESIDES, SCALES, Scheme, check_scale, scaled, scheme
 
 INDEX, ALONE = "model.safetensors.index.json", "model.safetensors"
 NOT_THE_MODEL = re.compile(r"adapter_model|consolidated|optimizer")  # what may lie beside it
@@ -61,7 +61,7 @@ def open_snapshot(path: Path) -> tuple[Mapping, Mapping, Mapping, Mapping[str, C
     weights = {ours: tensor for theirs, tensor in stored.items() if (ours := _our_name(theirs))}
     scales = {ours: _scale(path, tensor, stored, how) for ours, tensor in weights.items()}
     if how and not any(scales.values()):
-        raise BadModelFile(f"{path} says that it is quantised by {how.method}, and none of its weights is stored so")
+        raise BadModelFile(f"{path} says that it is quantised by {how.name}, and none of its weights is stored so")
     in_use = [*weights.values(), *filter(None, scales.values())]
     _check_places(path, stored, in_use, [tensor for ours, tensor in weights.items() if scales[ours]])
     if how and how.rounds_activations:
@@ -146,11 +146,25 @@ def _scale(path: Path, tensor: Stored, stored: Mapping[str, Stored], how: Scheme
     found = [stored[module + part] for part in SCALES if module + part in stored]
     if tensor.type in WIDE and not found:
         return None
-    if how is None or len(found) != 1 or tensor.type not in SMALL or found[0].type not in WIDE:
-        what = f"{tensor.name} is stored as {tensor.type}"
-        raise BadModelFile(f"{path}: {what} with {len(found)} scales, and nothing known says how it is read")
+    ours = how is not None and len(found) == 1 and found[0].name.rpartition(".")[2] in how.method.scales
+    if not ours or tensor.type not in how.method.types or found[0].type not in WIDE:
+        what = (
+            f"{tensor.name} is stored as {tensor.type} with {len(found) or 'no'} scale{'s' if len(found) > 1 else ''}"
+        )
+        raise BadModelFile(
+            f"{path}: {what}, which is not read here" + ("" if how else ": its config.json says no method")
+        )
     check_scale(path, tensor.name, tensor.shape, found[0].shape, how.block)
+    if (order := stored.get(module + "weight_format")) and _whole(order).any():
+        raise BadModelFile(
+            f"{path}: the rows of {tensor.name} lie as some processor wants them, which is not read here"
+        )
     return found[0]
+
+
+def _whole(tensor: Stored) -> torch.Tensor:
+    with safe_open(tensor.file, framework="pt") as file:
+        return file.get_tensor(tensor.name)
 
 
 def _check_places(path: Path, stored: Mapping[str, Stored], used: Iterable[Stored], scaled: Iterable[Stored]) -> None:
@@ -165,10 +179,7 @@ def _check_places(path: Path, stored: Mapping[str, Stored], used: Iterable[Store
 
 
 def _copy(tensor: Stored, scale: Stored | None, block: tuple[int, int] | None, out: torch.Tensor) -> None:
-    factors = None
-    if scale:
-        with safe_open(scale.file, framework="pt") as file:
-            factors = file.get_tensor(scale.name).float() * SCALES[scale.name.rpartition(".")[2]]
+    factors = _whole(scale).float() * SCALES[scale.name.rpartition(".")[2]] if scale else None
     with safe_open(tensor.file, framework="pt") as file:
         rows = file.get_slice(tensor.name)
         for begin in range(0, len(out), ROWS):
