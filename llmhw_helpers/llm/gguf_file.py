@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from gguf import GGUFValueType
 
-ROWS = 512  # dequantised at a time: a megabyte or two, which the cache still holds when it is copied
-
-
-class BadModelFile(ValueError):
-    """The file is there, but it is not a model that the course can read; the message says why."""
+from .gguf_keys import config_of
+from .model_files import ROWS, BadModelFile
 
 
 class _Reader(gguf.GGUFReader):
@@ -53,6 +50,8 @@ class _Metadata(Mapping):
             ) from None
 
     def _decoded(self, field: gguf.ReaderField) -> object:
+        if field.types.count(GGUFValueType.ARRAY) > 1:
+            raise BadModelFile(f"the model file's {field.name} holds arrays in an array, which are not read here")
         if field.types != [GGUFValueType.ARRAY, GGUFValueType.STRING]:
             return field.contents()
         packed, at, strings = field.parts[field.data[0]].tobytes(), 0, []
@@ -73,12 +72,16 @@ def open_gguf(path: Path, again: str) -> tuple[Mapping, Mapping, Mapping, Mappin
     """Shapes, metadata, what a config.json would say, and by tensor name a function that fills a tensor.
 
     Raises:
-        BadModelFile: no GGUF file, a type of tensor that the library does not know, or damage, with the advice `again`.
+        BadModelFile: no GGUF file, one with the bytes of its numbers the other way round, a part of a model, a type of
+            tensor that the library does not know, a setting that is not computed here, or damage, with the advice
+            `again`.
     """
     with open(path, "rb") as file:
-        magic = file.read(4)
+        magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
         raise BadModelFile(f"{path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
+    if is_big_endian(version):
+        raise BadModelFile(f"{path} is big-endian, and little-endian files are read: gguf-convert-endian {path} little")
     try:
         reader = _Reader(path)
     except Exception as error:  # the reader meets the end of the file in many ways
@@ -89,41 +92,39 @@ def open_gguf(path: Path, again: str) -> tuple[Mapping, Mapping, Mapping, Mappin
             f"{path} is truncated or damaged ({type(error).__name__}: {str(error)[:80]}); {again}"
         ) from error
     metadata = _Metadata(reader)
+    _check_whole(path, metadata)
     shapes = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in reader.tensors}
-    config = _config_of_gguf(metadata, shapes)
+    config = config_of(path, metadata, shapes)
     head_dim = config.get("head_dim")
     fill = {tensor.name: partial(_dequantise, reader, path, tensor, head_dim) for tensor in reader.tensors}
     return shapes, metadata, config, fill
 
 
-def _config_of_gguf(metadata: Mapping[str, object], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
-    """What a config.json would say, which is where the two kinds of files meet."""
-    said = {key.removeprefix("llama."): metadata[key] for key in metadata if key.startswith("llama.")}
-    embedding = shapes.get("token_embd.weight")
-    config = {
-        "_name_or_path": metadata.get("general.name", "llama"),
-        "model_type": metadata.get("general.architecture"),
-        "num_hidden_layers": said.get("block_count"),
-        "hidden_size": said.get("embedding_length"),
-        "intermediate_size": said.get("feed_forward_length"),
-        "num_attention_heads": said.get("attention.head_count"),
-        "num_key_value_heads": said.get("attention.head_count_kv", said.get("attention.head_count")),
-        "head_dim": said.get("attention.key_length", said.get("rope.dimension_count")),
-        "vocab_size": embedding[0] if embedding else said.get("vocab_size"),
-        "max_position_embeddings": said.get("context_length"),
-        "rope_theta": said.get("rope.freq_base"),
-        "rms_norm_eps": said.get("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": "output.weight" not in shapes,
-        "attention_bias": "blk.0.attn_q.bias" in shapes,
-        "mlp_bias": "blk.0.ffn_gate.bias" in shapes,
-    }
-    return {key: value for key, value in config.items() if value is not None}
+def is_big_endian(version: bytes) -> bool:
+    """Whether a file that says `version` was written for machines that put a number's highest byte first."""
+    return version[:2] == b"\0\0" and version[2:] != b"\0\0"  # no version needs more than 16 bits
+
+
+def _check_whole(path: Path, metadata: Mapping[str, object]) -> None:
+    count = metadata.get("split.count", 1)
+    if not isinstance(count, int) or count <= 1:
+        return
+    name = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", path.name)
+    parts = [path.with_name(f"{name}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
+    missing = [part.name for part in parts if not part.exists()]
+    where = f"not in this folder: {missing[0]} and {len(missing) - 1} more" if missing else "in this folder"
+    raise BadModelFile(
+        f"{path} is part {metadata.get('split.no', 0) + 1} of {count} of a split model; its other parts are {where}; "
+        f"join them first: llama-gguf-split --merge {parts[0].name} {name}.gguf"
+    )
 
 
 def _dequantise(
     reader: _Reader, path: Path, tensor: gguf.ReaderTensor, head_dim: int | None, out: torch.Tensor
 ) -> None:
-    rotary = head_dim is not None and tensor.name.split(".")[-2] in ("attn_q", "attn_k")
+    rotary = head_dim is not None and tensor.name.split(".")[-2:-1] in (["attn_q"], ["attn_k"])
+    if rotary and len(out) % head_dim:
+        raise BadModelFile(f"{path}: {tensor.name} has {len(out)} rows, which are no heads of {head_dim}")
     step = max(1, ROWS // head_dim) * head_dim if rotary else ROWS
     for begin in range(0, len(tensor.data), step):
         try:

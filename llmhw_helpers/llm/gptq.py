@@ -3,7 +3,6 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -97,7 +96,7 @@ def input_grams(model: Transformer, tokens: Int[Tensor, "batch seq_len"]) -> dic
         mixed = causal_attention(*block.qkv(y, turn)).transpose(1, 2).flatten(2)
         x = x + block.attn_output(mixed)
         z = block.ffn_norm(x)
-        inner = F.silu(block.ffn_gate(z)) * block.ffn_up(z)
+        inner = block.activation(block.ffn_gate(z)) * block.ffn_up(z)
         x = x + block.ffn_down(inner)
         for part, inputs in zip(PARTS, (y, mixed, z, inner), strict=True):
             rows = inputs.flatten(0, 1).float()

@@ -10,14 +10,18 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
+from operator import mul
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from ..costs.files import tensor_bytes
 from ..specs.blocks import BLOCKS
-from .gguf_file import BadModelFile
+from .gguf_file import is_big_endian
+from .model_files import BadModelFile
 
 GGUF_TYPES = {each.gguf_type: each for each in BLOCKS.values() if each.gguf_type is not None}
 # GGUF specification (ggml, docs/gguf.md), the types of metadata: number to NumPy's name; 8 is a string, 9 an array
@@ -29,9 +33,11 @@ SAFETENSORS_BITS = {
     **dict.fromkeys(("F32", "I32", "U32"), 32),
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
     **{"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4},
 }
 MOST_DIMENSIONS = 8  # ggml knows 4; more than any file has
+MOST_NESTED = 4  # arrays in arrays, which the format allows and hardly any file has
 MOST_JSON = 100_000_000  # bytes that safetensors itself accepts of a header
 
 
@@ -98,18 +104,24 @@ class _Cursor:
         kind = self.take("<I")
         if kind == STRING:
             return self.text()
-        if kind != ARRAY:
-            self.check(kind)
-            return self.numbers(kind, 1)[0].item()
+        if kind == ARRAY:
+            return self.array(MOST_NESTED)
+        self.check(kind)
+        return self.numbers(kind, 1)[0].item()
+
+    def array(self, depth: int) -> list | np.ndarray:
         kind, count = self.take("<I"), self.take("<Q")
         if kind == STRING:
             self.room_for(count, 8, "texts")
             return [self.text() for _ in range(count)]
+        if kind == ARRAY and depth:
+            self.room_for(count, 4 + 8, "arrays")
+            return [self.array(depth - 1) for _ in range(count)]
         self.check(kind)
         return self.numbers(kind, count)
 
     def check(self, kind: int) -> None:
-        if kind not in NUMBERS:  # an array of arrays too, which no model file has
+        if kind not in NUMBERS:
             raise BadModelFile(f"unknown type of metadata {kind} before byte {self.at}")
 
 
@@ -147,6 +159,8 @@ def _read(path: Path, parse: Callable[[mmap.mmap], Header]) -> Header:
 def _gguf(data: mmap.mmap) -> Header:
     if data[:4] != b"GGUF":
         raise BadModelFile(f"it begins with {data[:4]!r}, not b'GGUF'")
+    if is_big_endian(data[4:8]):
+        raise BadModelFile("it is big-endian, and little-endian files are read: gguf-convert-endian turns it round")
     cursor = _Cursor(data)
     cursor.at = 4
     version, n_tensors, n_pairs = cursor.take("<I"), cursor.take("<Q"), cursor.take("<Q")
@@ -181,14 +195,14 @@ def _gguf(data: mmap.mmap) -> Header:
 
 def _gguf_entry(cursor: _Cursor) -> tuple[str, tuple[str, tuple[int, ...], int, int]]:
     name, n_dimensions = cursor.text(), cursor.take("<I")
-    if not 1 <= n_dimensions <= MOST_DIMENSIONS:
+    if n_dimensions > MOST_DIMENSIONS:
         raise BadModelFile(f"tensor {name!r} with {n_dimensions} dimensions")
     shape = tuple(cursor.take("<Q") for _ in range(n_dimensions))[::-1]  # GGUF has the longest-stepping one last
     kind, offset = cursor.take("<I"), cursor.take("<Q")
     if kind not in GGUF_TYPES:
         raise BadModelFile(f"tensor {name!r} of type {kind}, which this reader does not know")
     try:
-        return name, (GGUF_TYPES[kind].name, shape, offset, tensor_bytes(shape, GGUF_TYPES[kind]))
+        return name, (GGUF_TYPES[kind].name, shape, offset, tensor_bytes(shape or (1,), GGUF_TYPES[kind]))
     except ValueError as error:
         raise BadModelFile(f"tensor {name!r}: {error}") from None
 
@@ -198,12 +212,15 @@ def _safetensors(data: mmap.mmap) -> Header:
     if length > min(len(data) - 8, MOST_JSON):
         raise BadModelFile(f"it says {length} bytes of header, and {len(data) - 8} bytes follow")
     try:
-        said = json.loads(data[8 : 8 + length], object_pairs_hook=_once)
+        text = data[8 : 8 + length].decode()
+        said = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_int=_whole)
+        json.dumps(said, ensure_ascii=False).encode()  # else half of a pair of UTF-16 passes for text
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise BadModelFile(f"its header is no JSON ({str(error)[:80]})") from None
     if not isinstance(said, dict):
         raise BadModelFile("its header is no JSON object")
-    metadata = said.pop("__metadata__", {})
+    metadata = {} if said.get("__metadata__") is None else said["__metadata__"]
+    said.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise BadModelFile("__metadata__ is no table of texts")
     tensors = {name: _safetensors_entry(name, entry, 8 + length) for name, entry in said.items()}
@@ -219,11 +236,21 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return table
 
 
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON's")
+
+
+def _whole(digits: str) -> int:
+    if digits == "-0" or len(digits) > 20:
+        _no_number(digits[:30])
+    return int(digits)
+
+
 def _safetensors_entry(name: str, entry: object, start: int) -> Entry:
     try:
         kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         bits = SAFETENSORS_BITS[kind] * prod(shape)
-        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        whole = all(type(n) is int and 0 <= n < 2**64 for n in (*shape, begin, end, *accumulate(shape, mul)))
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

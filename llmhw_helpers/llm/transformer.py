@@ -7,6 +7,7 @@ The parts are called as in a GGUF file (``blk.0.attn_q``), so a checkpoint's nam
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..specs.architectures import Model
+from ..specs.architectures import Model, RopeScaling
+
+# By the names of `Model.activation`; transformers' "gelu" is exact, as PyTorch's is.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+UNLIKE = ("biases", *(f"the activation {name}" for name in ACTIVATIONS))  # what this model has besides a Llama
 
 
 class NotThisFamily(ValueError):
@@ -28,7 +38,8 @@ class TokenError(ValueError):
 def rope_frequencies(spec: Model) -> Float[Tensor, " half"]:
     """Radians a position by which each pair of a head's numbers turns, fast ones first: ``theta ** (-2 i / head_dim)``.
 
-    Llama 3's stretching for long contexts is in ``rope_scaling`` (reference: ``apply_scaling`` in Meta's llama-models).
+    Stretched for long contexts as ``rope_scaling`` says: evenly; as Llama 3 (reference: ``apply_scaling`` in Meta's
+    llama-models); or by YaRN (arXiv:2309.00071, section 3.2), whose factor on cosines and sines `rotation` applies.
 
     Raises:
         NotThisFamily: a kind of stretching that is not known here.
@@ -39,21 +50,39 @@ def rope_frequencies(spec: Model) -> Float[Tensor, " half"]:
     if scaling is None:
         return frequencies.float()
     if scaling.kind == "linear":
-        return (frequencies / scaling.factor).float()
-    if scaling.kind != "llama3":
-        raise NotThisFamily(f"{spec.name}: rotary scaling {scaling.kind!r}; known are linear and llama3")
-    turns = scaling.original_context_length * frequencies / (2 * math.pi)
-    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        kept = torch.zeros_like(frequencies)
+    elif scaling.kind == "llama3":
+        turns = scaling.original_context_length * frequencies / (2 * math.pi)
+        kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    elif scaling.kind == "yarn":
+        first, last = _pairs_between(spec, scaling)
+        kept = 1 - (pairs / 2 - first) / (last - first)
+    else:
+        raise NotThisFamily(f"{spec.name}: rotary scaling {scaling.kind!r}; known are linear, llama3 and yarn")
     kept = kept.clamp(0, 1)
     return (frequencies * (kept + (1 - kept) / scaling.factor)).float()
 
 
+def _pairs_between(spec: Model, scaling: RopeScaling) -> tuple[float, float]:
+    """The pairs, by number, that turn ``beta_fast`` and ``beta_slow`` times in the original context."""
+    fastest = scaling.original_context_length / (2 * math.pi)  # turns of a pair with frequency 1
+    a_power = spec.head_dim / (2 * math.log(spec.rope_theta))  # pairs on which the frequency falls by a factor e
+    first, last = (a_power * math.log(fastest / turns) for turns in (scaling.beta_fast, scaling.beta_slow))
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, spec.head_dim - 1)
+    return first, last if last != first else first + 0.001  # a step, as in the reference
+
+
 def rotation(
-    positions: Int[Tensor, "*batch seq_len"], frequencies: Float[Tensor, " half"], dtype: torch.dtype = torch.float32
+    positions: Int[Tensor, "*batch seq_len"],
+    frequencies: Float[Tensor, " half"],
+    dtype: torch.dtype = torch.float32,
+    factor: float = 1.0,
 ) -> tuple[Float[Tensor, "*batch seq_len half"], Float[Tensor, "*batch seq_len half"]]:
-    """Cosines and sines of every position's angles, computed in fp32 and given in `dtype`."""
+    """Cosines and sines of every position's angles, computed in fp32, times `factor`, and given in `dtype`."""
     angles = positions[..., None] * frequencies
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
 
 def rotate(
@@ -93,7 +122,7 @@ class Block(nn.Module):
         super().__init__()
         d_model, d_ff, head_dim = spec.d_model, spec.d_ff, spec.head_dim
         n_q, n_kv = spec.n_heads * head_dim, spec.n_kv_heads * head_dim
-        self.head_dim = head_dim
+        self.head_dim, self.activation = head_dim, ACTIVATIONS[spec.activation]
         self.attn_norm = nn.RMSNorm(d_model, eps=spec.norm_eps)
         self.attn_q = Linear(d_model, n_q, bias=spec.qkv_bias)
         self.attn_k = Linear(d_model, n_kv, bias=spec.qkv_bias)
@@ -117,7 +146,7 @@ class Block(nn.Module):
         q, k, v = self.qkv(self.attn_norm(x), turn)
         x = x + self.attn_output(attend(q, k, v).transpose(1, 2).flatten(2))
         y = self.ffn_norm(x)
-        return x + self.ffn_down(F.silu(self.ffn_gate(y)) * self.ffn_up(y))
+        return x + self.ffn_down(self.activation(self.ffn_gate(y)) * self.ffn_up(y))
 
     def qkv(self, y: Float[Tensor, "batch seq_len d_model"], turn) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, turned."""
@@ -135,18 +164,20 @@ class Transformer(nn.Module):
     ``llm.checkpoints.load_model``.
 
     Raises:
-        NotThisFamily: the architecture has experts, latent attention, local layers or norms of queries and keys.
+        NotThisFamily: the architecture has parts that a Llama has not, but for biases and the `ACTIVATIONS`.
     """
 
     def __init__(self, spec: Model):
         super().__init__()
-        _require_llama(spec)
+        if found := spec.unlike_llama(but=UNLIKE):
+            raise NotThisFamily(f"{spec.name} has {' and '.join(found)}; this model is Llama's, without")
         self.spec = spec
         self.token_embd = Embedding(spec.vocab_size, spec.d_model)
         self.blk = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
         self.output_norm = nn.RMSNorm(spec.d_model, eps=spec.norm_eps)
         self.output = None if spec.tied_embeddings else Linear(spec.d_model, spec.vocab_size, bias=False)
         self.frequencies = rope_frequencies(spec)  # no buffer: bf16 would spoil it
+        self.attention_factor = spec.rope_scaling.attention_factor if spec.rope_scaling else 1.0
         if not self.token_embd.weight.is_meta:
             self.draw_weights()
 
@@ -201,20 +232,8 @@ class Transformer(nn.Module):
         self.frequencies = self.frequencies.to(x.device)
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)
-        return rotation(positions, self.frequencies, x.dtype)
+        return rotation(positions, self.frequencies, x.dtype, self.attention_factor)
 
     def head(self, x: Float[Tensor, "*positions d_model"]) -> Float[Tensor, "*positions vocab_size"]:
         """Logits from the residual stream, for as many positions as you give: the widest product of the model."""
         return F.linear(x, self.token_embd.weight) if self.output is None else self.output(x)
-
-
-def _require_llama(spec: Model) -> None:
-    lacking = {
-        "a mixture of experts": spec.experts,
-        "latent attention": spec.latent,
-        "local layers": spec.n_local_layers,
-        "norms of queries and keys": spec.qk_norm,
-        "norms after each part": spec.norms_per_block != 2,
-    }
-    if found := [part for part, there in lacking.items() if there]:
-        raise NotThisFamily(f"{spec.name} has {' and '.join(found)}; this model is Llama's, without")

@@ -190,6 +190,7 @@ class _Layer:
         self.down = hold([block.ffn_down])
         n_q, n_kv = (layer.out_features // block.head_dim for layer in (block.attn_q, block.attn_k))
         self.head_dim, self.heads, self.turned = block.head_dim, [n_q, n_kv], [n_q + n_kv, n_kv]
+        self.activation = block.activation
 
     def __call__(self, x: Tensor, turn: Sequence[Tensor], layer: int, attend: Callable) -> Tensor:
         heads = self.qkv.multiply(self.attn_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
@@ -198,7 +199,7 @@ class _Layer:
         mixed = attend(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         x = x + self.output.multiply(mixed.transpose(1, 2).flatten(2))
         gate, up = self.gate_up.multiply(self.ffn_norm(x)).chunk(2, dim=-1)
-        return x + self.down.multiply(F.silu(gate).mul_(up))
+        return x + self.down.multiply(self.activation(gate).mul_(up))
 
 
 def _side_by_side(layers: Sequence[nn.Module], packed: bool) -> Matrix:

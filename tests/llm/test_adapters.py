@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from llmhw_helpers.llm.adapters import CONFIG, TENSORS, load_adapter, save_adapter
+from llmhw_helpers.llm.adapters import APPLIED, CONFIG, HARMLESS, OFF, TENSORS, load_adapter, save_adapter
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.lora import BadAdapter, LoRALinear, adapters, add_lora, remove_lora
@@ -74,6 +74,88 @@ def test_we_load_pefts(snapshot, tmp_path, targets, rslora):
     load_adapter(ours, tmp_path / "a")
     torch.testing.assert_close(logits(ours), logits(theirs), atol=ATOL, rtol=ATOL)
     assert sum(p.numel() for p in ours.parameters() if p.requires_grad) == theirs.get_nb_trainable_parameters()[0]
+
+
+def saved_by_peft(snapshot, folder, **settings):
+    """An adapter of peft's, trained, so to say."""
+    settings = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"} | settings
+    torch.manual_seed(3)
+    theirs = get_peft_model(LlamaForCausalLM.from_pretrained(snapshot), LoraConfig(**settings))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": False},
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "eva"},
+        {"lora_dropout": 0.5},
+        {"target_modules": r".*\.(q|v)_proj"},
+        {"layers_to_transform": [0, 2], "layers_pattern": "layers"},
+        {"layers_to_transform": 1},
+        {"target_modules": ["layers.0.self_attn.q_proj", "down_proj"]},
+    ],
+    ids=str,
+)
+def test_settings_that_leave_the_base_as_it_is_are_read_as_peft_does(snapshot, tmp_path, settings):
+    theirs = saved_by_peft(snapshot, tmp_path / "a", **settings).eval()
+    ours = load_model(snapshot)
+    load_adapter(ours, tmp_path / "a")
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=ATOL, rtol=ATOL)
+    assert not torch.allclose(logits(ours), logits(load_model(snapshot)), atol=100 * ATOL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "began with init_lora_weights = pissa, .* path_initial_model_for_weight"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights = pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights = olora"),
+        ({"init_lora_weights": "mica"}, "init_lora_weights = mica"),
+        ({"alora_invocation_tokens": [91, 92]}, "LORA with alora_invocation_tokens"),
+        ({"trainable_token_indices": [5]}, "LORA with trainable_token_indices"),
+        ({"use_qalora": True, "qalora_group_size": 4}, "LORA with use_qalora"),
+        ({"use_dora": True}, "LORA with use_dora"),
+        ({"rank_pattern": {"q_proj": 8}}, "LORA with rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 8}}, "LORA with alpha_pattern"),
+        ({"exclude_modules": ["q_proj"]}, "LORA with exclude_modules"),
+        ({"lora_bias": True}, "LORA with lora_bias"),
+    ],
+    ids=str,
+)
+def test_settings_that_change_what_is_computed_are_refused_as_peft_saves_them(snapshot, tmp_path, settings, said):
+    saved_by_peft(snapshot, tmp_path / "a", **settings)
+    refused(snapshot, tmp_path / "a", said)
+
+
+def test_an_adapter_that_peft_has_converted_belongs_to_the_whole_base(snapshot, tmp_path):
+    settings = LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"], init_lora_weights="pissa")
+    theirs = get_peft_model(LlamaForCausalLM.from_pretrained(snapshot), settings)
+    theirs.peft_config["default"].init_lora_weights = True
+    theirs.save_pretrained(tmp_path / "start")
+    theirs.peft_config["default"].init_lora_weights = "pissa"
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "a", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    ours = load_model(snapshot)
+    load_adapter(ours, tmp_path / "a")
+    torch.testing.assert_close(logits(ours), logits(theirs.eval()), atol=10 * ATOL, rtol=10 * ATOL)
+
+
+def test_every_setting_of_pefts_has_been_thought_of():
+    """Off as peft writes it; those that are not off by themselves are applied, or change nothing."""
+    written = LoraConfig().to_dict()
+    assert not {key for key, value in written.items() if key not in APPLIED | HARMLESS and value not in OFF}
+    assert written.keys() >= APPLIED | HARMLESS
 
 
 def test_layers_that_peft_left_out_stay_as_they_are(snapshot, tmp_path):
@@ -164,6 +246,22 @@ def test_an_adapter_for_another_base_of_the_same_shape_is_refused(tmp_path, save
         ({"r": "four"}, "does not say r and lora_alpha"),
         ({"lora_alpha": None}, "does not say r and lora_alpha"),
         ({"r": 8}, "another base, or damaged"),
+        ({"r": True}, "does not say r and lora_alpha"),
+        ({"lora_alpha": "6"}, "does not say r and lora_alpha"),
+        ({"use_rslora": "false"}, "use_rslora is false, neither true nor false"),
+        ({"use_tomorrow": {"a": 1}}, r"another kind \(LORA with use_tomorrow\)"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights = loftq"),
+        ({"init_lora_weights": ["pissa"]}, "init_lora_weights = "),
+        ({"target_modules": ["q_proj"]}, "holds an adapter of .*v_proj, which its description leaves out"),
+        ({"target_modules": ["proj"]}, "which its description leaves out"),
+        ({"target_modules": 5}, "says target_modules 5, .*, from which its layers cannot be told"),
+        (
+            {"layers_to_transform": [0]},
+            r"holds an adapter of model\.layers\.[12]\..*, which its description leaves out",
+        ),
+        ({"layers_to_transform": "0"}, "layers_to_transform 0, .* from which its layers cannot be told"),
+        ({"layers_pattern": "blocks"}, "layers_pattern blocks, from which its layers cannot be told"),
+        ({"target_modules": ".*", "layers_to_transform": [0]}, "from which its layers cannot be told"),
         ({"lora_alpha": 12.0}, "the two files are of different adapters"),
     ],
 )
@@ -221,6 +319,10 @@ def saved_bytes(snapshot, tmp_path_factory):
         (lambda t: t.update(strange=torch.zeros(1)), "another kind of model: it adapts 'strange'"),
         (lambda t: next(iter(t.values())).fill_(torch.nan), "not finite"),
         (lambda t: t.update({next(iter(t)): torch.zeros(3, 3)}), "another base, or damaged"),
+        (
+            lambda t: t.update({key: value.to(torch.int8) for key, value in t.items()}),
+            "which are no numbers as they are",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(snapshot, saved, spoil, said):

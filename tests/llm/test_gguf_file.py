@@ -1,5 +1,7 @@
 """The GGUF file: real, small ones written here as llama.cpp's converter writes them, and broken in every way."""
 
+import warnings
+
 import gguf
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from llmhw_helpers.llm.checkpoints import BadModelFile, find_model, load_model, open_checkpoint
 
 N_LAYERS, HEAD_DIM = 3, 8
+ROPE_DIMENSIONS = "llama.rope.dimension_count"
 SCALING = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
 
@@ -17,10 +20,21 @@ def llama_cpp_rows(weight: torch.Tensor) -> torch.Tensor:
     return weight.reshape(n_heads, 2, HEAD_DIM // 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
-def write(path, llama, kind=gguf.GGMLQuantizationType.F32, arch="llama", without=(), shapes=None, factors=None):
-    """A small Llama of transformers as a GGUF file."""
+def write(
+    path,
+    llama,
+    kind=gguf.GGMLQuantizationType.F32,
+    arch="llama",
+    without=(),
+    shapes=None,
+    factors=None,
+    says=None,
+    more=(),
+    big=False,
+):
+    """A small Llama of transformers as a GGUF file: without some keys or tensors, and with others."""
     config, names = llama.config, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, N_LAYERS)
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, endianess=gguf.GGUFEndian.BIG if big else gguf.GGUFEndian.LITTLE)
     numbers = {
         "block_count": N_LAYERS,
         "context_length": config.max_position_embeddings,
@@ -35,6 +49,8 @@ def write(path, llama, kind=gguf.GGMLQuantizationType.F32, arch="llama", without
     for name, number in numbers.items():
         if name not in without:
             getattr(writer, f"add_{name}")(number)
+    for key, value in (says or {}).items():
+        writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
     writer.add_token_list([b"ab", b"c" * 300, "\N{SNOWMAN}".encode()])
     writer.add_token_types([1, 1, 3])
     for theirs, weight in llama.state_dict().items():
@@ -48,6 +64,8 @@ def write(path, llama, kind=gguf.GGMLQuantizationType.F32, arch="llama", without
         writer.add_tensor(ours, gguf.quants.quantize(weight.numpy(), stored), raw_dtype=stored)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", np.array(factors, dtype=np.float32))
+    for name in more:
+        writer.add_tensor(name, np.ones(HEAD_DIM, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -75,6 +93,141 @@ def test_llama_3s_stretching_is_stored_as_factors(tmp_path, small_llama):
     assert factors.max() > 7
     ours = load_model(write(tmp_path / "small.gguf", llama, factors=factors.tolist()))
     torch.testing.assert_close(ours(tokens()), llama(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+ORIGINAL = 32  # tokens of the context that a stretched one was first
+LINEAR, FACTOR = {"llama.rope.scaling.type": "linear"}, {"llama.rope.scaling.factor": 4.0}
+YARN = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.original_context_length": ORIGINAL} | FACTOR
+STRETCHED = {
+    "linear": (LINEAR | FACTOR, {"rope_type": "linear", "factor": 4.0}),
+    "linear, the type unsaid": (FACTOR, {"rope_type": "linear", "factor": 4.0}),
+    "linear, of 2023": ({"llama.rope.scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+    "yarn": (YARN, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL}),
+    "yarn with bounds of its own": (
+        YARN | {"llama.rope.scaling.yarn_beta_fast": 0.5, "llama.rope.scaling.yarn_beta_slow": 0.05},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
+        | {"beta_fast": 0.5, "beta_slow": 0.05},
+    ),
+    "yarn, multiplied": (  # llama.cpp's factor comes on top of what yarn does by itself, transformers' instead of it
+        YARN | {"llama.rope.scaling.attn_factor": 1.5},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": ORIGINAL}
+        | {"attention_factor": 1.5 * (1 + 0.1 * np.log(4.0))},
+    ),
+    "none": ({"llama.rope.scaling.type": "none"} | FACTOR, {"rope_type": "default"}),
+    "a factor of 0": (LINEAR | {"llama.rope.scaling.factor": 0.0}, {"rope_type": "default"}),
+}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("how", STRETCHED)
+def test_stretched_positions_equal_transformers(tmp_path, small_llama, how):
+    says, rope = STRETCHED[how]
+    llama = small_llama(rope_parameters={"rope_theta": 1e4, **rope})
+    ours = load_model(write(tmp_path / "small.gguf", llama, says=says))
+    torch.testing.assert_close(ours(tokens()), llama(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+REFUSED = {
+    "llama.rope.scaling.type": "longrope",
+    "llama.rope.scaling.attn_factor": 1.2,
+    "llama.rope.scaling.factor": float("nan"),
+    "llama.rope.scaling.yarn_log_multiplier": 0.1,
+    "llama.rope.dimension_sections": [2, 2],
+    "llama.rope.freq_base_swa": 1e6,
+    "llama.expert_count": 8,
+    "llama.expert_weights_scale": 2.5,
+    "llama.attention.sliding_window": 64,
+    "llama.attention.causal": False,
+    "llama.attention.key_length": 7,
+    "llama.attention.value_length": 16,
+    "llama.attention.scale": 0.5,
+    "llama.attention.head_gate": 1,
+    "llama.logit_scale": 0.0625,
+    "llama.embedding_scale": 12.0,
+    "llama.final_logit_softcapping": 30.0,
+    "llama.hidden_act": "gelu",
+    "llama.swiglu_clamp_exp": [7.0],
+    "llama.use_parallel_residual": True,
+    "llama.tensor_data_layout": "reference",
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_would_be_computed_otherwise_is_refused_by_its_key(tmp_path, small_llama, key):
+    path = write(tmp_path / "small.gguf", small_llama(), says={key: REFUSED[key]})
+    with pytest.raises(
+        BadModelFile, match=rf"{key.removeprefix('llama.')} = .*, which is (not computed here|no size)"
+    ) as e:
+        load_model(path)
+    assert "\n" not in str(e.value)
+
+
+def test_a_rotation_of_a_part_of_each_head_is_refused(tmp_path, small_llama):
+    path = write(tmp_path / "a.gguf", small_llama(), without=["rope_dimension_count"], says={ROPE_DIMENSIONS: 4})
+    with pytest.raises(BadModelFile, match=f"{ROPE_DIMENSIONS[6:]} = 4 in heads of {HEAD_DIM}, which is not computed"):
+        load_model(path)
+
+
+@torch.inference_mode()
+def test_keys_that_ask_for_nothing_change_nothing_and_unknown_ones_are_named(tmp_path, small_llama):
+    llama = small_llama()
+    nothing = {"llama.expert_count": 0, "llama.logit_scale": 1.0, "llama.attention.causal": True}
+    nothing |= {"llama.attention.key_length": HEAD_DIM, "llama.attention.value_length": HEAD_DIM}
+    nothing |= {"llama.rope.scaling.finetuned": True, "somebody.quantized_by": "me", "llama.decoder_block_count": 3}
+    path = write(tmp_path / "small.gguf", llama, says=nothing)
+    said = "small.gguf: keys passed over, .*: llama.decoder_block_count, somebody.quantized_by"
+    with pytest.warns(UserWarning, match=said):
+        ours = load_model(path)
+    torch.testing.assert_close(ours(tokens()), llama(tokens()).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_as_it_is_usual_warns_of_nothing(tmp_path, small_llama):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(write(tmp_path / "small.gguf", small_llama()))
+        open_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_q_norm.weight", "blk.1.ffn_gate_exps.weight", "blk.0.attn_q.scale", "blk.2.attn_output.bias"]
+)
+def test_a_tensor_that_has_no_place_is_refused(tmp_path, small_llama, name):
+    path = write(tmp_path / "small.gguf", small_llama(), more=[name])
+    with pytest.raises(BadModelFile, match=f"holds '{name}', for which its architecture has no place"):
+        load_model(path)
+
+
+def test_factors_that_are_no_heads_are_refused(tmp_path, small_llama):
+    path = write(tmp_path / "small.gguf", small_llama(), factors=[1.0])
+    with pytest.raises(BadModelFile, match=r"rope_freqs.weight is \(1,\), and not \(4,\)"):
+        load_model(path)
+
+
+def test_a_file_for_machines_with_the_highest_byte_first_is_refused(tmp_path, small_llama):
+    path = write(tmp_path / "small.gguf", small_llama(), big=True)
+    with pytest.raises(BadModelFile, match="is big-endian, .*: gguf-convert-endian .*small.gguf little"):
+        open_checkpoint(path)
+
+
+def test_a_part_of_a_split_model_says_where_the_others_are(tmp_path, small_llama):
+    part = {"split.no": 1, "split.count": 3}
+    path = write(tmp_path / "m-00002-of-00003.gguf", small_llama(), says=part)
+    (tmp_path / "m-00001-of-00003.gguf").touch()
+    missing = r"is part 2 of 3 of a split model; .* not in this folder: m-00003-of-00003\.gguf"
+    with pytest.raises(BadModelFile, match=missing):
+        load_model(path)
+    (tmp_path / "m-00003-of-00003.gguf").touch()
+    with pytest.raises(
+        BadModelFile, match=r"in this folder; .*llama-gguf-split --merge m-00001-of-00003\.gguf m\.gguf"
+    ):
+        load_model(path)
+    load_model(write(tmp_path / "whole.gguf", small_llama(), says={"split.count": 1}))
+
+
+def test_arrays_in_an_array_are_refused_when_asked_for(tmp_path, small_llama):
+    opened = open_checkpoint(write(tmp_path / "small.gguf", small_llama(), says={"tokenizer.x": [["a"], ["b"]]}))
+    with pytest.raises(BadModelFile, match="tokenizer.x holds arrays in an array"):
+        opened.metadata["tokenizer.x"]
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
@@ -169,7 +322,9 @@ def test_a_head_that_does_not_fit_the_vocabulary_is_refused(tmp_path, small_llam
         load_model(path)
 
 
-@pytest.mark.parametrize("missing", ["block_count", "embedding_length", "head_count", "context_length"])
+@pytest.mark.parametrize(
+    "missing", ["block_count", "embedding_length", "head_count", "context_length", "layer_norm_rms_eps"]
+)
 def test_an_incomplete_description_is_refused(tmp_path, small_llama, missing):
     path = write(tmp_path / "small.gguf", small_llama(), without=[missing])
     with pytest.raises(BadModelFile, match="does not describe its model: config: '.*' is missing"):

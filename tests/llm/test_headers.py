@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from llmhw_helpers.llm.checkpoints import find_model
@@ -80,6 +80,89 @@ def test_gguf_equals_the_library(real, small_gguf):
         assert found == theirs.fields[key].contents(), key
 
 
+def gguf_file(path, *tensors, says=lambda writer: None):
+    writer = gguf.GGUFWriter(path, "llama")
+    says(writer)
+    for name, values, kind in tensors:
+        writer.add_tensor(name, values, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+THREE, FIVE = ("x", np.ones(3, np.float32), None), ("y", np.ones(5, np.float32), None)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ([("none", np.zeros((4, 0), np.float32), None), THREE], lambda writer: None),
+        ([("one", np.float32(3).reshape(()), None), FIVE], lambda writer: None),
+        ([THREE, FIVE], lambda writer: writer.add_custom_alignment(64)),
+        ([THREE, FIVE], lambda writer: writer.add_array("a", [[1, 2], [3]])),
+        ([THREE], lambda writer: writer.add_array("a", [True, False])),
+    ],
+    ids=["no rows", "no dimensions", "alignment", "arrays in an array", "truths"],
+)
+def test_rare_gguf_files_are_read_as_by_the_library(tmp_path, tensors, says):
+    path = gguf_file(tmp_path / "rare.gguf", *tensors, says=says)
+    found = {name: (entry.shape, entry.offset) for name, entry in read_gguf_header(path).tensors.items()}
+    tensors = gguf.GGUFReader(path).tensors
+    assert found == {t.name: (tuple(int(n) for n in t.shape[::-1]), t.data_offset) for t in tensors}
+
+
+def test_arrays_in_arrays_are_lists_in_lists_and_not_without_end(tmp_path):
+    says = lambda writer: writer.add_array("a", [[1, 2], [3]])  # noqa: E731
+    path = gguf_file(tmp_path / "nested.gguf", THREE, says=says)
+    assert [part.tolist() for part in read_gguf_header(path).metadata["a"]] == [[1, 2], [3]]
+    array = struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 1000 + struct.pack("<IQ", 0, 0)
+    content = b"GGUF\x03\0\0\0" + struct.pack("<QQ", 0, 1) + struct.pack("<Q", 1) + b"a" + array
+    assert "unknown type of metadata 9" in outcome(read_gguf_header, path, content)
+
+
+@pytest.mark.parametrize("kind", gguf.GGMLQuantizationType, ids=lambda kind: kind.name)
+def test_every_type_of_the_gguf_library_is_read_or_named(tmp_path, kind):
+    _, size = gguf.GGML_QUANT_SIZES[kind]
+    path = gguf_file(tmp_path / "kind.gguf", ("x", np.zeros((2, size), np.uint8), kind))
+    try:
+        assert read_gguf_header(path).tensors["x"].n_bytes == 2 * size
+    except BadModelFile as error:
+        assert f"of type {kind.value}, which this reader does not know" in str(error)  # noqa: PT017
+
+
+ENTRY = '{"dtype":"F32","shape":[4],"data_offsets":[0,16]'
+ODD = {
+    "no metadata": '{"__metadata__":null,"a":ENTRY}}',
+    "metadata that is no table": '{"__metadata__":false,"a":ENTRY}}',
+    "a byte order mark": '\ufeff{"a":ENTRY}}',
+    "words for numbers": '{"a":ENTRY,"more":NaN}}',
+    "minus nothing": '{"a":{"dtype":"F32","shape":[4],"data_offsets":[-0,16]}}',
+    "half of a letter": '{"\\ud800":ENTRY}}',
+    "an escaped letter": '{"\\ud83d\\ude00":ENTRY}}',
+    "more than 64 bits": '{"a":ENTRY},"b":{"dtype":"F32","shape":[0,1180591620717411303424],"data_offsets":[16,16]}}',
+    "a product of more": '{"a":ENTRY},"b":{"dtype":"U8","shape":[4294967296,4294967296,0],"data_offsets":[16,16]}}',
+    "a large product of nothing": '{"a":ENTRY},"b":{"dtype":"U8","shape":[0,4294967296,9],"data_offsets":[16,16]}}',
+    "eight bits of another kind": '{"a":{"dtype":"F8_E4M3FNUZ","shape":[16],"data_offsets":[0,16]}}',
+    "a type of tomorrow": '{"a":{"dtype":"F7","shape":[16],"data_offsets":[0,16]}}',
+    "no numbers": '{"a":ENTRY},"b":{"dtype":"F32","shape":[3,0],"data_offsets":[16,16]}}',
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_safetensors_headers_are_read_or_refused_as_by_the_library(tmp_path, odd):
+    path = tmp_path / "odd.safetensors"
+    ours = written(path, None, raw=ODD[odd].replace("ENTRY", ENTRY).encode())
+    try:
+        with safe_open(path, "np") as file:
+            theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        assert isinstance(ours, str)
+    else:
+        assert {name: entry.shape for name, entry in ours.tensors.items()} == theirs
+
+
 def test_safetensors_equals_the_library(small_safetensors):
     ours = read_safetensors_header(small_safetensors)
     with safe_open(small_safetensors, "pt") as theirs:
@@ -109,6 +192,7 @@ def test_every_type_that_safetensors_writes_is_known(tmp_path):
         "uint32",
     ]
     names += ["uint64", "bool", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "complex64"]
+    names += ["float8_e4m3fnuz", "float8_e5m2fnuz"]
     save_file({name: torch.zeros(3).to(getattr(torch, name)) for name in names}, tmp_path / "all.safetensors")
     tensors = read_safetensors_header(tmp_path / "all.safetensors").tensors
     assert {name: SAFETENSORS_BITS[entry.type] // 8 * 3 for name, entry in tensors.items()} == {
@@ -186,11 +270,11 @@ def test_a_gguf_header_that_lies(small_gguf, tmp_path):
 
     assert "says 4611686018427387904 tensors" in lie(content[:16], content[:8] + huge)
     assert "pairs of metadata" in lie(content[:24], content[:16] + huge)
-    assert "version 50331648" in lie(content[:8], b"GGUF\0\0\0\x03")  # big-endian
+    assert "it is big-endian, and little-endian files are read" in lie(content[:8], b"GGUF\0\0\0\x03")
     assert "begins with b'GGML'" in lie(content[:8], b"GGML\x03\0\0\0")
     assert "says 4611686018427387904 texts" in lie(tokens, tokens[:-8] + huge)
     assert "unknown type of metadata 77" in lie(tokens, tokens[:-16] + struct.pack("<IIQ", 9, 77, 3))
-    assert "unknown type of metadata 9" in lie(tokens, tokens[:-16] + struct.pack("<IIQ", 9, 9, 3))
+    assert "says 4611686018427387904 arrays" in lie(tokens, tokens[:-16] + struct.pack("<II", 9, 9) + huge)
     assert "letters" in lie(struct.pack("<Q", 7) + b"a.float", huge + b"a.float")
     assert "no valid UTF-8" in lie(b"a.float", b"\xff.float")
     assert "'a.float' twice" in lie(b"a.truth", b"a.float")
@@ -198,7 +282,7 @@ def test_a_gguf_header_that_lies(small_gguf, tmp_path):
         entry, entry[:21] + struct.pack("<QQIQ", 33, 4, 3, 0)
     )
     assert "of type 99" in lie(entry, entry[:-12] + struct.pack("<IQ", 99, 0))
-    assert "with 0 dimensions" in lie(entry, entry[:17] + struct.pack("<I", 0) + entry[21:])
+    assert "with 9 dimensions" in lie(entry, entry[:17] + struct.pack("<I", 9) + entry[21:])
     assert "no multiple of 32" in lie(entry, entry[:-8] + struct.pack("<Q", 8))
     assert "lies over another" in lie(last, last[:-8] + struct.pack("<Q", 0))
     assert f"the file at {len(content)}" in lie(last, last[:-8] + struct.pack("<Q", 2**40))

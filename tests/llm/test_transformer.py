@@ -1,5 +1,7 @@
 """The model against Hugging Face transformers: the real weights, and small Llamas of every kind."""
 
+import json
+import math
 import pydoc_data.topics
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmhw_helpers.llm.checkpoints import find_model, load_model
 from llmhw_helpers.llm.transformer import NotThisFamily, TokenError, Transformer, rope_frequencies, rotate, rotation
-from llmhw_helpers.specs.architectures import RopeScaling
+from llmhw_helpers.specs.architectures import Model, RopeScaling
 from llmhw_helpers.specs.models import MODELS, model
 
 SMOL = model("SmolLM2-135M")
@@ -28,6 +30,76 @@ KINDS = {
     "stretched as Llama 3": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, **STRETCHED}},
     "stretched evenly": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
 }
+ORIGINAL = {"original_max_position_embeddings": 16}
+# transformers' words for a stretching, and ours; attention factors as arXiv:2309.00071 and by hand
+STRETCHINGS = {
+    "none": ({"rope_type": "default"}, None),
+    "linear": ({"rope_type": "linear", "factor": 4.0}, RopeScaling("linear", 4.0)),
+    "llama3": ({"rope_type": "llama3", **STRETCHED}, RopeScaling("llama3", 8.0, 1.0, 4.0, 16)),
+    "yarn": (
+        {"rope_type": "yarn", "factor": 8.0, **ORIGINAL},
+        RopeScaling("yarn", 8.0, original_context_length=16, attention_factor=0.1 * math.log(8.0) + 1),
+    ),
+    "yarn between other bounds": (
+        {"rope_type": "yarn", "factor": 8.0, "beta_fast": 1.0, "beta_slow": 0.02, "attention_factor": 1.3, **ORIGINAL},
+        RopeScaling(*("yarn", 8.0), original_context_length=16, attention_factor=1.3, beta_fast=1.0, beta_slow=0.02),
+    ),
+    "yarn between fractions of pairs": (
+        {"rope_type": "yarn", "factor": 8.0, "truncate": False, "beta_fast": 2.0, "beta_slow": 0.1, **ORIGINAL},
+        RopeScaling(
+            *("yarn", 8.0),
+            original_context_length=16,
+            attention_factor=0.1 * math.log(8.0) + 1,
+            beta_fast=2.0,
+            beta_slow=0.1,
+            truncate=False,
+        ),
+    ),
+    "yarn in one step": (
+        {"rope_type": "yarn", "factor": 8.0, "beta_fast": 1e6, "beta_slow": 1e6, **ORIGINAL},
+        RopeScaling(
+            *("yarn", 8.0),
+            original_context_length=16,
+            attention_factor=0.1 * math.log(8.0) + 1,
+            beta_fast=1e6,
+            beta_slow=1e6,
+        ),
+    ),
+}
+# transformers' names of the functions between an MLP's matrices, and ours
+FUNCTIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+
+
+def as_ours(llama, **changes):
+    """The `Model` of a small Llama of transformers."""
+    config = llama.config
+    return Model(
+        name="small",
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        d_ff=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        tied_embeddings=False,
+        context_length=config.max_position_embeddings,
+        rope_theta=1e4,
+        source="made up",
+        **changes,
+    )
+
+
+def with_weights_of(llama, folder, spec):
+    """Our model of `spec`, with the weights of a Llama of transformers."""
+    llama.save_pretrained(folder)
+    description = json.loads((folder / "config.json").read_text())
+    for key in ("rope_parameters", "hidden_act"):  # not the reader's part here
+        description.pop(key)
+    (folder / "config.json").write_text(json.dumps(description))
+    ours = Transformer(spec)
+    ours.load_state_dict(load_model(folder).state_dict())
+    return ours
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +175,35 @@ def test_small_llamas_of_every_kind_equal_transformers(tmp_path, small_llama, ki
     torch.testing.assert_close(load_model(tmp_path)(tokens), llama(tokens).logits, atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("how", STRETCHINGS)
+def test_stretched_positions_equal_transformers_far_beyond_the_original_context(tmp_path, small_llama, how):
+    said, scaling = STRETCHINGS[how]
+    llama = small_llama(head_dim=16, rope_parameters={"rope_theta": 1e4, **said})
+    ours = with_weights_of(llama, tmp_path, as_ours(llama, norm_eps=1e-5, rope_scaling=scaling))
+    torch.testing.assert_close(ours.frequencies, llama.model.rotary_emb.inv_freq, atol=1e-8, rtol=1e-5)
+    tokens = torch.randint(0, 96, (2, 128), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(tokens), llama(tokens).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_other_functions_in_the_mlp_equal_transformers(tmp_path, small_llama, function):
+    llama = small_llama(hidden_act=function)
+    spec = as_ours(llama, norm_eps=1e-5, activation=FUNCTIONS[function])
+    ours = with_weights_of(llama, tmp_path, spec)
+    tokens = torch.randint(0, 96, (2, 100), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(tokens), llama(tokens).logits, atol=1e-4, rtol=1e-4)
+    if function.startswith("gelu_"):  # and not the exact one, which differs by thousandths
+        exact = with_weights_of(llama, tmp_path, replace(spec, activation="gelu"))
+        assert not torch.allclose(exact(tokens), llama(tokens).logits, atol=3e-4, rtol=1e-4)
+
+
+def test_another_function_is_refused():
+    with pytest.raises(NotThisFamily, match="SmolLM2-135M has the activation relu2; this model is Llama's"):
+        Transformer(replace(TINY, activation="relu2"))
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name.startswith(("Smol", "Llama", "Qwen2.5"))])
 def test_every_model_of_the_family_has_as_many_parameters_as_its_formula_says(name):
     with torch.device("meta"):
@@ -125,8 +226,8 @@ def test_another_family_is_refused_by_the_part_that_is_missing_here(name, part):
 
 
 def test_an_unknown_stretching_is_refused():
-    with pytest.raises(NotThisFamily, match="rotary scaling 'yarn'; known are linear and llama3"):
-        rope_frequencies(replace(TINY, rope_scaling=RopeScaling("yarn", 4.0)))
+    with pytest.raises(NotThisFamily, match="rotary scaling 'longrope'; known are linear, llama3 and yarn"):
+        Transformer(replace(TINY, rope_scaling=RopeScaling("longrope", 4.0)))
 
 
 @pytest.mark.parametrize("wrong", [-1, 50, 10**9])

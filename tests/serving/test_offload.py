@@ -17,6 +17,7 @@ from llmhw_helpers.serving import offload as room
 from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
 from llmhw_helpers.serving.offload import HostLayers, Offloaded, write_layers
 from llmhw_helpers.serving.weights import Served
+from llmhw_helpers.specs.architectures import RopeScaling
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
 
@@ -46,6 +47,17 @@ def test_the_logits_are_those_of_the_model_in_memory(tiny, folder, n_layers):
     torch.testing.assert_close(logits(off), expected, atol=1e-4, rtol=0)
     assert list(generate(off, PROMPTS[0], 6)) == list(generate(Served(tiny), PROMPTS[0], 6))
     off.close()
+
+
+def test_another_function_and_stretched_positions_too(tiny_spec, tmp_path):
+    torch.manual_seed(0)
+    stretched = RopeScaling("yarn", 8.0, original_context_length=16, attention_factor=1.2)
+    network = Transformer(replace(tiny_spec, activation="gelu_tanh", rope_scaling=stretched))
+    for parameter in network.parameters():
+        parameter.data.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
+    write_layers(network, tmp_path)
+    off = Offloaded(network.spec, tmp_path, limit(network.spec, 2))
+    torch.testing.assert_close(logits(off), logits(Served(network)), atol=1e-4, rtol=0)
 
 
 def test_in_bf16_too(tiny, tmp_path):

@@ -11,6 +11,7 @@ from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import weights
 from llmhw_helpers.serving.kv_cache import KVCache
 from llmhw_helpers.serving.weights import FEW_ROWS, VERY_FEW_ROWS, NotPlain, Served, pack, product, thin_product
+from llmhw_helpers.specs.architectures import RopeScaling
 
 ROWS = (1, 2, 5, FEW_ROWS, FEW_ROWS + 1)
 
@@ -78,8 +79,16 @@ def test_a_norm_is_that_of_pytorch(dtype, size):
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"qkv_bias": True, "o_bias": True, "mlp_bias": True}, {"n_kv_heads": 4}, {"tied_embeddings": False}],
-    ids=["grouped", "biases", "a head each", "untied"],
+    [
+        {},
+        {"qkv_bias": True, "o_bias": True, "mlp_bias": True},
+        {"n_kv_heads": 4},
+        {"tied_embeddings": False},
+        {"activation": "gelu_tanh"},
+        {"activation": "relu"},
+        {"rope_scaling": RopeScaling("yarn", 8.0, original_context_length=16, attention_factor=1.2)},
+    ],
+    ids=["grouped", "biases", "a head each", "untied", "gelu", "relu", "yarn"],
 )
 @pytest.mark.parametrize("n_new", [3, 40])
 @pytest.mark.parametrize("packed", [False, True])
