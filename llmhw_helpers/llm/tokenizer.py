@@ -39,8 +39,14 @@ class Tokenizer:
     """
 
     def __init__(self, library: Library, end: int, template: str | None, bos: str = ""):
-        self.library, self.end, self.vocab_size = library, end, library.get_vocab_size()
+        self.library, self.end, self.vocab_size = library, end, 1 + max(library.get_vocab().values())
+        self.ends = frozenset([end])
+        self.holes = frozenset(range(self.vocab_size)) - frozenset(library.get_vocab().values())
         self._template, self._bos = template, bos
+
+    def prompt(self, text: str) -> list[int]:
+        """Tokens of a completion's prompt (stop-gap)."""
+        return self.library.encode(text).ids
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Tokens of `text`. What looks like a special token, ``<|im_end|>``, is one only where `special` says so.
@@ -61,7 +67,7 @@ class Tokenizer:
         pieces = self.library.pre_tokenizer.pre_tokenize_str(text)
         return [token.id for word, _ in pieces for token in self.library.model.tokenize(word)]
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Iterable[int], special: bool = True) -> str:
         """The text of `tokens`, special ones included; bytes that are no character become U+FFFD.
 
         Raises:
@@ -69,9 +75,9 @@ class Tokenizer:
         """
         tokens = list(tokens)
         for token in tokens:
-            if not 0 <= token < self.vocab_size:
+            if not 0 <= token < self.vocab_size or token in self.holes:
                 raise BadText(f"token {token} is none of this vocabulary's, which go from 0 to {self.vocab_size - 1}")
-        return self.library.decode(tokens, skip_special_tokens=False)
+        return self.library.decode(tokens, skip_special_tokens=not special)
 
     def piece(self, token: int) -> str:
         r"""One token for people to read: its text, or its bytes (``\xf0\x9f``) where they are no whole characters."""
@@ -90,9 +96,9 @@ class Tokenizer:
         if text := characters.close():
             yield text
 
-    def characters(self) -> "Characters":
+    def characters(self, special: bool = True) -> "Characters":
         """The same for tokens that are pushed one by one."""
-        return Characters(self)
+        return Characters(self, special)
 
     def chat(self, messages: Sequence[Mapping[str, str]], answer: bool = True) -> str:
         """The conversation as the model was trained to see it; with `answer`, up to where its answer begins.
@@ -122,13 +128,13 @@ class Tokenizer:
 class Characters:
     """Text from tokens as they come, in whole characters: see `Tokenizer.stream`."""
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer, self._held = tokenizer, []
+    def __init__(self, tokenizer: Tokenizer, special: bool = True):
+        self._tokenizer, self._held, self._special = tokenizer, [], special
 
     def push(self, token: int) -> str:
         """What can be said after `token`; nothing, where it ends within a character."""
         self._held.append(token)
-        text = self._tokenizer.decode(self._held)
+        text = self._tokenizer.decode(self._held, self._special)
         if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._held) <= 4:  # no character has more bytes
             return ""
         self._held = []
@@ -136,7 +142,7 @@ class Characters:
 
     def close(self) -> str:
         """No token more: what was held, as it is."""
-        text, self._held = self._tokenizer.decode(self._held), []
+        text, self._held = self._tokenizer.decode(self._held, self._special), []
         return text
 
 
