@@ -13,7 +13,6 @@ from ..specs.architectures import Model
 from .tokenizer import Tokenizer
 from .transformer import TokenError, Transformer
 
-
 COLDEST, HOTTEST = 1e-30, 1e30  # temperatures that fp32 can divide by
 
 

@@ -47,8 +47,8 @@ def consistent(engine):
             counts[block] += 1
     assert blocks.ref_count == counts
     assert sorted(blocks._free) == [block for block, n in enumerate(counts) if n == 0]
-    assert all(blocks._key_of[block] == key for key, block in blocks._block_of.items())
-    assert len(blocks._block_of) == sum(key is not None for key in blocks._key_of)
+    assert all(blocks._hash_of[block] == name for name, block in blocks._block_of.items())
+    assert len(blocks._block_of) == len([name for name in blocks._hash_of if name is not None])
     assert all(not request.block_table and not request.n_cached for request in scheduler.waiting)
     assert [each.arrival for each in scheduler.running] == sorted(each.arrival for each in scheduler.running)
     assert [each.arrival for each in scheduler.waiting] == sorted(each.arrival for each in scheduler.waiting)
@@ -331,7 +331,7 @@ class AnyOrder(RuleBasedStateMachine):
             if request.finished == "cancelled":
                 assert request.output == self.expected[key][: len(request.output)]
             else:
-                assert (request.finished, request.output) == ("length", self.expected[key][: how.n_new])
+                assert (request.finished, request.output) == ("length", self.expected[key][: request.n_new])
 
 
 def test_any_order_of_events_loses_no_block_and_changes_no_text(exact):

@@ -14,7 +14,8 @@ from llmhw_helpers.llm.gguf_file import BadModelFile
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.measure.pages import FileShrank
 from llmhw_helpers.serving import offload as room
-from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
+from llmhw_helpers.serving.decoding import ServedModel, decode, generate, new_cache, prefill
+from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.offload import HostLayers, Offloaded, write_layers
 from llmhw_helpers.serving.weights import Served
 
@@ -46,6 +47,16 @@ def test_the_logits_are_those_of_the_model_in_memory(tiny, folder, n_layers):
     torch.testing.assert_close(logits(off), expected, atol=1e-4, rtol=0)
     assert list(generate(off, PROMPTS[0], 6)) == list(generate(Served(tiny), PROMPTS[0], 6))
     off.close()
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+def test_it_is_what_prefill_decode_and_the_engine_take(tiny, folder, n_layers):
+    off = Offloaded(tiny.spec, folder, limit(tiny.spec, n_layers))
+    assert isinstance(off, ServedModel)
+    assert (off.dtype, off.device, off.nbytes) == (torch.float32, torch.device("cpu"), limit(tiny.spec, n_layers))
+    prompts = [PROMPTS[0], PROMPTS[1][:3]]
+    found = Engine(off, 20, 4).generate(prompts, 6)
+    assert found == [list(generate(Served(tiny), prompt, 6)) for prompt in prompts]
 
 
 def test_in_bf16_too(tiny, tmp_path):
