@@ -305,14 +305,14 @@ def test_rows_that_are_no_tokens_are_never_drawn(exact, how):
     tokenizer = speaking(*KNOWN)
     engine = Engine(exact, 200, 4, tokenizer=tokenizer)
     seeds = {"seed": 0} | how
-    requests = [engine.submit(text[:6], 40, n=3, **seeds) for text in TEXTS]
+    requests = [engine.submit(text[:6], 25, n=3, **seeds) for text in TEXTS[:2]]
     run(engine)
-    for request, text in zip(requests, TEXTS, strict=True):
+    for request, text in zip(requests, TEXTS[:2], strict=True):
         for i, each in enumerate([request, *request.siblings]):
             assert each.finished == "length"
             assert set(each.output) <= {*KNOWN}
             assert each.text == tokenizer.decode(each.output)
-            assert each.output == alone(exact, text[:6], 40, tokenizer=tokenizer, **(seeds | {"seed": i}))
+            assert each.output == alone(exact, text[:6], 25, tokenizer=tokenizer, **(seeds | {"seed": i}))
     assert set(engine.generate([[1, 2]], 60, **how)[0]) | set(engine.stream([1, 2], 60, **how)) <= {*KNOWN}
 
 
