@@ -26,7 +26,7 @@ from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.llm.checkpoints import find_model, load_model
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
-from llmhw_helpers.serving.paged_cache import PagedCache, Turn
+from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
 from llmhw_helpers.serving.weights import Served
 
 STEPS = 8  # decoded tokens of a round
@@ -82,7 +82,7 @@ class Paged:
 
     def _pass(self, tokens):
         with torch.inference_mode():
-            window = self.cache.window([Turn(table, self.n_cached, tokens.shape[1]) for table in self.tables])
+            window = self.cache.window([Chunk(table, self.n_cached, tokens.shape[1]) for table in self.tables])
             stream = self.served.forward(tokens.reshape(1, -1), window.positions, window.attend)
             self.n_cached += tokens.shape[1]
             return self.served.head(stream[0, window.last])

@@ -6,11 +6,14 @@ Top-p (nucleus sampling): arXiv:1904.09751.
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..specs.architectures import Model
+from .tokenizer import Tokenizer
 from .transformer import TokenError, Transformer
+
+COLDEST, HOTTEST = 1e-30, 1e30  # temperatures that fp32 can divide by
 
 
 class NoDistribution(ValueError):
@@ -22,6 +25,7 @@ def probabilities(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    allowed: Bool[Tensor, " vocab_size"] | None = None,
 ) -> Float[Tensor, "*batch vocab_size"]:
     """The distribution that the next token is drawn from, in fp32.
 
@@ -29,6 +33,7 @@ def probabilities(
         temperature: divides the logits; below 1 the likely become likelier, and 0 takes the best one (greedy).
         top_k: keep this many tokens, and those as good as the last of them.
         top_p: keep the fewest tokens whose probabilities reach this sum, the best one always.
+        allowed: the tokens that may be drawn, as `tokens_of` gives them; the others are left out before all else.
 
     Raises:
         ValueError: a setting out of its range.
@@ -36,19 +41,22 @@ def probabilities(
     """
     check_settings(temperature, top_k, top_p)
     logits = logits.float()
-    if not (logits.amax(-1) < torch.inf).all():  # NaN is the largest of any row that has one, and below nothing
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    if not logits.amax(-1).isfinite().all():  # NaN is the largest of any row that has one
         raise NoDistribution("the logits hold NaN or infinity: did the model overflow its number format?")
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
-    # The best one at 0: whatever the temperature, nothing overflows.
-    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
+    # The best one at 0: whatever the temperature, nothing overflows. What is left out stays so, however hot it is.
+    logits = (logits - logits.amax(-1, keepdim=True)) / min(max(temperature, COLDEST), HOTTEST)
     if top_k is not None:
         last = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)
     if top_p is not None and top_p < 1:
         ordered, places = logits.sort(descending=True, stable=True)
         p = ordered.softmax(-1)
-        beyond = p.cumsum(-1) - p >= top_p  # what the better ones sum to; nothing for the best
+        beyond = p.cumsum(-1) - p >= top_p  # what the better ones sum to
+        beyond[..., 0] = False  # nothing for the best, but 0 >= 1e-46 in fp32
         logits = logits.scatter(-1, places, ordered.masked_fill(beyond, -torch.inf))
     return logits.softmax(-1)
 
@@ -64,15 +72,32 @@ def check_settings(temperature: float, top_k: int | None, top_p: float | None) -
         raise ValueError(f"temperature is at least 0, top_k at least 1, top_p in (0, 1]; not {wrong}")
 
 
+def tokens_of(
+    tokenizer: Tokenizer | None, n_rows: int, device: torch.device | str = "cpu"
+) -> Bool[Tensor, " n_rows"] | None:
+    """Which of a model's `n_rows` rows are tokens of its tokenizer; `None` where all are, or nothing is known.
+
+    An embedding may have more rows than there are tokens: they pad it to a size that kernels like, and a model that
+    was never trained on them may draw them all the same. Vocabularies have holes, too.
+    """
+    if tokenizer is None:
+        return None
+    missing = [*range(tokenizer.vocab_size, n_rows), *(hole for hole in tokenizer.holes if hole < n_rows)]
+    if not missing:
+        return None
+    return torch.ones(n_rows, dtype=torch.bool).index_fill(0, torch.tensor(missing), False).to(device)
+
+
 def sample(
     logits: Float[Tensor, "*batch vocab_size"],
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
+    allowed: Bool[Tensor, " vocab_size"] | None = None,
 ) -> Int[Tensor, "*batch"]:
     """A token for each row, drawn from `probabilities`; raises as that does."""
-    p = probabilities(logits, temperature, top_k, top_p)
+    p = probabilities(logits, temperature, top_k, top_p, allowed)
     if temperature == 0:
         return p.argmax(-1)
     return p.view(-1, p.shape[-1]).multinomial(1, generator=generator).view(p.shape[:-1])
@@ -88,17 +113,19 @@ def generate(
     top_p: float | None = None,
     seed: int | None = None,
     stop: Collection[int] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Iterator[int]:
     """Go on from `tokens`, one new token at a time, each from the whole sequence again: notebook 07 shows the price.
 
-    Ends after `n_new` tokens, at a token of `stop` (not given out), or when the context is full.
+    Ends after `n_new` tokens, at a token of `stop` (not given out), or when the context is full. With a `tokenizer`
+    only tokens that it has are drawn: see `tokens_of`.
 
     Raises:
         TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
     """
     check_prompt(model.spec, tokens)
     n_new = min(n_new, model.spec.context_length - len(tokens))
-    return _generate(model, tokens, n_new, (temperature, top_k, top_p), seed, stop)
+    return _generate(model, tokens, n_new, (temperature, top_k, top_p), seed, stop, tokenizer)
 
 
 def check_prompt(spec: Model, tokens: Sequence[int]) -> None:
@@ -123,13 +150,13 @@ def new_generator(device: torch.device, seed: int | None) -> torch.Generator:
     return generator
 
 
-def _generate(model, tokens, n_new, how, seed, stop) -> Iterator[int]:
+def _generate(model, tokens, n_new, how, seed, stop, tokenizer) -> Iterator[int]:
     device = model.token_embd.weight.device
-    generator = new_generator(device, seed)
+    generator, allowed = new_generator(device, seed), tokens_of(tokenizer, model.spec.vocab_size, device)
     sequence = torch.tensor([list(tokens)], device=device)
     for _ in range(n_new):
         with torch.inference_mode():
-            token = sample(model.head(model.hidden(sequence)[:, -1]), *how, generator=generator)
+            token = sample(model.head(model.hidden(sequence)[:, -1]), *how, generator, allowed)
             sequence = torch.cat((sequence, token[:, None]), dim=1)
         if token.item() in stop:
             return

@@ -45,9 +45,10 @@ class _Pages:
         self._longest = min(engine.served.spec.context_length, room)
 
     async def health(self, request: Request) -> Response:
-        failed, blocks = self._worker.failed, self._worker.engine.blocks
-        said = {"status": failed or "ok", "model": self._name, "n_open": self._worker.n_open}
-        return _json(said | {"n_blocks": blocks.n_blocks, "n_free": blocks.n_free}, 500 if failed else 200)
+        worker, blocks = self._worker, self._worker.engine.blocks
+        said = {"status": worker.failed or "ok", "model": self._name, "n_open": worker.n_open}
+        said |= {"n_blocks": blocks.n_blocks, "n_free": blocks.n_free, "last_failure": worker.last_failure}
+        return _json(said, 500 if worker.failed else 200)
 
     async def models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [model_card(self._name, self._created)]})
@@ -71,8 +72,8 @@ class _Pages:
             ask.prompts,
             ask.n_new,
             lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, piece),
+            ask.sampling,
             n=ask.n,
-            **ask.how,
         )
         reply, handed_over = Reply(ask, self._name), False
         try:

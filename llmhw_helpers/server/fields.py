@@ -52,6 +52,19 @@ def whole(low: int, high: float = math.inf) -> Callable[[str, object], int]:
     return check
 
 
+def top_k(name: str, value: object) -> int | None:
+    """How many tokens to keep; all of them with vLLM's two ways to say so, -1 and 0."""
+    if type(value) is int and value in (-1, 0):
+        return None
+    return whole(1)(name, value)
+
+
+def seed(name: str, value: object) -> int | None:
+    """Where random numbers begin; -1, as in vLLM, stands for no seed."""
+    value = whole(-(2**63), 2**63 - 1)(name, value)
+    return None if value == -1 else value
+
+
 def number(low: float, high: float, above: bool = False) -> Callable[[str, object], float]:
     """A check for a number in this range, `above` it not the lowest one."""
 
@@ -94,7 +107,9 @@ def prompt(name: str, value: object) -> list[str | list[int]]:
     """A string, a list of strings, tokens, or a list of lists of tokens."""
     if isinstance(value, str) or (isinstance(value, list) and value and type(value[0]) is int):
         value = [value]
-    if not isinstance(value, list) or not value:
+    if value == []:
+        raise Refused(f"{name} is an empty list: a model goes on from at least one token", name)
+    if not isinstance(value, list):
         raise Refused(f"{name} has to be a string, a list of strings, or lists of tokens, not {kind(value)}", name)
     if len(value) > MAX_ANSWERS:
         raise Refused(f"{len(value)} prompts: at most {MAX_ANSWERS} answers in all", name)
@@ -108,8 +123,10 @@ def prompt(name: str, value: object) -> list[str | list[int]]:
 
 def messages(name: str, value: object) -> list[dict[str, str]]:
     """A conversation; what its parts of type text say is put together."""
-    if not isinstance(value, list) or not value:
-        raise Refused(f"{name} has to be a list of at least one message, not {kind(value)}", name)
+    if value == []:
+        raise Refused(f"{name} is an empty list: give at least one message", name)
+    if not isinstance(value, list):
+        raise Refused(f"{name} has to be a list of messages, not {kind(value)}", name)
     return [_message(f"{name}[{i}]", message) for i, message in enumerate(value)]
 
 
@@ -132,11 +149,12 @@ def _message(name: str, message: object) -> dict[str, str]:
     return {"role": ROLES[role], "content": text(f"{name}.content", content)}
 
 
-def stream_options(name: str, value: object) -> dict[str, bool]:
-    """What a stream should hold besides the answers."""
+def stream_options(name: str, value: object) -> bool:
+    """Whether a stream should hold the count of tokens besides the answers."""
     if not isinstance(value, dict):
         raise Refused(f"{name} has to be an object, not {kind(value)}", name)
     for extra in sorted(value.keys() - {"include_usage", "include_obfuscation"}):
         if value[extra]:
             raise Refused(f"{name}: this server has no {short(extra)}", name)
-    return {"include_usage": flag(f"{name}.include_usage", value.get("include_usage") or False)}
+    included = value.get("include_usage")
+    return included is not None and flag(f"{name}.include_usage", included)

@@ -1,33 +1,44 @@
 """What a client may ask for, in OpenAI's words: a request's body, checked field by field.
 
 The form is that of OpenAI's API reference for ``/v1/completions`` and ``/v1/chat/completions``; `top_k` and
-`ignore_eos` are vLLM's additions to it. Nothing here knows of HTTP.
+`ignore_eos` are vLLM's additions to it. A field that is null, or that asks for nothing, is as good as left out. A
+`top_p` of 0 is refused, as vLLM refuses it: off is 1, and the best token each time is a `temperature` of 0. Nothing
+here knows of HTTP.
 """
 
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..llm.tokenizer import BadText, Tokenizer
+from ..serving.sampling import Sampling
 from . import fields
 from .fields import MAX_ANSWERS, Refused, kind, short
 
 LOWEST_TEMPERATURE = 0.01  # but for 0: below, the logits would overflow when they are divided by it
 # Fields that change nothing here.
 IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"}
-# Fields that this server has not, with the values that ask for nothing.
+IGNORED |= {"spaces_between_special_tokens"}  # an answer's text has none
+# Fields that this server has not, OpenAI's and then vLLM's, with the values that ask for nothing.
 NOT_HERE = {
-    **dict.fromkeys(("frequency_penalty", "presence_penalty"), (0, 0.0)),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty", "top_logprobs"), (0,)),
     **dict.fromkeys(("tools", "functions"), ([],)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
     **dict.fromkeys(("logprobs", "echo"), (False,)),
-    **dict.fromkeys(("top_logprobs", "audio", "prediction", "reasoning_effort", "verbosity", "web_search_options"), ()),
+    **dict.fromkeys(("audio", "prediction", "reasoning_effort", "verbosity", "web_search_options"), ()),
     "logit_bias": ({},),
-    "best_of": (1,),
     "suffix": ("",),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
+    **dict.fromkeys(("min_p", "min_tokens", "priority"), (0,)),
+    **dict.fromkeys(("repetition_penalty", "length_penalty"), (1,)),
+    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "documents"), ([],)),
+    **dict.fromkeys(("use_beam_search", "early_stopping", "include_stop_str_in_output"), (False,)),
+    **dict.fromkeys(("continue_final_message", "return_token_ids", "return_tokens_as_token_ids"), (False,)),
+    **dict.fromkeys(("skip_special_tokens", "add_generation_prompt"), (True,)),
+    **dict.fromkeys(("prompt_logprobs", "chat_template", "structured_outputs", "truncate_prompt_tokens"), ()),
+    "chat_template_kwargs": ({},),
 }
 
 
@@ -39,7 +50,7 @@ class Ask:
         prompts: tokens of each.
         n_new: tokens of an answer at most.
         n: answers to each prompt.
-        how: for the engine: `temperature`, `top_k`, `top_p`, `seed`, `stop` and `stop_strings`.
+        sampling: how their tokens are chosen, and what ends them.
         chat: whether it is a conversation that goes on.
         stream: whether to send the answers as they come.
         include_usage: whether a stream ends with the count of tokens.
@@ -48,10 +59,15 @@ class Ask:
     prompts: list[list[int]]
     n_new: int
     n: int
-    how: dict
+    sampling: Sampling
     chat: bool
     stream: bool
     include_usage: bool
+
+    @property
+    def how(self) -> dict:
+        """The settings of `sampling` by name."""
+        return asdict(self.sampling)
 
 
 def read_json(body: bytes) -> dict:
@@ -86,9 +102,10 @@ def read_ask(body: Mapping, chat: bool, tokenizer: Tokenizer, names: Sequence[st
     """
     given = {name: value for name, value in body.items() if value is not None}
     own = CHAT if chat else COMPLETION
+    nothing = NOT_HERE | {"best_of": (given.get("n", 1),)}  # of as many answers as are wanted none is left out
     for name, value in given.items():
-        if name in NOT_HERE:
-            if not any(type(value) is type(none) and value == none for none in NOT_HERE[name]):
+        if name in nothing:
+            if not any(_same(value, each) for each in nothing[name]):
                 raise Refused(f"this server has no {name}: leave it out", name, code="unsupported_parameter")
         elif name not in own and name not in IGNORED:
             near = difflib.get_close_matches(name[:50], own, 1)
@@ -101,10 +118,10 @@ def read_ask(body: Mapping, chat: bool, tokenizer: Tokenizer, names: Sequence[st
     if n * len(prompts) > MAX_ANSWERS:
         raise Refused(f"{len(prompts)} prompts with {n} answers each: at most {MAX_ANSWERS} answers in all", "n")
     n_new = _n_new(wanted, chat, max(map(len, prompts)), longest)
-    if wanted.get("stream_options") and not wanted.get("stream"):
-        raise Refused("stream_options needs stream to be true", "stream_options")
-    include_usage = wanted.get("stream_options", {}).get("include_usage", False)
-    return Ask(prompts, n_new, n, _how(wanted, tokenizer), chat, wanted.get("stream", False), include_usage)
+    stream, include_usage = wanted.get("stream", False), wanted.get("stream_options", False)
+    if include_usage and not stream:
+        raise Refused("stream_options.include_usage needs stream to be true", "stream_options")
+    return Ask(prompts, n_new, n, _sampling(wanted, tokenizer), chat, stream, include_usage)
 
 
 def check_model(name: object, names: Sequence[str]) -> None:
@@ -133,12 +150,13 @@ def _conversation(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
 def _prompts(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
     if "prompt" not in wanted:
         raise Refused('prompt is missing, like "Hello"', "prompt")
-    tokens = []
-    for prompt in wanted["prompt"]:
-        tokens.append(tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else prompt)
-        if not tokens[-1]:
-            raise Refused("an empty prompt: a model goes on from at least one token", "prompt")
-    return tokens
+    try:
+        prompts = [tokenizer.prompt(each) if isinstance(each, str) else each for each in wanted["prompt"]]
+    except BadText as error:
+        raise Refused(str(error), "prompt") from None
+    if not all(prompts):
+        raise Refused("an empty prompt: a model goes on from at least one token", "prompt")
+    return prompts
 
 
 def _n_new(wanted: Mapping, chat: bool, n_prompt: int, longest: int) -> int:
@@ -151,13 +169,21 @@ def _n_new(wanted: Mapping, chat: bool, n_prompt: int, longest: int) -> int:
     return n_new
 
 
-def _how(wanted: Mapping, tokenizer: Tokenizer) -> dict:
+def _sampling(wanted: Mapping, tokenizer: Tokenizer) -> Sampling:
     temperature = wanted.get("temperature", 1.0)
-    how = {name: wanted[name] for name in ("top_k", "top_p", "seed") if name in wanted}
-    how["temperature"] = max(temperature, LOWEST_TEMPERATURE) if temperature else 0.0
-    how["stop"] = () if wanted.get("ignore_eos") else (tokenizer.end,)
-    how["stop_strings"] = tuple(wanted.get("stop", ()))
-    return how
+    return Sampling(
+        temperature=max(temperature, LOWEST_TEMPERATURE) if temperature else 0.0,
+        top_k=wanted.get("top_k"),
+        top_p=wanted.get("top_p"),
+        seed=wanted.get("seed"),
+        stop=() if wanted.get("ignore_eos") else tuple(sorted(tokenizer.ends)),
+        stop_strings=tuple(wanted.get("stop", ())),
+    )
+
+
+def _same(value: object, other: object) -> bool:
+    """Whether JSON means the same by both: 1 and 1.0 are one number, and true is none."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _no_number(name: str) -> None:
@@ -169,8 +195,8 @@ SHARED = {
     "max_tokens": fields.whole(1),
     "temperature": fields.number(0, 2),
     "top_p": fields.number(0, 1, above=True),
-    "top_k": fields.whole(1),
-    "seed": fields.whole(-(2**63), 2**63 - 1),
+    "top_k": fields.top_k,
+    "seed": fields.seed,
     "n": fields.whole(1, MAX_ANSWERS),
     "stop": fields.stop_strings,
     "stream": fields.flag,

@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 
+from ..serving.request import AnswerFailed
 from .fields import Refused
 from .protocol import Ask
 from .worker import Busy, Closed, EngineFailed, Piece
@@ -99,7 +100,8 @@ def error_of(error: Exception) -> tuple[int, dict]:
         status = 400
     else:
         status = {Busy: 429, Closed: 503}.get(type(error), 500)
-    said = str(error) if isinstance(error, ValueError | Busy | Closed | EngineFailed) else "the server made a mistake"
+    known = ValueError | Busy | Closed | EngineFailed | AnswerFailed
+    said = str(error) if isinstance(error, known) else "the server made a mistake"
     kind = {429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
     return status, {"error": {"message": said, "type": kind, "param": param, "code": code}}
 

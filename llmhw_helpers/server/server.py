@@ -158,7 +158,8 @@ async def _serve(
         ready()
     while not (server.should_exit or serving.done()):
         await asyncio.sleep(0.05)
-        server.should_exit |= stopped()
+        if stopped():
+            server.should_exit = True
     await asyncio.to_thread(worker.close)  # whoever still waits is told before the connections are closed
     await serving
 

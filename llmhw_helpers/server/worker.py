@@ -7,10 +7,11 @@ import atexit
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..serving.engine import Engine
-from ..serving.request import Request
+from ..serving.request import AnswerFailed, Request
+from ..serving.sampling import GREEDY, Sampling
 
 STOPPED = "the server is being stopped"
 
@@ -20,7 +21,7 @@ class Busy(RuntimeError):
 
 
 class EngineFailed(RuntimeError):
-    """A step of the engine went wrong; the message says how."""
+    """A step of the engine went wrong, for all who waited; the message says how."""
 
 
 class Closed(RuntimeError):
@@ -68,8 +69,8 @@ class Job:
 
     prompts: Sequence[Sequence[int]]
     n_new: int
+    sampling: Sampling
     n: int
-    how: dict
     deliver: Callable[[Piece | Exception], object]
     accepted: Future = field(default_factory=Future)
     unwanted: bool = False
@@ -92,6 +93,7 @@ class Worker:
 
     Attributes:
         failed: why the engine cannot go on; `None` while it can.
+        last_failure: how its last failed step went wrong; `None` if none has.
 
     Raises:
         ValueError: an engine without a tokenizer, or no answers allowed.
@@ -102,7 +104,9 @@ class Worker:
             raise ValueError("answers are texts: give the engine a tokenizer")
         if max_open < 1:
             raise ValueError(f"at least one answer has to be allowed, not {max_open}")
-        self.engine, self.max_open, self.failed = engine, max_open, None
+        self.engine, self.max_open = engine, max_open
+        self.failed: str | None = None
+        self.last_failure: str | None = None
         self._changed = threading.Condition()
         self._arrived: list[Job] = []
         self._open: list[Job] = []
@@ -122,15 +126,16 @@ class Worker:
         prompts: Sequence[Sequence[int]],
         n_new: int,
         deliver: Callable[[Piece | Exception], object],
+        sampling: Sampling = GREEDY,
         *,
         n: int = 1,
-        **how,
+        **changes,
     ) -> Job:
         """Hand over a request, from any thread and without waiting.
 
         Args:
             prompts: tokens of each.
-            n_new, n, how: as in `Engine.submit`.
+            n_new, sampling, n, changes: as in `Engine.submit`.
             deliver: called in the worker's thread with each piece, or with the one exception that ends the job. If it
                 raises, the job is cancelled.
 
@@ -138,9 +143,9 @@ class Worker:
             Busy: too many answers are open.
             Closed: `close` was called.
             EngineFailed: the engine cannot go on.
-            ValueError: no prompt, or more answers than may ever be open.
+            ValueError: no prompt, more answers than may ever be open, or a setting out of its range.
         """
-        job = Job(prompts, n_new, n, how, deliver)
+        job = Job(prompts, n_new, replace(sampling, **changes), n, deliver)
         with self._changed:
             self.check(job.n_answers)
             self._arrived.append(job)
@@ -174,7 +179,7 @@ class Worker:
     def _work(self) -> None:
         while self._wait():
             try:
-                self._turn()
+                self._step()
             except Exception as error:  # whatever it was, nobody shall wait for ever
                 self._recover(error)
         why = Closed(STOPPED) if self.failed is None else EngineFailed(self.failed)
@@ -191,7 +196,7 @@ class Worker:
             self._open, self._arrived = self._open + self._arrived, []
             return not self._closed and self.failed is None
 
-    def _turn(self) -> None:
+    def _step(self) -> None:
         for job in self._open:
             if job.unwanted:
                 self._cancel(job)
@@ -199,7 +204,7 @@ class Worker:
                 self._admit(job)
         self._keep_open()
         if self._open and not self.engine.step():
-            raise RuntimeError("requests are open, and none of them has a turn")
+            raise RuntimeError("requests are open, and none of them is scheduled")
         for job in self._open:
             self._deliver(job)
         self._keep_open()
@@ -210,7 +215,7 @@ class Worker:
             return
         try:
             for prompt in job.prompts:
-                first = self.engine.submit(prompt, job.n_new, n=job.n, **job.how)
+                first = self.engine.submit(prompt, job.n_new, job.sampling, n=job.n)
                 job.answers += [_Answer(each, first) for each in (first, *first.siblings)]
         except Exception as error:
             self._cancel(job)
@@ -223,7 +228,7 @@ class Worker:
             request, first = answer.request, answer.prompt_of
             if request.finished == "error":
                 self._cancel(job)
-                self._tell(job, EngineFailed(request.error))
+                self._tell(job, AnswerFailed(request.error))
                 return
             if first.output or first.finished:  # later it may be preempted, and find what it wrote itself
                 job.n_reused.setdefault(first, first.n_reused)
@@ -236,7 +241,7 @@ class Worker:
 
     def _recover(self, error: Exception) -> None:
         """All who wait are told; the engine goes on if all of its blocks could be freed."""
-        why = f"the engine failed in a step: {type(error).__name__}: {error}"
+        self.last_failure = why = f"the engine failed in a step: {type(error).__name__}: {error}"
         try:
             for job in self._open:
                 self._cancel(job)

@@ -14,28 +14,30 @@ class OutOfBlocks(RuntimeError):
     """No block is free: somebody has to give one back first."""
 
 
-def chain_keys(tokens: Sequence[int], block_size: int, keys: Sequence[bytes] = ()) -> list[bytes]:
-    """A key for each full block of a text, made of its tokens and of the key before it.
+def block_hashes(tokens: Sequence[int], block_size: int, known: Sequence[bytes] = ()) -> list[bytes]:
+    """A hash for each full block of a text, made of its tokens and of the hash before it.
 
-    A token's key and value vectors depend on all tokens before it, so two blocks are the same only if their texts are
-    the same from the first token on; chaining says just that. The sequence's `keys` so far need not be made again.
+    A token's keys and values depend on all tokens before it, so two blocks are the same only if their texts are the
+    same from the first token on; chaining says just that. Those that are `known` already need not be made again.
 
-    >>> one, two = (chain_keys(text, 2) for text in ([7, 8, 9, 9], [7, 8, 1, 1, 5]))
+    >>> one, two = (block_hashes(text, 2) for text in ([7, 8, 9, 9], [7, 8, 1, 1, 5]))
     >>> len(one), one[0] == two[0], one[1] == two[1]
     (2, True, False)
     """
-    keys = list(keys)
-    for start in range(len(keys) * block_size, len(tokens) - block_size + 1, block_size):
+    hashes = list(known)
+    for start in range(len(hashes) * block_size, len(tokens) - block_size + 1, block_size):
+        before = hashes[-1] if hashes else b""
         content = array("q", tokens[start : start + block_size]).tobytes()
-        keys.append(blake2b((keys[-1] if keys else b"") + content, digest_size=16).digest())
-    return keys
+        hashes.append(blake2b(before + content, digest_size=16).digest())
+    return hashes
 
 
 class BlockManager:
     """Blocks ``0 .. n_blocks - 1``, each held by as many sequences as its reference count says.
 
     A block that nobody holds is free, and yet its content may be found, until the block is given out again: those with
-    nothing to find go first, then the one that has been free for longest.
+    nothing to find go first, then the one that has been free for longest. (vLLM: `BlockPool`; its `cache_full_blocks`
+    is `seal` here, `get_cached_block` is `find`, and `touch` is `share`.)
 
     Args:
         n_blocks: how many there are.
@@ -55,7 +57,7 @@ class BlockManager:
         self.ref_count = [0] * n_blocks
         self._free = OrderedDict.fromkeys(range(n_blocks))  # in the order in which they go
         self._block_of: dict[bytes, int] = {}
-        self._key_of: list[bytes | None] = [None] * n_blocks
+        self._hash_of: list[bytes | None] = [None] * n_blocks
 
     @property
     def n_free(self) -> int:
@@ -75,9 +77,9 @@ class BlockManager:
         if not self._free:
             raise OutOfBlocks(f"all {self.n_blocks} blocks are held")
         block, _ = self._free.popitem(last=False)
-        key, self._key_of[block] = self._key_of[block], None
-        if key is not None:
-            del self._block_of[key]
+        block_hash, self._hash_of[block] = self._hash_of[block], None
+        if block_hash is not None:
+            del self._block_of[block_hash]
         self.ref_count[block] = 1
         return block
 
@@ -99,19 +101,19 @@ class BlockManager:
             self.ref_count[block] -= 1
             if not self.ref_count[block]:
                 self._free[block] = None
-                if self._key_of[block] is None:  # nothing to be found in it: it may as well go first
+                if self._hash_of[block] is None:  # nothing to be found in it: it may as well go first
                     self._free.move_to_end(block, last=False)
 
-    def seal(self, block: int, key: bytes) -> None:
-        """`block` is full, and from now on found under `key`, unless another one already is."""
-        if key not in self._block_of and self._key_of[block] is None:
-            self._block_of[key], self._key_of[block] = block, key
+    def seal(self, block: int, block_hash: bytes) -> None:
+        """`block` is full, and from now on found under `block_hash`, unless another one already is."""
+        if block_hash not in self._block_of and self._hash_of[block] is None:
+            self._block_of[block_hash], self._hash_of[block] = block, block_hash
 
-    def find(self, keys: Iterable[bytes]) -> list[int]:
-        """Blocks with the content of the first keys, as many as are there without a gap; nobody holds them yet."""
+    def find(self, hashes: Iterable[bytes]) -> list[int]:
+        """Blocks with the content of the first hashes, as many as are there without a gap; nobody holds them yet."""
         found = []
-        for key in keys:
-            if key not in self._block_of:
+        for block_hash in hashes:
+            if block_hash not in self._block_of:
                 break
-            found.append(self._block_of[key])
+            found.append(self._block_of[block_hash])
         return found

@@ -1,24 +1,62 @@
 """Prefill and decode: a prompt in one pass, then a token at a time from the cache."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..llm.sampling import check_prompt, new_generator, sample
+from ..llm.sampling import check_prompt, new_generator, tokens_of
+from ..llm.tokenizer import Tokenizer
+from ..specs.architectures import Model
 from .kv_cache import KVCache
-from .weights import Served
+from .sampling import Sampling
 
 
-def new_cache(served: Served, batch_size: int, capacity: int) -> KVCache:
+@runtime_checkable
+class ServedModel(Protocol):
+    """What prefill, decode and the engine use of a model: ``weights.Served`` has it, and ``offload.Offloaded``.
+
+    Attributes:
+        spec: its architecture.
+        dtype, device: what it computes in, and where.
+        nbytes: bytes of the weights that it holds in that device's memory.
+    """
+
+    spec: Model
+    dtype: torch.dtype
+    device: torch.device
+    nbytes: int
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch n_new"],
+        positions: Int[Tensor, "batch n_new"],
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+    ) -> Float[Tensor, "batch n_new d_model"]:
+        """The residual stream after the last norm.
+
+        Args:
+            tokens: new tokens of each sequence.
+            positions: where they stand in their sequence, the first at 0.
+            attend: given a layer's number, queries, keys and values, mixes the values: a cache does that.
+
+        Raises:
+            TokenError: a number that is no token (in the CPU's memory).
+        """
+
+    def head(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab_size"]:
+        """Logits from the residual stream at one position of each sequence."""
+
+
+def new_cache(served: ServedModel, batch_size: int, capacity: int) -> KVCache:
     """An empty cache in the format and on the device of the weights; raises as `KVCache` does."""
-    weight = served.model.token_embd.weight
-    return KVCache(served.spec, batch_size, capacity, weight.dtype, weight.device)
+    return KVCache(served.spec, batch_size, capacity, served.dtype, served.device)
 
 
 @torch.inference_mode()
-def prefill(served: Served, prompts: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
+def prefill(served: ServedModel, prompts: Sequence[Sequence[int]], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
     """Read a prompt for every sequence, all in one pass, and give the logits of what comes next in each.
 
     The prompts may differ in length; they may also go on from what the cache holds already.
@@ -42,7 +80,7 @@ def prefill(served: Served, prompts: Sequence[Sequence[int]], cache: KVCache) ->
 
 
 @torch.inference_mode()
-def decode(served: Served, tokens: Int[Tensor, " batch"], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
+def decode(served: ServedModel, tokens: Int[Tensor, " batch"], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
     """One more token in every sequence, and the logits of what comes after it.
 
     Raises:
@@ -55,18 +93,18 @@ def decode(served: Served, tokens: Int[Tensor, " batch"], cache: KVCache) -> Flo
     return served.head(stream[:, -1])
 
 
-def _read(served: Served, tokens: Tensor, cache: KVCache) -> Tensor:
-    wanted, there = served.model.token_embd.weight.dtype, cache.dtype
-    if wanted != there:
+def _read(served: ServedModel, tokens: Tensor, cache: KVCache) -> Tensor:
+    if served.dtype != cache.dtype:
         raise ValueError(
-            f"the weights are {wanted} and the cache is {there}: make it with new_cache, or with dtype={wanted}"
+            f"the weights are {served.dtype} and the cache is {cache.dtype}: make it with new_cache, or with "
+            f"dtype={served.dtype}"
         )
     window = cache.window(tokens.shape[1])
     return served.forward(tokens, window.positions, window.attend)
 
 
 def generate(
-    served: Served,
+    served: ServedModel,
     tokens: Sequence[int],
     n_new: int,
     *,
@@ -75,28 +113,31 @@ def generate(
     top_p: float | None = None,
     seed: int | None = None,
     stop: Collection[int] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Iterator[int]:
     """Go on from `tokens`, as ``llm.sampling.generate`` does and with the same tokens, but from a cache.
 
-    Ends after `n_new` tokens, at a token of `stop` (not given out), or when the context is full.
+    Ends after `n_new` tokens, at a token of `stop` (not given out), or when the context is full. With a `tokenizer`
+    only tokens that it has are drawn.
 
     Raises:
         TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
     """
     check_prompt(served.spec, tokens)
     n_new = min(n_new, served.spec.context_length - len(tokens))
-    return _generate(served, tokens, n_new, (temperature, top_k, top_p), seed, stop)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop=stop)
+    return _generate(served, tokens, n_new, sampling, tokens_of(tokenizer, served.spec.vocab_size, served.device))
 
 
-def _generate(served, tokens, n_new, how, seed, stop) -> Iterator[int]:
+def _generate(served, tokens, n_new, sampling, allowed) -> Iterator[int]:
     if n_new < 1:
         return
     cache = new_cache(served, 1, len(tokens) + n_new - 1)  # the last new token is never read
-    generator = new_generator(cache.device, seed)
+    generator = new_generator(cache.device, sampling.seed)
     logits = prefill(served, [tokens], cache)
     for i in range(n_new):
-        token = sample(logits, *how, generator=generator)
-        if token.item() in stop:
+        token = sampling.draw(logits, generator, allowed)
+        if token.item() in sampling.stop:
             return
         yield token.item()
         if i + 1 < n_new:

@@ -5,18 +5,19 @@ A step is one pass through the model. The scheduler says whose tokens it reads; 
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..llm.sampling import NoDistribution, check_prompt, new_generator, sample
+from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from .blocks import BlockManager
-from .paged_cache import PagedCache, Turn
-from .request import Request, Sampling, Writer
+from .decoding import ServedModel
+from .paged_cache import Chunk, PagedCache
+from .request import Request, Writer
+from .sampling import GREEDY, Sampling
 from .scheduler import Scheduler
-from .weights import Served
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Engine:
 
     Args:
         served: the model.
-        n_blocks, block_size: of the paged cache, which is set aside now.
+        n_blocks, block_size: of the paged cache, which is set aside now (vLLM: `num_gpu_blocks`).
         max_batch_size, max_step_tokens, sharing, continuous: as in `Scheduler`.
-        tokenizer: makes text of tokens; needed for stop strings.
+        tokenizer: makes text of tokens; needed for stop strings. No token is drawn that it does not have.
 
     Attributes:
         cache, blocks, scheduler: its parts.
@@ -67,7 +68,7 @@ class Engine:
 
     def __init__(
         self,
-        served: Served,
+        served: ServedModel,
         n_blocks: int,
         block_size: int = 16,
         *,
@@ -77,23 +78,26 @@ class Engine:
         continuous: bool = True,
         tokenizer: Tokenizer | None = None,
     ):
-        weight = served.model.token_embd.weight
         self.served, self.tokenizer = served, tokenizer
         self.blocks = BlockManager(n_blocks, block_size)
         limits = (served.spec.context_length, max_batch_size, max_step_tokens)
         self.scheduler = Scheduler(self.blocks, *limits, sharing=sharing, continuous=continuous)
-        self.cache = PagedCache(served.spec, n_blocks, block_size, weight.dtype, weight.device)
+        self.cache = PagedCache(served.spec, n_blocks, block_size, served.dtype, served.device)
+        self._allowed = tokens_of(tokenizer, served.spec.vocab_size, served.device)
         self._n_submitted = self._n_steps = self._n_read = self._n_written = self._most_blocks = 0
         self._n_slots = self._n_empty = 0
 
-    def submit(self, prompt: Sequence[int], n_new: int, *, n: int = 1, **how) -> Request:
-        """Let a request wait for its turn; `step` does the rest.
+    def submit(
+        self, prompt: Sequence[int], n_new: int, sampling: Sampling = GREEDY, *, n: int = 1, **changes
+    ) -> Request:
+        """Let a request wait until it is scheduled; `step` does the rest (vLLM: `add_request`).
 
         Args:
             prompt: tokens.
             n_new: tokens to write, at most.
+            sampling: how they are chosen, and what ends the answer.
             n: answers; the prompt is read once for all. The others are the request's `siblings`, with other seeds.
-            how: as `Sampling` says.
+            changes: single settings of `sampling`, by name: ``temperature=0.8, seed=5``.
 
         Raises:
             TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
@@ -103,13 +107,10 @@ class Engine:
         check_prompt(self.served.spec, prompt)
         if min(n_new, n) < 1:
             raise ValueError(f"at least one new token and one answer, not {n_new} and {n}")
-        settings = [Sampling(n_new, **how)]
-        if settings[0].stop_strings and self.tokenizer is None:
+        sampling = replace(sampling, **changes)
+        if sampling.stop_strings and self.tokenizer is None:
             raise ValueError("stop strings need text: give the engine a tokenizer")
-        for i in range(1, n):
-            seed = settings[0].seed
-            settings.append(Sampling(n_new, **(how | {"seed": None if seed is None else seed + i})))
-        requests = [self._request(prompt, each, i) for i, each in enumerate(settings)]
+        requests = [self._request(prompt, n_new, each, i) for i, each in enumerate(sampling.of_each(n))]
         requests[0].siblings = requests[1:]
         self.scheduler.submit(requests[0])
         self._n_submitted += 1
@@ -117,23 +118,26 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Request]:
-        """One pass through the model; the requests that it read. An empty list: nothing is left to do."""
-        turns, copies = self.scheduler.schedule()
-        if not turns:
+        """One pass through the model; the requests that it read. An empty list: nothing is left to do.
+
+        Whatever goes wrong with one request's scores or text ends it alone, with its reason in `Request.error`.
+        """
+        scheduled, copies = self.scheduler.schedule()
+        if not scheduled:
             return []
         self.cache.copy(copies)
-        window = self.cache.window([Turn(each.block_table, each.n_cached, n) for each, n in turns.items()])
-        tokens = [token for each, n in turns.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
-        rows = torch.tensor([tokens], device=self.cache.keys.device)
+        window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in scheduled.items()])
+        tokens = [token for each, n in scheduled.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
+        rows = torch.tensor([tokens], device=self.served.device)
         stream = self.served.forward(rows, window.positions, window.attend)
-        ready = [i for i, (each, n) in enumerate(turns.items()) if n == each.n_unread]
-        requests = [list(turns)[i] for i in ready]
+        ready = [i for i, (each, n) in enumerate(scheduled.items()) if n == each.n_unread]
+        requests = [list(scheduled)[i] for i in ready]
         logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
-        self._count(turns)
-        self.scheduler.advance(turns)
+        self._count(scheduled)
+        self.scheduler.advance(scheduled)
         for request, row in zip(requests, logits, strict=True):
             self._write(request, row)
-        return list(turns)
+        return list(scheduled)
 
     def cancel(self, request: Request) -> None:
         """End `request` now, its blocks are free at once. One that has ended stays as it is."""
@@ -141,12 +145,16 @@ class Engine:
             self._finish(request, "cancelled")
 
     def generate(self, prompts: Sequence[Sequence[int]], n_new: int | Sequence[int], **how) -> list[list[int]]:
-        """The tokens that follow each prompt; raises as `submit` does, before any is written.
+        """The tokens that follow each prompt.
 
         Args:
             prompts: tokens of each.
             n_new: tokens to write, at most; one number for all, or one each.
-            how: as `Sampling` says.
+            how: as in `submit`.
+
+        Raises:
+            AnswerFailed: one of them ended in an error; the others are written to their end.
+            what `submit` raises: before any is written.
         """
         counts = [n_new] * len(prompts) if isinstance(n_new, int) else n_new
         requests = []
@@ -158,13 +166,16 @@ class Engine:
         finally:  # refused, or interrupted: nobody waits for the others any more
             for request in requests:
                 self.cancel(request)
+        for request in requests:
+            request.check()
         return [request.output for request in requests]
 
     def stream(self, prompt: Sequence[int], n_new: int, **how) -> Iterator[int]:
         """The tokens that follow `prompt`, as they come; others that wait go on meanwhile. Closing it cancels.
 
         Raises:
-            as `submit` does, at once.
+            AnswerFailed: it ended in an error.
+            what `submit` raises: at once.
         """
         return self._stream(self.submit(prompt, n_new, **how))
 
@@ -182,13 +193,14 @@ class Engine:
                 self.step()
                 yield from request.output[n_given:]
                 n_given = len(request.output)
+            request.check()
         finally:
             self.cancel(request)
 
-    def _request(self, prompt: Sequence[int], sampling: Sampling, answer: int) -> Request:
+    def _request(self, prompt: Sequence[int], n_new: int, sampling: Sampling, answer: int) -> Request:
         writer = None if self.tokenizer is None else Writer(self.tokenizer, sampling.stop_strings)
-        generator = new_generator(self.cache.keys.device, sampling.seed)
-        request = Request(list(prompt), sampling, (self._n_submitted, answer), writer, generator)
+        generator = new_generator(self.served.device, sampling.seed)
+        request = Request(list(prompt), n_new, (self._n_submitted, answer), sampling, writer, generator)
         request.times.append(time.perf_counter())
         return request
 
@@ -198,47 +210,48 @@ class Engine:
         for sibling in siblings:
             self.scheduler.fork(request, sibling)
         for each in (request, *siblings):
-            self._extend(each, logits)
+            try:
+                why = self._extend(each, logits)
+            except Exception as error:  # its scores or its text: the others have nothing to do with it
+                each.fail(error)
+                why = each.finished
+            if why is not None:
+                self._finish(each, why)
 
-    def _extend(self, request: Request, logits: Tensor) -> None:
-        how = request.sampling
-        try:
-            choice = sample(logits, how.temperature, how.top_k, how.top_p, request.generator)
-        except NoDistribution as error:
-            request.error = str(error)
-            self._finish(request, "error")
-            return
-        token = choice.item()
-        if token in how.stop:
-            self._finish(request, "stop")
-            return
+    def _extend(self, request: Request, logits: Tensor) -> str | None:
+        """One token more; why it is the last one."""
+        sampling = request.sampling
+        token = sampling.draw(logits, request.generator, self._allowed).item()
+        if token in sampling.stop:
+            return "stop"
         request.tokens.append(token)
         request.times.append(time.perf_counter())
         self._n_written += 1
         if request.writer is not None:
             request.writer.push(token)
             if request.writer.stopped:
-                self._finish(request, "stop")
-                return
-        if len(request.output) == how.n_new:
-            self._finish(request, "length")
+                return "stop"
+        return "length" if len(request.output) == request.n_new else None
 
     def _finish(self, request: Request, why: str) -> None:
         request.finished = why
         if request.writer is not None:
-            request.writer.close()
+            try:
+                request.writer.close()
+            except Exception as error:  # what was kept back is no text
+                request.fail(error)
         self.scheduler.remove(request)
         heirs = [each for each in request.siblings if each.finished is None and each not in self.scheduler]
         if heirs:  # it ended before its prompt was read for all of them
             heirs[0].siblings = heirs[1:]
             self.scheduler.submit(heirs[0])
 
-    def _count(self, turns: dict[Request, int]) -> None:
+    def _count(self, scheduled: dict[Request, int]) -> None:
         n_held = self.blocks.n_blocks - self.blocks.n_free
         self._n_steps += 1
-        self._n_read += sum(turns.values())
+        self._n_read += sum(scheduled.values())
         self._most_blocks = max(self._most_blocks, n_held)
         self._n_slots += n_held * self.blocks.block_size
         for each in self.scheduler.running:
-            filled = each.n_cached + turns.get(each, 0)
+            filled = each.n_cached + scheduled.get(each, 0)
             self._n_empty += len(each.block_table) * self.blocks.block_size - filled

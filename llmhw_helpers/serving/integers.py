@@ -5,19 +5,20 @@ of its own (token-wise quantization, as ZeroQuant calls it, arXiv:2206.01861), a
 is ``256 high + low``, so its product is that of the high bytes, times 256, and that of the low bytes.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-ZERO = 128  # the byte that stands for 0: the unit wants activations without a sign
+from .kernels import ZERO, integer_order, integer_product, multiplies_integers
+
+__all__ = ["IntegerMatrix", "integer_matrix", "multiplies_integers"]
+
 LARGEST = {8: 127, 16: 127 * 256}  # what a token's largest magnitude becomes
 # Added before what is behind the point is cut off: so a number is rounded, and each of its bytes moved by ZERO.
 OFFSETS = {8: torch.tensor(ZERO + 0.5), 16: torch.tensor(256 * ZERO + ZERO + 0.5)}
 TINY = torch.tensor(1e-30)  # a token of zeros has a scale, too
-_WEIGHTS_ZERO = torch.zeros(1, dtype=torch.int32)
 
 
 class IntegerMatrix(NamedTuple):
@@ -36,40 +37,22 @@ class IntegerMatrix(NamedTuple):
         scale = torch.add(TINY, numbers.amax(-1, keepdim=True), alpha=1 / LARGEST[bits])
         torch.addcdiv(OFFSETS[bits], rows, scale, out=numbers)
         if bits == 8:
-            y = _product(numbers.to(torch.uint8), self.packed, self.steps)
-        else:  # x86, where the unit is, keeps the low byte first
+            y = integer_product(numbers.to(torch.uint8), self.packed, self.steps)
+        else:  # the low byte comes first, on x86 as on Arm
             low_high = numbers.to(torch.uint16).view(torch.uint8).view(*rows.shape, 2).permute(2, 0, 1)
-            low, high = _product(low_high.reshape(-1, rows.shape[1]), self.packed, self.steps).chunk(2)
+            low, high = integer_product(low_high.reshape(-1, rows.shape[1]), self.packed, self.steps).chunk(2)
             y = torch.add(low, high, alpha=256)
         y = y.mul_(scale).to(x.dtype).view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product fetches."""
-        return self.packed.numel() + self.steps.nbytes
+        """Bytes that it takes."""
+        return sum(each.nbytes for each in (self.packed, self.steps, self.bias) if each is not None)
 
 
 def integer_matrix(
     codes: Int8[Tensor, "n_out n_in"], steps: Float[Tensor, " n_out"], bias: Tensor | None, activation_bits: int
 ) -> IntegerMatrix:
     """Codes from -128 to 127, each worth the step of its row, made ready for products; see `multiplies_integers`."""
-    return IntegerMatrix(torch.ops.onednn.qlinear_prepack(codes, None), steps.float(), bias, activation_bits)
-
-
-@cache
-def multiplies_integers() -> bool:
-    """Whether this CPU has such a unit and PyTorch uses it, rightly: an older one would cut the largest sums off."""
-    has = torch.cpu.get_capabilities()
-    if not (has.get("avx512_vnni") or has.get("avx_vnni")) or not torch.backends.mkldnn.is_available():
-        return False
-    weights, x = torch.full((16, 64), 127, dtype=torch.int8), torch.full((2, 64), 255, dtype=torch.uint8)
-    packed = torch.ops.onednn.qlinear_prepack(weights, None)
-    return bool((_product(x, packed, torch.ones(16)) == 127 * 127 * 64).all())
-
-
-def _product(x: Tensor, packed: Tensor, steps: Tensor) -> Float[Tensor, "rows n_out"]:
-    """``(x - 128) W^T``, times the step of each row of the weights."""
-    return torch.ops.onednn.qlinear_pointwise.default(
-        x, 1.0, ZERO, packed, steps, _WEIGHTS_ZERO, None, 1.0, 0, torch.float32, "none", [], ""
-    )
+    return IntegerMatrix(integer_order(codes), steps.float(), bias, activation_bits)

@@ -16,13 +16,12 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.func import functional_call
 
-from ..costs.offload import split
+from ..costs.offload import WINDOW, split
 from ..llm.files import write_whole
 from ..llm.headers import read_safetensors_header
 from ..llm.transformer import Block, Transformer
 from ..measure.pages import MappedFile
 from ..specs.architectures import Model
-from .weights import Served
 
 TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -132,8 +131,8 @@ class HostLayers:
         self._host.clear()
 
 
-class Offloaded(Served):
-    """A model of `write_layers` that holds at most `limit_bytes` of weights: decodes as every `Served` model does.
+class Offloaded:
+    """A model of `write_layers` that holds at most `limit_bytes` of weights; prefill, decode and the engine take it.
 
     Args:
         spec: its architecture.
@@ -172,28 +171,44 @@ class Offloaded(Served):
             self.layers = HostLayers([files.fetch(i) for i in range(spec.n_layers)], device)
             files.close()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in: the format of its files."""
+        return self.model.token_embd.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.token_embd.weight.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights in that device's memory at a time, at most: what stays, and two layers that are streamed."""
+        n_streamed = self.parts.n_layers - self.parts.n_resident
+        return self.parts.resident_bytes + min(WINDOW, n_streamed) * self.parts.layer_bytes
+
     def forward(
         self,
         tokens: Int[Tensor, "batch n_new"],
         positions: Int[Tensor, "batch n_new"],
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
     ) -> Float[Tensor, "batch n_new d_model"]:
-        """The residual stream after the last norm, as `Served.forward`; each streamed layer is let go after its use.
+        """The residual stream after the last norm; each streamed layer is let go after its use.
 
         Raises:
             FileShrank: a file has become shorter.
         """
         x = self.model.embed(tokens)
-        turn = self.model.turn(x, positions)
+        rotation = self.model.turn(x, positions)
         n_resident = self.parts.n_resident
         self._prefetch(n_resident)  # while the resident layers are at work
         for i in range(self.parts.n_layers):
             if i < n_resident:
-                x = functional_call(self._block, self._resident[i], (x, turn, partial(attend, i)))
+                x = functional_call(self._block, self._resident[i], (x, rotation, partial(attend, i)))
                 continue
             self._prefetch(i + 1)
             weights = self.layers.fetch(i)
-            x = functional_call(self._block, weights, (x, turn, partial(attend, i)))
+            x = functional_call(self._block, weights, (x, rotation, partial(attend, i)))
             self.streamed_bytes += sum(each.nbytes for each in weights.values())
             del weights
             self.layers.release(i)

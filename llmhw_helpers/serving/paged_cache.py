@@ -17,8 +17,14 @@ from ..specs.architectures import Model
 
 
 @dataclass
-class Turn:
-    """What one sequence does in a step: its block table, tokens that the cache holds, and new ones."""
+class Chunk:
+    """What a step reads of one sequence, a piece of its prompt or the token that it wrote last.
+
+    Attributes:
+        block_table: of the sequence, long enough for the new tokens.
+        n_cached: its tokens that the cache holds (vLLM: `num_computed_tokens`).
+        n_new: tokens that the step reads (vLLM: `num_scheduled_tokens`).
+    """
 
     block_table: Sequence[int]
     n_cached: int
@@ -74,21 +80,21 @@ class PagedCache:
             self.keys[:, targets] = self.keys[:, sources]
             self.values[:, targets] = self.values[:, sources]
 
-    def window(self, turns: Sequence[Turn]) -> "PagedWindow":
-        """The slots that a step fills, and attention over them and all before, for the sequences of `turns` in turn.
+    def window(self, chunks: Sequence[Chunk]) -> "PagedWindow":
+        """The slots that a step fills, and attention over them and all before, for one chunk after the other.
 
         Raises:
-            ValueError: no turns, no new token, or a block table that is too short or names a block that is not there.
+            ValueError: no chunks, no new token, or a block table that is too short or names a block that is not there.
         """
-        for turn in turns:
-            n_slots = len(turn.block_table) * self.block_size
-            if turn.n_new < 1 or not 0 <= turn.n_cached <= n_slots - turn.n_new:
-                raise ValueError(f"{turn.n_new} new tokens after {turn.n_cached} in a table of {n_slots} slots")
-            if not all(0 <= block < self.n_blocks for block in turn.block_table):
-                raise ValueError(f"block table {list(turn.block_table)}: there are blocks 0 to {self.n_blocks - 1}")
-        if not turns:
+        for chunk in chunks:
+            n_slots = len(chunk.block_table) * self.block_size
+            if chunk.n_new < 1 or not 0 <= chunk.n_cached <= n_slots - chunk.n_new:
+                raise ValueError(f"{chunk.n_new} new tokens after {chunk.n_cached} in a table of {n_slots} slots")
+            if not all(0 <= block < self.n_blocks for block in chunk.block_table):
+                raise ValueError(f"block table {list(chunk.block_table)}: there are blocks 0 to {self.n_blocks - 1}")
+        if not chunks:
             raise ValueError("a step reads at least one token")
-        return PagedWindow(self, turns)
+        return PagedWindow(self, chunks)
 
 
 class PagedWindow:
@@ -99,14 +105,14 @@ class PagedWindow:
         last: the row of each sequence's last new token ``[n_sequences]``.
     """
 
-    def __init__(self, cache: PagedCache, turns: Sequence[Turn]):
+    def __init__(self, cache: PagedCache, chunks: Sequence[Chunk]):
         device = cache.keys.device
-        starts = torch.tensor([turn.n_cached for turn in turns])
-        counts = torch.tensor([turn.n_new for turn in turns])
+        starts = torch.tensor([chunk.n_cached for chunk in chunks])
+        counts = torch.tensor([chunk.n_new for chunk in chunks])
         ends = counts.cumsum(0)
-        owner = torch.arange(len(turns)).repeat_interleave(counts)  # whose each row is
+        owner = torch.arange(len(chunks)).repeat_interleave(counts)  # whose each row is
         positions = torch.arange(len(owner)) - (ends - counts - starts)[owner]
-        tables = torch.nn.utils.rnn.pad_sequence([torch.tensor(turn.block_table) for turn in turns], batch_first=True)
+        tables = torch.nn.utils.rnn.pad_sequence([torch.tensor(each.block_table) for each in chunks], batch_first=True)
         slots = tables[owner, positions // cache.block_size] * cache.block_size + positions % cache.block_size
         self.positions, self.last, self._slots = (each.to(device) for each in (positions[None], ends - 1, slots))
         self._cache = cache

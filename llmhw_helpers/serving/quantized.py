@@ -5,23 +5,23 @@ product, so the arithmetic is that of bf16, and dearer than it by the unpacking.
 unit for small integers do it.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..llm.quantization import Quantized, Scheme
 from ..llm.transformer import Transformer
-from .integers import LARGEST, IntegerMatrix, integer_matrix, multiplies_integers
+from .integers import LARGEST, IntegerMatrix, integer_matrix
+from .kernels import TILES, Int4Kernel, int4_kernel, int8_product, multiplies_integers, widened_product
 from .weights import FEW_ROWS, Served
 
 INT4_GROUPS = (32, 64, 128, 256)  # that the kernels know
 INT4_ROWS = 16  # they want a multiple of so many rows
-TILES = 4  # of 16 columns, that the GPU's kernel fetches together: so many must divide a row
 BF16_SINCE = (8, 0)  # compute capability
 
 
@@ -39,17 +39,15 @@ class Int8(NamedTuple):
     def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
         """``x W^T + b``; for many rows, or on a GPU, the codes are widened first, and multiplied as weights are."""
         rows = x.reshape(-1, x.shape[-1]).to(self.steps.dtype)
-        if len(rows) > FEW_ROWS or rows.device.type != "cpu":
-            y = F.linear(rows, self.codes.to(rows.dtype)) * self.steps
-        else:
-            y = torch.ops.aten._weight_int8pack_mm.default(rows, self.codes, self.steps)
+        multiply = int8_product if len(rows) <= FEW_ROWS and rows.device.type == "cpu" else widened_product
+        y = multiply(rows, self.codes, self.steps)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product fetches."""
-        return self.codes.nbytes + self.steps.nbytes
+        """Bytes that it takes."""
+        return sum(each.nbytes for each in self if each is not None)
 
 
 class Int4(NamedTuple):
@@ -59,25 +57,19 @@ class Int4(NamedTuple):
     steps_and_middles: Tensor
     group: int
     bias: Tensor | None
+    kernel: Int4Kernel
 
     def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
         """``x W^T + b``."""
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        y = OPS[rows.device.type][1](rows, self.packed, self.group, self.steps_and_middles)
+        y = self.kernel.product(rows, self.packed, self.group, self.steps_and_middles)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product fetches."""
-        return self.packed.nbytes + self.steps_and_middles.nbytes
-
-
-ATEN = torch.ops.aten
-OPS = {  # that bring codes into the kernel's order, and multiply by them
-    "cpu": (ATEN._convert_weight_to_int4pack_for_cpu.default, ATEN._weight_int4pack_mm_for_cpu.default),
-    "cuda": (ATEN._convert_weight_to_int4pack.default, ATEN._weight_int4pack_mm.default),
-}
+        """Bytes that it takes."""
+        return sum(each.nbytes for each in (self.packed, self.steps_and_middles, self.bias) if each is not None)
 
 
 def serve(model: Transformer, activation_bits: int | None = None) -> Served:
@@ -90,7 +82,7 @@ def serve(model: Transformer, activation_bits: int | None = None) -> Served:
         model: quantised; in fp32 or bf16 on a CPU, in any format on a GPU, where int4 takes bf16.
         activation_bits: None leaves activations in 16 bits (W8A16, W4A16): made for few rows. 8 and 16 round those of
             each token to so many bits, and multiply int8 weights in the CPU's unit for integers (W8A8): made for
-            batches and prompts.
+            batches and prompts. Where there is no such unit, a warning says so: the numbers are the same, and slow.
 
     Raises:
         NoKernel: a matrix is not quantised, or by another scheme than int8 with a scale a row and int4 in groups of
@@ -101,6 +93,11 @@ def serve(model: Transformer, activation_bits: int | None = None) -> Served:
         raise NoKernel(f"activations of {activation_bits} bits: None, 8 and 16 can be multiplied")
     if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.bfloat16):
         raise NoKernel(f"the model is {weight.dtype} on {weight.device}: in fp32 or bf16 it can be multiplied there")
+    if activation_bits is not None and weight.device.type == "cpu" and not multiplies_integers():
+        warnings.warn(
+            "no unit for small integers here that PyTorch uses: its products are computed in fp32, right but slow",
+            stacklevel=2,
+        )
     return Served(model, hold=partial(held, activation_bits=activation_bits))
 
 
@@ -120,10 +117,8 @@ def held(layers: Sequence[nn.Module], activation_bits: int | None = None) -> Int
         steps = torch.cat([part.scales[:, 0] for part in parts]) / scheme.top
         if activation_bits is None:
             return Int8(codes, steps.to(torch.bfloat16 if weight.device.type == "cpu" else weight.dtype), bias)
-        if weight.device.type != "cpu" or not multiplies_integers():
-            raise NoKernel(
-                f"no unit for small integers on {weight.device} that PyTorch uses: serve(model) leaves activations wide"
-            )
+        if weight.device.type != "cpu":
+            raise NoKernel(f"small activations are multiplied on a CPU, not on {weight.device}: leave them wide there")
         return integer_matrix(codes, steps, bias, activation_bits)
     if activation_bits is not None:
         raise NoKernel(f"{scheme.name}: only int8 with a scale a row is multiplied by small activations")
@@ -140,18 +135,16 @@ def _int4(codes: Tensor, parts: Sequence[Quantized], scheme: Scheme, bias: Tenso
         codes, middles = codes.int() + 8, torch.zeros_like(steps)
     else:
         codes, middles = codes.int(), torch.cat([part.minima for part in parts]) + 8 * steps
-    tiles = 1
     if codes.device.type != "cpu":
         _check_gpu(codes)
-        even, odd = codes.unflatten(1, (-1, 2)).unbind(2)
-        codes, tiles = (even << 4 | odd).to(torch.uint8), TILES
-    packed = OPS[codes.device.type][0](codes, tiles)
-    return Int4(packed, torch.stack((steps.T, middles.T), -1).bfloat16().contiguous(), scheme.group, bias)
+    kernel = int4_kernel(codes.device.type)
+    steps_and_middles = torch.stack((steps.T, middles.T), -1).bfloat16().contiguous()
+    return Int4(kernel.order(codes), steps_and_middles, scheme.group, bias, kernel)
 
 
 def _check_gpu(codes: Tensor) -> None:
     device, columns = codes.device, 16 * TILES
-    if device.type not in OPS or (torch.cuda.is_available() and torch.cuda.get_device_capability(device) < BF16_SINCE):
+    if device.type != "cuda" or (torch.cuda.is_available() and torch.cuda.get_device_capability(device) < BF16_SINCE):
         raise NoKernel(f"no int4 kernel on {device}: it takes a CPU, or a GPU with bf16 (A40, A100, ...); int8 has one")
     if codes.shape[1] % columns:
         raise NoKernel(f"no int4 kernel on {device} for rows of {codes.shape[1]} weights: a multiple of {columns} has")
@@ -159,5 +152,4 @@ def _check_gpu(codes: Tensor) -> None:
 
 def streamed_bytes(served: Served) -> int:
     """Bytes of all matrices that a pass of a model from `serve` fetches; the norms are not counted."""
-    layers = [matrix for layer in served._layers for matrix in (layer.qkv, layer.output, layer.gate_up, layer.down)]
-    return sum(matrix.nbytes for matrix in [*layers, served._head])
+    return sum(matrix.nbytes for matrix in served.matrices)

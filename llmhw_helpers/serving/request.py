@@ -1,39 +1,16 @@
 """One request to the engine: its text so far, where its cache lies, how it wants to go on, and when it got what."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 
-from ..llm.sampling import check_settings
 from ..llm.tokenizer import Tokenizer
+from .sampling import GREEDY, Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen, as in ``llm.sampling``, and when to end.
-
-    Args:
-        n_new: tokens at most.
-        temperature, top_k, top_p: as in ``llm.sampling.probabilities``; the best token each time without.
-        seed: the same one draws the same tokens, whoever shares the batch.
-        stop: tokens that end the answer; they are not part of it.
-        stop_strings: texts that do.
-
-    Raises:
-        ValueError: a setting out of its range.
-    """
-
-    n_new: int
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: Collection[int] = ()
-    stop_strings: Collection[str] = ()
-
-    def __post_init__(self):
-        check_settings(self.temperature, self.top_k, self.top_p)
+class AnswerFailed(RuntimeError):
+    """One answer ended in an error of its own; the message says which. All others go on."""
 
 
 @dataclass(eq=False)
@@ -42,12 +19,14 @@ class Request:
 
     Attributes:
         prompt: its tokens.
-        sampling: how it goes on.
+        n_new: tokens to write, at most (vLLM: `max_tokens`).
         arrival: its place in the order of arrival.
+        sampling: how it goes on.
         tokens: the prompt and what has been written.
         block_table: the blocks of its cache, in the order of the text; empty while it waits.
-        n_cached: tokens whose keys and values they hold.
-        n_reused: prompt tokens that were found in the cache when it was first let in.
+        block_hashes: of the full blocks of its text, as far as they were needed.
+        n_cached: tokens whose keys and values the blocks hold (vLLM: `num_computed_tokens`).
+        n_reused: prompt tokens that were found in the cache when it was first let in (vLLM: `num_cached_tokens`).
         n_preempted: how often it had to give its blocks back.
         finished: why it ended: "stop", "length", "cancelled" or "error"; `None` while it goes on.
         error: what went wrong.
@@ -57,13 +36,14 @@ class Request:
     """
 
     prompt: list[int]
-    sampling: Sampling
+    n_new: int
     arrival: tuple[int, int]
+    sampling: Sampling = GREEDY
     writer: "Writer | None" = None
     generator: torch.Generator | None = None
     tokens: list[int] = field(default_factory=list)
     block_table: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
     n_cached: int = 0
     n_reused: int = 0
     n_preempted: int = 0
@@ -90,6 +70,20 @@ class Request:
         """What they say, as far as it can be told: see `Writer`."""
         return self.writer.text
 
+    def fail(self, error: Exception) -> None:
+        """It ends here, and its first error is the reason."""
+        self.finished = "error"
+        self.error = self.error or f"{type(error).__name__}: {error}"
+
+    def check(self) -> None:
+        """Nothing, unless it ended in an error.
+
+        Raises:
+            AnswerFailed: it did.
+        """
+        if self.finished == "error":
+            raise AnswerFailed(self.error)
+
     @property
     def time_to_first_token(self) -> float:
         """Seconds (TTFT)."""
@@ -105,18 +99,15 @@ class Request:
 class Writer:
     """Text from tokens as they come. It keeps back what may turn out to be half a character, or a stop string.
 
+    Special tokens have no text, so that an answer never shows the control tokens of a conversation.
+
     Attributes:
         text: what is certain.
         stopped: a stop string has come; the text ends before it.
-
-    Raises:
-        ValueError: an empty stop string, which would stop everything.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop_strings: Iterable[str] = ()):
-        self._characters, self._stops = tokenizer.characters(), tuple(stop_strings)
-        if not all(self._stops):
-            raise ValueError("a stop string has at least one character")
+        self._characters, self._stops = tokenizer.characters(special=False), tuple(stop_strings)
         self._pending, self.text, self.stopped = "", "", False
 
     def push(self, token: int) -> str:
@@ -131,15 +122,21 @@ class Writer:
         if self.stopped:
             return ""
         self._pending += piece
-        found = [(self._pending.find(stop) + len(stop), stop) for stop in self._stops if stop in self._pending]
         end = len(self._pending)
-        if found:  # the first one to be complete counts, wherever the text was cut into tokens
-            self.stopped, end = True, min(at - len(stop) for at, stop in found if at == min(found)[0])
+        if any(stop in self._pending for stop in self._stops):
+            self.stopped, end = True, _cut(self._pending, self._stops)
         elif not last:
             end -= max((_overlap(self._pending, stop) for stop in self._stops), default=0)
         new, self._pending = self._pending[:end], self._pending[end:]
         self.text += new
         return new
+
+
+def _cut(text: str, stops: Iterable[str]) -> int:
+    """Where `text` ends: before the stop string that is complete first, of several before the longest of them."""
+    begins = {stop: text.find(stop) for stop in stops if stop in text}
+    complete = min(begin + len(stop) for stop, begin in begins.items())
+    return min(begin for stop, begin in begins.items() if begin + len(stop) == complete)
 
 
 def _overlap(text: str, stop: str) -> int:

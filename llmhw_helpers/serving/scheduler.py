@@ -7,7 +7,7 @@ recomputation: arXiv:2309.06180, section 4.5.
 import sys
 from bisect import insort
 
-from .blocks import BlockManager, OutOfBlocks, chain_keys
+from .blocks import BlockManager, OutOfBlocks, block_hashes
 from .request import Request
 
 
@@ -16,14 +16,15 @@ class NeverFits(ValueError):
 
 
 class Scheduler:
-    """Gives each request its turns, in the order of arrival: nobody overtakes, and the oldest is never stopped.
+    """Says who takes part in a step, in the order of arrival: nobody overtakes, and the oldest is never stopped.
 
     Args:
         blocks: of the cache.
         context_length: tokens of a text at most.
-        max_batch_size: requests in a step.
-        max_step_tokens: tokens in a step: how long a prompt can hold up those who are writing.
-        sharing: a prompt's full blocks are looked for in the cache.
+        max_batch_size: requests in a step (vLLM: `max_num_seqs`).
+        max_step_tokens: tokens in a step: how long a prompt can hold up those who are writing (vLLM:
+            `max_num_batched_tokens`).
+        sharing: a prompt's full blocks are looked for in the cache (vLLM: `enable_prefix_caching`).
         continuous: let a request in as soon as there is room; else only when all before are done (static batching).
 
     Attributes:
@@ -56,12 +57,12 @@ class Scheduler:
         self.n_preempted = self.n_asked = self.n_reused = 0
 
     def submit(self, request: Request) -> None:
-        """Let `request` wait for its turn.
+        """Let `request` wait until it is scheduled.
 
         Raises:
             NeverFits: its text would be longer than the context, or than all blocks together.
         """
-        n_prompt, n_new = len(request.prompt), request.sampling.n_new
+        n_prompt, n_new = len(request.prompt), request.n_new
         if n_prompt + n_new > self.context_length:
             raise NeverFits(f"{n_prompt} tokens and {n_new} new ones: the context holds {self.context_length}")
         need = self.blocks.blocks_for(n_prompt + n_new - 1)  # the last new token is never read
@@ -73,8 +74,8 @@ class Scheduler:
         insort(self.waiting, request, key=_arrival)
 
     def schedule(self) -> tuple[dict[Request, int], list[tuple[int, int]]]:
-        """The next step: how many tokens of which request, and the blocks to be copied before."""
-        turns, copies, budget, n_preempted = {}, {}, self.max_step_tokens, self.n_preempted
+        """The next step: how many tokens of which request (vLLM: `num_scheduled_tokens`), and blocks to copy before."""
+        scheduled, copies, budget, n_preempted = {}, {}, self.max_step_tokens, self.n_preempted
         # Those who write first, as each takes a single token; what is left is for those whose prompt is being read.
         for request in sorted(self.running, key=lambda request: (request.n_unread > 1, request.arrival)):
             n_new = min(request.n_unread, budget)
@@ -84,30 +85,32 @@ class Scheduler:
                 except OutOfBlocks:
                     victim = self.running[-1]
                     self._preempt(victim)
-                    budget += turns.pop(victim, 0)
+                    budget += scheduled.pop(victim, 0)
                     copies.pop(victim, None)
                 else:
-                    turns[request] = n_new
+                    scheduled[request] = n_new
                     budget -= n_new
                     break
         if self.n_preempted == n_preempted and (self.continuous or not self.running):
-            self._admit(turns, budget if self.continuous else sys.maxsize)
-        return turns, [pair for pairs in copies.values() for pair in pairs]
+            self._admit(scheduled, budget if self.continuous else sys.maxsize)
+        return scheduled, [pair for pairs in copies.values() for pair in pairs]
 
-    def advance(self, turns: dict[Request, int]) -> None:
+    def advance(self, scheduled: dict[Request, int]) -> None:
         """The step is done: its tokens are in the cache, and what blocks they filled can be found."""
-        for request, n_new in turns.items():
-            n_full = request.n_cached // self.blocks.block_size
+        size = self.blocks.block_size
+        for request, n_new in scheduled.items():
+            n_full = request.n_cached // size
             request.n_cached += n_new
-            filled = slice(n_full, request.n_cached // self.blocks.block_size)
+            filled = slice(n_full, request.n_cached // size)
             if self.sharing and filled.stop > filled.start:
-                request.keys = chain_keys(request.tokens[: request.n_cached], self.blocks.block_size, request.keys)
-                for block, key in zip(request.block_table[filled], request.keys[filled], strict=True):
-                    self.blocks.seal(block, key)
+                read = request.tokens[: request.n_cached]
+                request.block_hashes = block_hashes(read, size, request.block_hashes)
+                for block, block_hash in zip(request.block_table[filled], request.block_hashes[filled], strict=True):
+                    self.blocks.seal(block, block_hash)
 
     def fork(self, request: Request, sibling: Request) -> None:
         """`sibling` goes on from where `request` stands, in the same blocks, or waits where there is no room for it."""
-        sibling.keys = list(request.keys)
+        sibling.block_hashes = list(request.block_hashes)
         if len(self.running) >= self.max_batch_size:
             insort(self.waiting, sibling, key=_arrival)
             return
@@ -131,7 +134,8 @@ class Scheduler:
         missing = self.blocks.blocks_for(n_cached + n_new) - len(table)
         at = n_cached // self.blocks.block_size
         shared = at < len(table) and self.blocks.ref_count[table[at]] > 1
-        if missing + shared > self.blocks.n_free:
+        needed = missing + 1 if shared else missing
+        if needed > self.blocks.n_free:
             raise OutOfBlocks
         copies = []
         if shared:  # copy on write
@@ -141,13 +145,13 @@ class Scheduler:
         table += [self.blocks.allocate() for _ in range(missing)]
         return copies
 
-    def _admit(self, turns: dict[Request, int], budget: int) -> None:
+    def _admit(self, scheduled: dict[Request, int], budget: int) -> None:
         while self.waiting and budget and len(self.running) < self.max_batch_size:
             request = self.waiting[0]
             found = []
             if self.sharing:  # the last token is read in any case: what comes after it is asked for
-                request.keys = chain_keys(request.tokens, self.blocks.block_size, request.keys)
-                found = self.blocks.find(request.keys[: (len(request.tokens) - 1) // self.blocks.block_size])
+                request.block_hashes = block_hashes(request.tokens, self.blocks.block_size, request.block_hashes)
+                found = self.blocks.find(request.block_hashes[: (len(request.tokens) - 1) // self.blocks.block_size])
             self.blocks.share(found)
             request.block_table, request.n_cached = found, len(found) * self.blocks.block_size
             n_new = min(request.n_unread, budget)
@@ -160,7 +164,7 @@ class Scheduler:
                 request.n_reused = request.n_cached
             self.n_asked += len(request.tokens)
             self.n_reused += request.n_cached
-            turns[request] = n_new
+            scheduled[request] = n_new
             budget -= n_new
             insort(self.running, self.waiting.pop(0), key=_arrival)
 

@@ -45,7 +45,7 @@ class Snapshot:
 def snapshot(engine: Engine, requests: Mapping[str, Request]) -> Snapshot:
     """The cache of `engine` as it is now, seen through `requests` by name."""
     blocks, running = engine.blocks, engine.scheduler.running
-    known = {block for request in requests.values() for block in blocks.find(request.keys)}
+    known = {block for request in requests.values() for block in blocks.find(request.block_hashes)}
     return Snapshot(
         engine.statistics.n_steps,
         blocks.block_size,

@@ -4,8 +4,8 @@ The model keeps working as it is: where matrices are put side by side, its own p
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..llm.transformer import Block, Transformer
+from .kernels import reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
 MKL = torch.backends.mkl.is_available()
-ONEDNN = torch.backends.mkldnn.is_available()
 
 
 class NotPlain(ValueError):
@@ -49,11 +49,7 @@ def pack(weight: Float[Tensor, "n_out n_in"]) -> Tensor | None:
     Any product of matrices on a CPU first brings the weights into blocks that suit its registers. With hundreds of
     rows that is soon forgotten, with eight it costs as much as the product itself: so do it once, and keep the result.
     """
-    if not ONEDNN or weight.device.type != "cpu":
-        return None
-    if weight.dtype != torch.float32 and not (weight.dtype == torch.bfloat16 and _multiplies_bf16()):
-        return None
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), FEW_ROWS)
+    return reordered(weight, FEW_ROWS)
 
 
 def product(
@@ -62,12 +58,7 @@ def product(
     """``x W^T + b`` in the way that is fastest for so many rows; `packed` is what `pack` made of `weight`."""
     if packed is None or (_plain(x) and x.numel() <= VERY_FEW_ROWS * x.shape[-1]):
         return thin_product(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-
-
-@cache
-def _multiplies_bf16() -> bool:
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return reordered_product(x, packed, bias)
 
 
 def _plain(x: Tensor) -> bool:
@@ -100,8 +91,11 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, swapped, sin)
 
 
+@runtime_checkable
 class Multiplied(Protocol):
-    """A matrix and its bias, held in some way."""
+    """A matrix and its bias, held in some way: `nbytes` of memory."""
+
+    nbytes: int
 
     def multiply(self, x: Tensor) -> Tensor:
         """``x W^T + b``."""
@@ -117,6 +111,11 @@ class Matrix(NamedTuple):
     def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
         """``x W^T + b``."""
         return product(x, *self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes, the packed copy included."""
+        return sum(each.nbytes for each in self if each is not None)
 
 
 class Served:
@@ -151,27 +150,42 @@ class Served:
         self._norm = _Norm(model.output_norm)
         self._head = hold([model.token_embd if model.output is None else model.output])
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What norms, attention and the cache are in."""
+        return self.model.token_embd.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.token_embd.weight.device
+
+    @property
+    def matrices(self) -> list[Multiplied]:
+        """All that it multiplies by in a pass, as they are held: four a layer, and the head."""
+        return [matrix for layer in self._layers for matrix in layer.matrices] + [self._head]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its matrices as they are held, packed copies included, of its norms and its table of tokens."""
+        table, head = self.model.token_embd.weight, self._head
+        shared = isinstance(head, Matrix) and head.weight is table
+        norms = [self._norm.weight, *(weight for layer in self._layers for weight in layer.norms)]
+        held = sum(each.nbytes for each in [*self.matrices, *norms])
+        return held if shared else held + table.nbytes
+
     def forward(
         self,
         tokens: Int[Tensor, "batch n_new"],
         positions: Int[Tensor, "batch n_new"],
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor],
     ) -> Float[Tensor, "batch n_new d_model"]:
-        """The residual stream after the last norm.
-
-        Args:
-            tokens: new tokens of each sequence.
-            positions: where they stand in their sequence, the first at 0.
-            attend: given a layer's number, queries, keys and values, mixes the values: a cache does that.
-
-        Raises:
-            TokenError: a number that is no token (in the CPU's memory).
-        """
+        """The residual stream after the last norm, as ``decoding.ServedModel``'s; raises as that does."""
         x = self.model.embed(tokens)
         cos, sin = (each.unsqueeze(-2) for each in self.model.turn(x, positions))  # the same for all heads
-        turn = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        rotation = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         for i, layer in enumerate(self._layers):
-            x = layer(x, turn, i, attend)
+            x = layer(x, rotation, i, attend)
         return self._norm(x)
 
     def head(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab_size"]:
@@ -189,13 +203,21 @@ class _Layer:
         self.gate_up = hold([block.ffn_gate, block.ffn_up])
         self.down = hold([block.ffn_down])
         n_q, n_kv = (layer.out_features // block.head_dim for layer in (block.attn_q, block.attn_k))
-        self.head_dim, self.heads, self.turned = block.head_dim, [n_q, n_kv], [n_q + n_kv, n_kv]
+        self.head_dim, self.heads, self.parts = block.head_dim, [n_q, n_kv], [n_q + n_kv, n_kv]
         self.activation = block.activation
 
-    def __call__(self, x: Tensor, turn: Sequence[Tensor], layer: int, attend: Callable) -> Tensor:
+    @property
+    def matrices(self) -> list[Multiplied]:
+        return [self.qkv, self.output, self.gate_up, self.down]
+
+    @property
+    def norms(self) -> list[Tensor]:
+        return [self.attn_norm.weight, self.ffn_norm.weight]
+
+    def __call__(self, x: Tensor, rotation: Sequence[Tensor], layer: int, attend: Callable) -> Tensor:
         heads = self.qkv.multiply(self.attn_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
-        turned, v = heads.split_with_sizes(self.turned, 2)
-        q, k = _rotate(turned, *turn).split_with_sizes(self.heads, 2)  # queries and keys in one go
+        q_and_k, v = heads.split_with_sizes(self.parts, 2)
+        q, k = _rotate(q_and_k, *rotation).split_with_sizes(self.heads, 2)  # queries and keys in one go
         mixed = attend(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         x = x + self.output.multiply(mixed.transpose(1, 2).flatten(2))
         gate, up = self.gate_up.multiply(self.ffn_norm(x)).chunk(2, dim=-1)

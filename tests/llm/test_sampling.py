@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import Tokenizer as Library
+from tokenizers import models
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from llmhw_helpers.llm.sampling import NoDistribution, generate, probabilities, sample
+from llmhw_helpers.llm.sampling import NoDistribution, generate, probabilities, sample, tokens_of
+from llmhw_helpers.llm.tokenizer import Tokenizer
 from llmhw_helpers.llm.transformer import TokenError, Transformer
 from llmhw_helpers.specs.models import model
 
@@ -143,3 +146,53 @@ def test_a_prompt_that_cannot_be_gone_on_from_is_refused_at_once(tiny, prompt, l
 def test_a_temperature_close_to_zero_takes_the_best_too(temperature):
     logits = torch.randn(5, 60, generator=torch.Generator().manual_seed(0))
     assert torch.equal(sample(logits, temperature), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300, float("inf")])
+def test_a_temperature_without_end_draws_all_that_is_allowed_alike(temperature):
+    allowed = torch.arange(60) % 3 > 0
+    expected = allowed / allowed.sum()
+    torch.testing.assert_close(probabilities(rows(60), temperature, allowed=allowed), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("top_p", [1e-30, 1e-44, 1e-46, 1e-320])
+def test_a_top_p_too_small_for_fp32_keeps_the_best_token(top_p):
+    logits = rows(5, 60)
+    assert torch.equal(sample(logits, 1.0, top_p=top_p), logits.argmax(-1))
+
+
+def vocabulary(tokens):
+    """A tokenizer that has these tokens."""
+    return Tokenizer(Library(models.BPE({chr(ord("!") + token): token for token in tokens}, [])), max(tokens), None)
+
+
+def test_rows_that_are_no_tokens_are_known():
+    assert tokens_of(None, 50) is None
+    assert tokens_of(vocabulary(range(50)), 50) is None
+    assert tokens_of(vocabulary([*range(55), 56]), 50) is None
+    assert tokens_of(vocabulary(range(4)), 6).tolist() == [True] * 4 + [False] * 2
+    assert tokens_of(vocabulary([1, 2, 4]), 6).tolist() == [False, True, True, False, True, False]
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, {"temperature": 0.0}])
+def test_what_is_not_allowed_changes_nothing_for_the_others(setting):
+    """Left out before anything is counted: the distribution is that of a model without these rows."""
+    logits, allowed = rows(40, 200), torch.ones(200, dtype=torch.bool)
+    allowed[[0, 17, *range(150, 200)]] = False
+    logits[:, ~allowed] += 10  # they would win
+    logits[3, 199] = torch.nan  # an untrained row may hold anything
+    found = probabilities(logits, **setting, allowed=allowed)
+    torch.testing.assert_close(found[:, allowed], probabilities(logits[:, allowed], **setting), rtol=1e-5, atol=1e-7)
+    assert not found[:, ~allowed].any()
+    assert allowed[sample(logits, **({"temperature": 1.0} | setting), allowed=allowed)].all()
+
+
+def test_scores_without_any_token_are_refused():
+    with pytest.raises(NoDistribution):
+        probabilities(rows(2, 5), allowed=torch.zeros(5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 2.0, "seed": 1}, {"temperature": 2.0, "top_k": 5, "top_p": 0.9}])
+def test_generation_draws_tokens_of_the_tokenizer_alone(tiny, how):
+    tokens = {*range(45)} - set(generate(tiny, [3, 1], 13, **how))  # none that it would draw
+    assert set(generate(tiny, [3, 1], 13, **how, tokenizer=vocabulary(tokens))) <= tokens

@@ -1,6 +1,7 @@
 """The pages, met by OpenAI's own client: the engine's answers, every error in one form, and blocks that come back."""
 
 import asyncio
+import copy
 import json
 import socket
 import threading
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from llmhw_helpers.server import app, protocol
 from llmhw_helpers.server.server import served_at
+from llmhw_helpers.serving.engine import Engine
 
 HI = [{"role": "user", "content": "hi"}]
 WAIT = 20  # seconds
@@ -43,7 +45,7 @@ def ours(new_engine, letters):
     """The engine's own greedy answer to a text or to tokens, with nobody else in the batch."""
 
     def answer(prompt, n_new, **how):
-        tokens = letters.encode(prompt, special=True) if isinstance(prompt, str) else prompt
+        tokens = letters.prompt(prompt) if isinstance(prompt, str) else prompt
         alone = new_engine()
         request = alone.submit(tokens, n_new, **({"stop": [letters.end]} | how))
         while alone.step():
@@ -378,6 +380,9 @@ def test_an_engine_that_fails_is_said_to_those_who_stream_and_to_those_who_wait(
                 whole.result(WAIT)
         monkeypatch.setattr(engine.served, "forward", forward)
         assert client.completions.create(**how | {"max_tokens": 3}).usage.completion_tokens == 3
+        said = httpx.get(url.replace("/v1", "/health")).json()
+        assert (said["status"], said["n_free"]) == ("ok", said["n_blocks"])
+        assert said["last_failure"] == "the engine failed in a step: RuntimeError: the card fell out"
         engine.step = lambda: engine.blocks.allocate() and step()  # now a block is lost for good
         monkeypatch.setattr(engine.served, "forward", failing)
         for _ in range(2):
@@ -386,6 +391,68 @@ def test_an_engine_that_fails_is_said_to_those_who_stream_and_to_those_who_wait(
         answer = httpx.get(url.replace("/v1", "/health"))
         assert answer.status_code == 500
         assert "could not be cleared" in answer.json()["status"]
+
+
+def of_few_words(letters):
+    """A tokenizer with 40 of the tiny model's 50 rows, two of which its vocabulary leaves out."""
+    few = copy.copy(letters)
+    few.vocab_size, few.holes = 40, frozenset({3, 9})
+    decode = letters.decode
+
+    def strict(tokens, special=True):
+        assert all(token < 40 and token not in few.holes for token in tokens), "drawn, and no token"
+        return decode(tokens, special)
+
+    few.decode = strict
+    return few
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0}, {"temperature": 2}, {"temperature": 2, "top_p": 0.9}])
+def test_rows_that_are_no_tokens_are_never_drawn(new_engine, letters, how):
+    engine = Engine(new_engine().served, 256, 4, tokenizer=of_few_words(letters))
+    with served_at(engine, name="tiny-model") as url, openai.OpenAI(base_url=url, **KEY) as client:
+        for i in range(5):
+            body = {"model": "tiny-model", "prompt": "hello", "max_tokens": 60, "seed": i, "n": 3, **how}
+            answer = client.completions.create(**body, extra_body={"ignore_eos": True})
+            assert [choice.finish_reason for choice in answer.choices] == ["length"] * 3
+        assert httpx.get(url.replace("/v1", "/health")).json()["last_failure"] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_cannot_be_told_is_an_error_of_its_own(new_engine, letters, stream):
+    """One client's text goes wrong, in mid-stream or while it waits; the other's comes to its end."""
+    engine = new_engine()
+    (expected,) = engine.generate([letters.prompt("abc")], 60)
+    (other,) = engine.generate([letters.prompt("hello")], 60)
+    wrong = next(token for token in other[1:] if token not in expected)
+    stumbling, decode = copy.copy(letters), letters.decode
+
+    def stumble(tokens, special=True):
+        if wrong in tokens:
+            raise KeyError("this token")
+        return decode(tokens, special)
+
+    stumbling.decode, engine.tokenizer = stumble, stumbling
+    how = {"model": "tiny-model", "max_tokens": 60, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    with served_at(engine, name="tiny-model") as url, openai.OpenAI(base_url=url, **KEY) as client:
+        with ThreadPoolExecutor(1) as pool:
+            whole = pool.submit(client.completions.create, **how, prompt="abc")
+            with pytest.raises(openai.APIError, match="KeyError: 'this token'") as error:
+                list(client.completions.create(**how, prompt="hello", stream=stream))
+            assert error.value.type == "server_error"
+            assert whole.result(WAIT).choices[0].text == decode(expected, special=False)
+        all_free(engine)
+        assert httpx.get(url.replace("/v1", "/health")).json()["status"] == "ok"
+
+
+def test_an_answer_shows_no_control_tokens(client, ours, letters):
+    how = {"model": "tiny-model", "prompt": "hello", "seed": 1, "temperature": 2, "max_tokens": 200}
+    request = ours("hello", 200, temperature=2.0, seed=1, stop=())
+    assert {47, 48, 49} & set(request.output)
+    answer = client.completions.create(**how, extra_body={"ignore_eos": True})
+    assert answer.choices[0].text == letters.decode(request.output, special=False)
+    assert "<|" not in answer.choices[0].text
+    assert answer.usage.completion_tokens == 200
 
 
 def test_whoever_streams_when_the_server_ends_is_told(new_engine):

@@ -1,5 +1,6 @@
 """Bodies: what they ask for, and one clear line for whatever is wrong with them."""
 
+import copy
 import json
 
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmhw_helpers.server.fields import Refused
-from llmhw_helpers.server.protocol import CHAT, COMPLETION, IGNORED, NOT_HERE, check_model, read_ask, read_json
+from llmhw_helpers.server.protocol import CHAT, COMPLETION, IGNORED, NOT_HERE, SHARED, check_model, read_ask, read_json
 from llmhw_helpers.server.replies import Reply, error_of
 from llmhw_helpers.server.worker import Busy, Closed, EngineFailed, Piece
+from llmhw_helpers.serving.request import AnswerFailed
+from llmhw_helpers.serving.sampling import Sampling
 
 HI = [{"role": "user", "content": "hi"}]
 LONGEST = 200
@@ -26,8 +29,8 @@ def read(letters):
 
 def test_the_defaults_are_openais(read, letters):
     ask = read()
-    how = {"temperature": 1.0, "stop": (letters.end,), "stop_strings": ()}
-    assert (ask.prompts, ask.n_new, ask.n, ask.how) == ([letters.encode("hi")], 16, 1, how)
+    sampling = Sampling(temperature=1.0, stop=(letters.end,))
+    assert (ask.prompts, ask.n_new, ask.n, ask.sampling) == ([letters.encode("hi")], 16, 1, sampling)
     assert (ask.chat, ask.stream, ask.include_usage) == (False, False, False)
     ask = read(chat=True)
     assert ask.prompts == [letters.chat_tokens(HI)]
@@ -38,10 +41,11 @@ def test_the_defaults_are_openais(read, letters):
 def test_every_setting_arrives(read, letters):
     how = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": -3}
     ask = read(**how, stop=["a", "bc"], max_tokens=9, n=2, stream=True, stream_options={"include_usage": True})
-    assert ask.how == how | {"stop": (letters.end,), "stop_strings": ("a", "bc")}
+    assert ask.sampling == Sampling(**how, stop=(letters.end,), stop_strings=("a", "bc"))
+    assert ask.how == how | {"stop": (letters.end,), "stop_strings": ("a", "bc")}  # the same as a mapping
     assert (ask.n_new, ask.n, ask.stream, ask.include_usage) == (9, 2, True, True)
     assert read(stop="a").how["stop_strings"] == ("a",)
-    assert read(ignore_eos=True).how["stop"] == ()
+    assert read(ignore_eos=True).sampling.stop == ()
     assert read(temperature=0).how["temperature"] == 0
     assert read(temperature=1e-40).how["temperature"] == 0.01  # the logits divided by it are still numbers
     assert read(chat=True, max_tokens=5).n_new == 5
@@ -77,6 +81,58 @@ def test_what_changes_nothing_is_taken(read):
     assert read(stop=[]) == read()
 
 
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *[{"top_k": off} for off in (-1, 0)],
+        {"seed": -1},
+        *[{"n": n, "best_of": n} for n in (1, 2)],
+        *[{name: off} for name in ("min_p", "frequency_penalty", "presence_penalty") for off in (0, 0.0, -0.0)],
+        *[{"repetition_penalty": off} for off in (1, 1.0)],
+        *[{"stream_options": off} for off in ({}, {"include_usage": False}, {"include_usage": None}, None)],
+        {"skip_special_tokens": True, "spaces_between_special_tokens": False},
+        {"min_tokens": 0, "stop_token_ids": [], "bad_words": [], "use_beam_search": False, "logit_bias": {}},
+        {"echo": None, "suffix": None, "logprobs": None, "tools": [], "tool_choice": "none"},
+        {**dict.fromkeys(SHARED), **dict.fromkeys(NOT_HERE), "best_of": None},
+    ],
+    ids=str,
+)
+def test_a_value_that_asks_for_nothing_is_as_good_as_left_out(read, fields, chat):
+    assert read(chat, **fields) == read(chat, n=fields.get("n"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *[{"best_of": 1, "n": 2}, {"best_of": 2}, {"best_of": True}, {"min_p": False}, {"repetition_penalty": True}],
+        *[{"skip_special_tokens": False}, {"skip_special_tokens": 1}, {"min_p": 0.1}, {"repetition_penalty": 1.1}],
+        *[{"stop_token_ids": [1]}, {"logit_bias": {"1": 0}}, {"tools": [{}]}, {"min_tokens": 1}],
+    ],
+    ids=str,
+)
+def test_a_value_that_asks_for_something_is_refused(read, fields):
+    with pytest.raises(Refused, match="this server has no ") as error:
+        read(**fields)
+    assert error.value.param in fields
+
+
+def test_a_prompt_begins_and_an_answer_ends_as_the_file_says(letters):
+    """BOS, where the file asks for it; all tokens that end a turn. Not with tokens that the client made itself."""
+    llama = copy.copy(letters)
+    llama.prompt = lambda text: [49, *letters.encode(text)]
+    llama.ends = frozenset({48, 47})
+
+    def ask(**fields):
+        return read_ask({"prompt": "hi"} | fields, False, llama, ["m"], LONGEST)
+
+    assert ask().prompts == [[49, 7, 8]]
+    assert ask(prompt=["a", [7, 8]]).prompts == [[49, 0], [7, 8]]
+    assert ask(prompt="").prompts == [[49]]
+    assert ask().sampling.stop == (47, 48)
+    assert ask(ignore_eos=True).sampling.stop == ()
+
+
 REFUSED = [
     # what is not here, or nowhere
     *[({name: {"a": 1}}, name, f"has no {name}: leave it out") for name in NOT_HERE],
@@ -99,11 +155,12 @@ REFUSED = [
         for value in (-0.1, 2.1, 10**400, "1", True)
     ],
     *[({"top_p": value}, "top_p", "number, above 0 and at most 1, not ") for value in (0, -1, 1.01, [])],
-    *[({"top_k": value}, "top_k", "whole number, at least 1") for value in (0, -1)],
+    *[({"top_k": value}, "top_k", "whole number, at least 1") for value in (-2, 1.0, 0.0, "0", True, False, [])],
     *[({"seed": value}, "seed", "seed has to be a whole number, from -9223372036854775808") for value in (2**63, 0.5)],
     # texts
     *[({"prompt": value}, "prompt", "an empty prompt") for value in ("", [""], ["a", ""], [[]], [[1], []], "\u4e00")],
-    *[({"prompt": value}, "prompt", "prompt has to be a string, a list") for value in ([], {}, 5, True)],
+    ({"prompt": []}, "prompt", "prompt is an empty list: a model goes on from at least one token"),
+    *[({"prompt": value}, "prompt", "prompt has to be a string, a list") for value in ({}, 5, True)],
     *[({"prompt": value}, "prompt", "tokens are whole numbers, from 0") for value in ([1, "a"], [[1, 2.0]], [[True]])],
     *[({"prompt": value}, "prompt", "tokens are whole numbers, from 0") for value in ([-1], [10**400], [[2**31]])],
     ({"prompt": ["a", 1]}, "prompt", "prompt has to be a string, not 1"),
@@ -124,7 +181,8 @@ REFUSED = [
 ]
 REFUSED_CHATS = [
     ({"messages": None}, "messages", "messages is missing, like"),
-    *[({"messages": value}, "messages", "a list of at least one message") for value in ([], {}, "hi", 5)],
+    ({"messages": []}, "messages", "messages is an empty list: give at least one message"),
+    *[({"messages": value}, "messages", "a list of messages, not ") for value in ({}, "hi", 5)],
     ({"messages": [5]}, "messages[0]", "an object with role and content, not 5"),
     ({"messages": [*HI, {"role": "user"}]}, "messages[1].content", "content has to be a string, not null"),
     *[({"messages": [{"role": r, "content": ""}]}, "messages[0]", "one of system, dev") for r in ("tool", 5, None, [])],
@@ -223,7 +281,7 @@ def test_any_body_is_understood_or_refused(letters, body, chat):
         assert all(0 < len(prompt) <= LONGEST - ask.n_new for prompt in ask.prompts)
         assert ask.n_new >= 1
         assert 1 <= ask.n * len(ask.prompts) <= 16
-        assert ask.how["temperature"] == 0 or 0.01 <= ask.how["temperature"] <= 2
+        assert ask.sampling.temperature == 0 or 0.01 <= ask.sampling.temperature <= 2
         return
     assert "\n" not in str(refused)
     assert len(str(refused)) < 300
@@ -252,6 +310,7 @@ def test_errors_have_openais_form():
         (Busy("no"), 429, "rate_limit_error"),
         (Closed("no"), 503, "server_error"),
         (EngineFailed("no"), 500, "server_error"),
+        (AnswerFailed("no"), 500, "server_error"),
     ):
         said = {"message": "no", "type": kind, "param": getattr(error, "param", None)}
         assert error_of(error) == (status, {"error": said | {"code": getattr(error, "code", None)}})

@@ -1,5 +1,6 @@
 """The engine's thread: the same answers as the engine's own, blocks that come back, and nobody who waits for ever."""
 
+import copy
 import queue
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from llmhw_helpers.llm.transformer import TokenError
 from llmhw_helpers.server.worker import Busy, Closed, EngineFailed, Worker
 from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.request import AnswerFailed
 from llmhw_helpers.serving.scheduler import NeverFits
 
 PROMPTS = [[3, 1, 4, 1, 5], [2, 7, 1, 8, 2, 8, 1], [1], [9, 9, 9, 9, 9, 9, 9, 9, 9]]
@@ -81,7 +83,7 @@ def test_eight_threads_get_the_engines_own_answers(new_engine, letters, worker, 
         thread.start()
     for thread in threads:
         thread.join(WAIT)
-    assert [found[i] for i in range(len(prompts))] == [[letters.decode(tokens)] for tokens in expected]
+    assert [found[i] for i in range(len(prompts))] == [[letters.decode(tokens, special=False)] for tokens in expected]
     until(lambda: worker.n_open == 0)
     assert worker.engine.blocks.n_free == worker.engine.blocks.n_blocks
 
@@ -124,13 +126,13 @@ def test_what_it_finds_of_its_own_after_a_preemption_does_not_count(new_engine):
 
 def test_stop_tokens_and_strings_end_an_answer(new_engine, letters, worker):
     tokens = new_engine().generate([PROMPTS[0]], 20)[0]
-    text = letters.decode(tokens)
+    text = letters.decode(tokens, special=False)
     stop = text[7:9]
     client = Client(worker, [PROMPTS[0]], 20, stop_strings=[stop])
     assert client.texts() == [text[: text.index(stop)]]
     assert client.last[0].finished == "stop"
     client = Client(worker, [PROMPTS[0]], 20, stop=[tokens[5]])
-    assert client.texts() == [letters.decode(tokens[: tokens.index(tokens[5])])]
+    assert client.texts() == [letters.decode(tokens[: tokens.index(tokens[5])], special=False)]
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -140,7 +142,7 @@ def test_a_cancelled_job_gives_its_blocks_back_and_the_others_go_on(engine, new_
     gone, stays = Client(worker, [PROMPTS[0]], 400, n=n), Client(worker, [PROMPTS[1]], 60)
     gone.events.get(timeout=WAIT)
     worker.cancel(gone.job)
-    assert stays.texts() == [letters.decode(new_engine().generate([PROMPTS[1]], 60)[0])]
+    assert stays.texts() == [letters.decode(new_engine().generate([PROMPTS[1]], 60)[0], special=False)]
     until(lambda: worker.n_open == 0)
     assert engine.blocks.n_free == engine.blocks.n_blocks
     assert engine.statistics.n_written < 200
@@ -168,7 +170,6 @@ def test_one_that_is_cancelled_before_it_came_in_never_does(engine):
         ([[]], 5, {}, TokenError, "an empty prompt"),
         ([[1], [50]], 5, {}, TokenError, "token 50"),
         ([[1], [1] * 500], 50, {}, NeverFits, "500 tokens and 50 new ones"),
-        ([[1]], 5, {"stop_strings": [""]}, ValueError, "at least one character"),
         ([[1]], 0, {}, ValueError, "at least one new token"),
     ],
 )
@@ -180,6 +181,13 @@ def test_what_the_engine_refuses_is_told_and_leaves_nothing(worker, prompts, n_n
     scheduler, blocks = worker.engine.scheduler, worker.engine.blocks
     assert (scheduler.waiting, scheduler.running, blocks.n_free) == ([], [], blocks.n_blocks)
     assert len(Client(worker, [[1]], 2).texts()) == 1
+
+
+def test_a_setting_out_of_its_range_is_refused_before_anything_is_open(worker):
+    for how, words in (({"stop_strings": [""]}, "at least one character"), ({"top_p": 2.0}, "top_p in")):
+        with pytest.raises(ValueError, match=words):
+            worker.submit([[1]], 5, print, **how)
+    assert worker.n_open == 0
 
 
 def test_too_many_are_refused_with_the_numbers_until_some_are_done(engine):
@@ -218,7 +226,7 @@ def test_closing_tells_whoever_waits_and_frees_the_engine(engine, letters, new_e
 
 def test_a_step_that_fails_is_told_to_all_and_the_engine_goes_on(engine, worker, letters, new_engine, monkeypatch):
     """In the middle of a step, when blocks are given out and nothing has been written into them."""
-    expected = letters.decode(new_engine().generate([PROMPTS[0]], 9)[0])
+    expected = letters.decode(new_engine().generate([PROMPTS[0]], 9)[0], special=False)
     forward, calls = engine.served.forward, []
 
     def failing(*arguments):
@@ -232,7 +240,7 @@ def test_a_step_that_fails_is_told_to_all_and_the_engine_goes_on(engine, worker,
     for client in clients:
         with pytest.raises(EngineFailed, match="failed in a step: MemoryError: no more"):
             client.texts()
-    assert worker.failed is None
+    assert (worker.failed, worker.last_failure) == (None, "the engine failed in a step: MemoryError: no more")
     assert engine.blocks.n_free == engine.blocks.n_blocks
     assert Client(worker, [PROMPTS[0]], 9).texts() == [expected]
 
@@ -262,29 +270,67 @@ def test_an_engine_that_cannot_be_cleared_is_given_up(engine, how, monkeypatch):
     worker.close()
 
 
-def test_requests_without_a_turn_are_an_error_and_no_wait_for_ever(engine, worker, monkeypatch):
+def test_requests_that_are_never_scheduled_are_an_error_and_no_wait_for_ever(engine, worker, monkeypatch):
     monkeypatch.setattr(engine, "step", lambda: [])
-    with pytest.raises(EngineFailed, match="none of them has a turn"):
+    with pytest.raises(EngineFailed, match="none of them is scheduled"):
         Client(worker, [[1]], 9).texts()
 
 
-def test_logits_that_no_token_can_be_drawn_from_end_one_job_alone(engine, worker, monkeypatch):
+def test_logits_that_no_token_can_be_drawn_from_end_one_job_alone(engine, worker, letters, new_engine, monkeypatch):
+    """Those of one text in a step of several; the other client has its answer to the end."""
+    slow(engine)
+    tokens = new_engine().generate([PROMPTS[1]], 40)[0]
     head = engine.served.head
-    monkeypatch.setattr(engine.served, "head", lambda x: head(x) * float("nan"))
-    with pytest.raises(EngineFailed, match="the logits hold NaN"):
-        Client(worker, [[1]], 9, n=2).texts()
-    monkeypatch.undo()
-    Client(worker, [[1]], 9).texts()
+
+    def failing(x):
+        logits = head(x)
+        if len(logits) > 1:
+            logits[0] = float("nan")
+        return logits
+
+    monkeypatch.setattr(engine.served, "head", failing)
+    clients = [Client(worker, [prompt], 40) for prompt in PROMPTS[:2]]
+    with pytest.raises(AnswerFailed, match="the logits hold NaN"):
+        clients[0].texts()
+    assert clients[1].texts() == [letters.decode(tokens, special=False)]
+    until(lambda: worker.n_open == 0)
     assert engine.blocks.n_free == engine.blocks.n_blocks
+    assert (worker.failed, worker.last_failure) == (None, None)
 
 
-def test_a_client_that_cannot_be_told_is_let_go(engine, worker):
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_text_that_cannot_be_made_ends_one_job_alone(engine, letters, new_engine, monkeypatch, n):
+    expected = [new_engine().generate([prompt], 60)[0] for prompt in PROMPTS[:2]]
+    wrong = next(token for token in expected[0] if token not in expected[1])
+    stumbling, decode = copy.copy(letters), letters.decode
+
+    def stumble(tokens, special=True):
+        if wrong in tokens:
+            raise RuntimeError("no text for this")
+        return decode(tokens, special)
+
+    stumbling.decode = stumble
+    monkeypatch.setattr(engine, "tokenizer", stumbling)
+    worker = Worker(engine)
+    clients = [Client(worker, [prompt], 60, n=n) for prompt in PROMPTS[:2]]
+    with pytest.raises(AnswerFailed, match="RuntimeError: no text for this"):
+        clients[0].texts()
+    assert clients[1].texts() == [decode(expected[1], special=False)] * n
+    until(lambda: worker.n_open == 0)
+    assert (worker.failed, worker.last_failure) == (None, None)
+    assert engine.blocks.n_free == engine.blocks.n_blocks
+    worker.close()
+
+
+def test_a_client_that_cannot_be_told_is_let_go_and_the_others_go_on(engine, worker, letters, new_engine):
     def gone(event):
         raise RuntimeError("Event loop is closed")
 
     worker.submit([[1]], 400, gone)
+    tokens = new_engine().generate([PROMPTS[1]], 15)[0]
+    assert Client(worker, [PROMPTS[1]], 15).texts() == [letters.decode(tokens, special=False)]
     until(lambda: worker.n_open == 0)
-    assert engine.statistics.n_written < 20
+    assert engine.statistics.n_written < 35
     assert engine.blocks.n_free == engine.blocks.n_blocks
 
 

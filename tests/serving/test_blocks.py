@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhw_helpers.serving.blocks import BlockManager, OutOfBlocks, chain_keys
+from llmhw_helpers.serving.blocks import BlockManager, OutOfBlocks, block_hashes
 
 TEXTS = st.lists(st.integers(0, 2), max_size=12)
 
 
 @given(TEXTS, TEXTS, st.integers(1, 4))
-def test_two_blocks_have_one_key_if_and_only_if_the_texts_up_to_them_are_the_same(one, two, block_size):
-    a, b = chain_keys(one, block_size), chain_keys(two, block_size)
+def test_two_blocks_have_one_hash_if_and_only_if_the_texts_up_to_them_are_the_same(one, two, block_size):
+    a, b = block_hashes(one, block_size), block_hashes(two, block_size)
     assert (len(a), len(b)) == (len(one) // block_size, len(two) // block_size)
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         end = (i + 1) * block_size
@@ -19,14 +19,14 @@ def test_two_blocks_have_one_key_if_and_only_if_the_texts_up_to_them_are_the_sam
 
 
 @given(TEXTS, st.integers(1, 4), st.data())
-def test_keys_go_on_from_those_before(text, block_size, data):
+def test_hashes_go_on_from_those_before(text, block_size, data):
     n = data.draw(st.integers(0, len(text)))
-    assert chain_keys(text, block_size, chain_keys(text[:n], block_size)) == chain_keys(text, block_size)
+    assert block_hashes(text, block_size, block_hashes(text[:n], block_size)) == block_hashes(text, block_size)
 
 
-def test_keys_are_the_same_in_every_process():
+def test_hashes_are_the_same_in_every_process():
     """Not Python's own hash, which differs from process to process: two engines may compare them."""
-    assert chain_keys([1, 2], 2)[0].hex() == "f59df9f51bfcb52f7ae49756810ec78b"
+    assert block_hashes([1, 2], 2)[0].hex() == "f59df9f51bfcb52f7ae49756810ec78b"
 
 
 @pytest.mark.parametrize(("n_tokens", "n_blocks"), [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])

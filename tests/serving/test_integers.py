@@ -1,13 +1,25 @@
-"""Products in the unit for small integers: exact sums, and what rounding the activations loses."""
+"""Products of small integers, in the unit for them and without: exact sums, and what the rounding loses."""
 
 import pytest
 import torch
 
-from llmhw_helpers.serving import integers
-from llmhw_helpers.serving.integers import integer_matrix, multiplies_integers
+from llmhw_helpers.serving import kernels
+from llmhw_helpers.serving.integers import integer_matrix
 
-unit = pytest.mark.skipif(not multiplies_integers(), reason="no unit for small integers here")
+both_ways = pytest.mark.usefixtures("unit")
 EXTREMES = torch.tensor([[127, -127], [-127, 127], [127, 127], [-127, -127]], dtype=torch.int8).repeat(4, 32)
+
+
+@pytest.fixture(params=["unit", "plain"])
+def unit(request, monkeypatch):
+    """With the processor's unit, if it has one, and without."""
+    kernels.multiplies_integers.cache_clear()
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "INTEGER_PRODUCT", None)
+    elif not kernels.multiplies_integers():
+        pytest.skip("no unit for small integers here")
+    yield
+    kernels.multiplies_integers.cache_clear()
 
 
 def numbers(n_rows, generator):
@@ -17,7 +29,7 @@ def numbers(n_rows, generator):
     return x
 
 
-@unit
+@both_ways
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 33])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_whole_numbers_are_multiplied_exactly(bits, n_rows):
@@ -32,7 +44,7 @@ def test_whole_numbers_are_multiplied_exactly(bits, n_rows):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.05 if bits == 16 else 1e-3)
 
 
-@unit
+@both_ways
 @pytest.mark.parametrize(("bits", "limit"), [(8, 0.5 / 127), (16, 0.5 / (127 * 256))])
 def test_no_activation_is_off_by_more_than_half_a_step(bits, limit):
     x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 5)[:, None]
@@ -42,7 +54,7 @@ def test_no_activation_is_off_by_more_than_half_a_step(bits, limit):
     assert off.max() > limit / 2  # and not by much less: so many bits, and no more
 
 
-@unit
+@both_ways
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_row_of_zeros_gives_the_bias_and_shapes_and_formats_stay(dtype):
     bias = torch.arange(16.0).to(dtype)
@@ -50,30 +62,13 @@ def test_a_row_of_zeros_gives_the_bias_and_shapes_and_formats_stay(dtype):
     found = matrix.multiply(torch.zeros(2, 3, 64, dtype=dtype))
     assert (found.dtype, found.shape) == (dtype, (2, 3, 16))
     assert torch.equal(found, bias.expand(2, 3, 16))
-    assert matrix.nbytes == 16 * 64 + 16 * 4
+    assert matrix.nbytes == 16 * 64 + 16 * 4 + bias.nbytes
 
 
-@unit
+@both_ways
 def test_a_token_does_not_feel_its_neighbours():
     matrix = integer_matrix(EXTREMES, torch.ones(16), None, 8)
     x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
     alone = matrix.multiply(x[1:2])
     x[0] *= 1e4
     torch.testing.assert_close(matrix.multiply(x)[1:2], alone, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("has", [{}, {"avx512_f": True}])
-def test_without_the_unit_nobody_uses_it(monkeypatch, has):
-    multiplies_integers.cache_clear()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert not multiplies_integers()
-    multiplies_integers.cache_clear()
-
-
-@unit
-def test_a_unit_that_cuts_sums_off_is_not_used(monkeypatch):
-    right = integers._product
-    monkeypatch.setattr(integers, "_product", lambda *parts: right(*parts).clamp(max=2**15))
-    multiplies_integers.cache_clear()
-    assert not multiplies_integers()
-    multiplies_integers.cache_clear()

@@ -9,7 +9,7 @@ from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
 from llmhw_helpers.serving.kv_cache import CacheFull, KVCache
-from llmhw_helpers.serving.paged_cache import PagedCache, Turn
+from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
 from llmhw_helpers.serving.quantized_cache import QuantizedCache
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
@@ -153,7 +153,7 @@ def test_a_cache_on_the_meta_device_plans_without_memory():
 def test_with_gradients_on_it_works_as_well_and_remembers_no_graph(tiny, make):
     served, cache = Served(tiny), make(tiny.spec, 1, 16)
     for n_new in (3, 1, 2):
-        window = cache.window(n_new) if make is not paged else cache.window([Turn([0, 1], sum(cache.lengths), n_new)])
+        window = cache.window(n_new) if make is not paged else cache.window([Chunk([0, 1], sum(cache.lengths), n_new)])
         stream = served.forward(torch.ones(1, n_new, dtype=torch.int64), window.positions, window.attend)
         assert stream.requires_grad
         cache.advance(n_new) if make is not paged else cache.lengths.append(n_new)

@@ -14,7 +14,8 @@ from llmhw_helpers.llm.gguf_file import BadModelFile
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.measure.pages import FileShrank
 from llmhw_helpers.serving import offload as room
-from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
+from llmhw_helpers.serving.decoding import ServedModel, decode, generate, new_cache, prefill
+from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.offload import HostLayers, Offloaded, write_layers
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.architectures import RopeScaling
@@ -58,6 +59,16 @@ def test_another_function_and_stretched_positions_too(tiny_spec, tmp_path):
     write_layers(network, tmp_path)
     off = Offloaded(network.spec, tmp_path, limit(network.spec, 2))
     torch.testing.assert_close(logits(off), logits(Served(network)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_layers", [2, 3])
+def test_it_is_what_prefill_decode_and_the_engine_take(tiny, folder, n_layers):
+    off = Offloaded(tiny.spec, folder, limit(tiny.spec, n_layers))
+    assert isinstance(off, ServedModel)
+    assert (off.dtype, off.device, off.nbytes) == (torch.float32, torch.device("cpu"), limit(tiny.spec, n_layers))
+    prompts = [PROMPTS[0], PROMPTS[1][:3]]
+    found = Engine(off, 20, 4).generate(prompts, 6)
+    assert found == [list(generate(Served(tiny), prompt, 6)) for prompt in prompts]
 
 
 def test_in_bf16_too(tiny, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhw_helpers.costs.inference import kv_bytes
-from llmhw_helpers.serving.paged_cache import PagedCache, Turn
+from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
 from llmhw_helpers.specs.models import model
 
 SPEC = replace(model("SmolLM2-135M"), n_layers=2, n_heads=6, n_kv_heads=2, head_dim=8)
@@ -39,10 +39,10 @@ def steps(block_size, texts, order):
     cache.values.fill_(-1e3)
     whole = [[torch.randn(1, heads, length, 8, generator=generator) for heads in (6, 2, 2)] for length in lengths]
     done, ours, theirs = [0] * len(texts), [], []
-    for turn in range(max(map(len, texts))):
-        active = [i for i, pieces in enumerate(texts) if turn < len(pieces)]
-        counts = {i: texts[i][turn] for i in active}
-        window = cache.window([Turn(tables[i], done[i], counts[i]) for i in active])
+    for chunk in range(max(map(len, texts))):
+        active = [i for i, pieces in enumerate(texts) if chunk < len(pieces)]
+        counts = {i: texts[i][chunk] for i in active}
+        window = cache.window([Chunk(tables[i], done[i], counts[i]) for i in active])
         assert window.positions.tolist() == [[p for i in active for p in range(done[i], done[i] + counts[i])]]
         assert window.last.tolist() == torch.tensor([counts[i] for i in active]).cumsum(0).sub(1).tolist()
         for layer in range(2):
@@ -97,7 +97,7 @@ def test_attention_is_that_of_each_text_alone_whatever_comes(block_size, texts, 
 @torch.inference_mode()
 def test_only_the_slots_of_new_tokens_are_written():
     cache = PagedCache(SPEC, 5, 4)
-    window = cache.window([Turn([3, 1], 3, 2)])  # the last slot of block 3 and the first of block 1
+    window = cache.window([Chunk([3, 1], 3, 2)])  # the last slot of block 3 and the first of block 1
     window.attend(1, torch.ones(1, 6, 2, 8), torch.ones(1, 2, 2, 8), torch.ones(1, 2, 2, 8))
     for pool in (cache.keys, cache.values):
         written = pool.abs().sum((-1, -2)).nonzero().tolist()
@@ -117,15 +117,15 @@ def test_copies_are_made_from_what_stood_there_before():
 
 def test_a_table_that_does_not_hold_the_tokens_is_refused():
     cache = PagedCache(SPEC, 4, 2)
-    for turn, words in (
-        (Turn([0], 1, 2), "2 new tokens after 1 in a table of 2 slots"),
-        (Turn([0], 0, 0), "0 new tokens"),
-        (Turn([0], -1, 1), "after -1"),
-        (Turn([0, 4], 0, 3), r"block table \[0, 4\]: there are blocks 0 to 3"),
-        (Turn([-1], 0, 1), "there are blocks 0 to 3"),
+    for chunk, words in (
+        (Chunk([0], 1, 2), "2 new tokens after 1 in a table of 2 slots"),
+        (Chunk([0], 0, 0), "0 new tokens"),
+        (Chunk([0], -1, 1), "after -1"),
+        (Chunk([0, 4], 0, 3), r"block table \[0, 4\]: there are blocks 0 to 3"),
+        (Chunk([-1], 0, 1), "there are blocks 0 to 3"),
     ):
         with pytest.raises(ValueError, match=words):
-            cache.window([turn])
+            cache.window([chunk])
     with pytest.raises(ValueError, match="at least one token"):
         cache.window([])
     with pytest.raises(ValueError, match="0 blocks of 2 tokens: at least 1 each"):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhw_helpers.llm.tokenizer import load_tokenizer
-from llmhw_helpers.serving.request import Request, Sampling, Writer
+from llmhw_helpers.serving.request import AnswerFailed, Request, Writer
 
 TOKENIZER = load_tokenizer()
 
@@ -57,13 +57,28 @@ def test_the_text_is_all_before_the_first_stop_string_and_no_piece_says_too_much
     assert writer.stopped == bool(ends)
 
 
-def test_an_empty_stop_string_is_refused():
-    with pytest.raises(ValueError, match="at least one character"):
-        Writer(TOKENIZER, [""])
+def test_special_tokens_have_no_text_and_hide_no_stop_string():
+    writer = Writer(TOKENIZER, ["bc"])
+    control = TOKENIZER.encode("<|im_end|>", special=True) + TOKENIZER.encode("<|endoftext|>", special=True)
+    assert len(control) == 2
+    for token in [*control, *TOKENIZER.encode("ab"), control[0], *TOKENIZER.encode("cd")]:
+        writer.push(token)
+    writer.close()
+    assert (writer.text, writer.stopped) == ("a", True)
+
+
+def test_a_request_that_failed_says_its_first_reason():
+    request = Request([1], 3, (0, 0))
+    request.check()
+    request.fail(KeyError("the first"))
+    request.fail(KeyError("another"))
+    assert (request.finished, request.error) == ("error", "KeyError: 'the first'")
+    with pytest.raises(AnswerFailed, match="the first"):
+        request.check()
 
 
 def test_a_request_knows_what_it_wrote_and_when():
-    request = Request([1, 2], Sampling(3), (0, 0))
+    request = Request([1, 2], 3, (0, 0))
     request.times = [1.0, 1.5]
     request.tokens += [7]
     assert (request.output, request.n_unread, request.time_to_first_token) == ([7], 3, 0.5)

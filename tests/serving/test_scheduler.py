@@ -3,7 +3,7 @@
 import pytest
 
 from llmhw_helpers.serving.blocks import BlockManager
-from llmhw_helpers.serving.request import Request, Sampling
+from llmhw_helpers.serving.request import Request
 from llmhw_helpers.serving.scheduler import NeverFits, Scheduler
 
 
@@ -13,22 +13,22 @@ def make(n_blocks=8, block_size=4, **changes):
 
 
 def submit(scheduler, prompt, n_new=4, arrival=0):
-    request = Request(list(prompt), Sampling(n_new), (arrival, 0))
+    request = Request(list(prompt), n_new, (arrival, 0))
     scheduler.submit(request)
     return request
 
 
 def step(scheduler):
-    """One step without a model: whoever has read everything gets a token. Returns each one's share."""
-    turns, copies = scheduler.schedule()
-    scheduler.advance(turns)
-    for request in turns:
+    """One step without a model: whoever has read everything gets a token. Rescheduled each one's share."""
+    scheduled, copies = scheduler.schedule()
+    scheduler.advance(scheduled)
+    for request in scheduled:
         if not request.n_unread:
             request.tokens.append(99)
-            if len(request.output) == request.sampling.n_new:
+            if len(request.output) == request.n_new:
                 request.finished = "length"
                 scheduler.remove(request)
-    return {request.arrival[0]: n for request, n in turns.items()}, copies
+    return {request.arrival[0]: n for request, n in scheduled.items()}, copies
 
 
 def test_a_long_prompt_comes_in_pieces_and_does_not_stop_those_who_write():
@@ -107,11 +107,11 @@ def test_a_copy_for_somebody_who_is_preempted_after_all_is_not_made():
     step(scheduler)
     reader = submit(scheduler, range(16), n_new=1, arrival=0)
     assert step(scheduler)[0] == {1: 1, 0: 7}
-    two = Request(one.prompt, Sampling(9), (1, 1))
+    two = Request(one.prompt, 9, (1, 1))
     scheduler.fork(one, two)
     two.tokens = list(one.tokens)
-    turns, copies = scheduler.schedule()  # one gets the last block for its copy, and the reader needs two
-    assert (list(turns), copies) == ([reader], [])
+    scheduled, copies = scheduler.schedule()  # one gets the last block for its copy, and the reader needs two
+    assert (list(scheduled), copies) == ([reader], [])
     assert scheduler.waiting == [one, two]
 
 
@@ -150,7 +150,7 @@ def test_a_fork_shares_and_whoever_writes_first_copies():
     scheduler = make(n_blocks=8)
     one = submit(scheduler, range(6), n_new=9, arrival=0)
     step(scheduler)
-    two = Request(one.prompt, Sampling(9), (0, 1), tokens=list(one.tokens))
+    two = Request(one.prompt, 9, (0, 1), tokens=list(one.tokens))
     scheduler.fork(one, two)
     two.tokens = list(one.tokens)
     assert two.block_table == one.block_table
@@ -167,7 +167,7 @@ def test_a_fork_at_a_blocks_edge_copies_nothing():
     scheduler = make(n_blocks=8)
     one = submit(scheduler, range(4), n_new=9, arrival=0)
     step(scheduler)
-    two = Request(one.prompt, Sampling(9), (0, 1))
+    two = Request(one.prompt, 9, (0, 1))
     scheduler.fork(one, two)
     two.tokens = list(one.tokens)
     assert step(scheduler)[1] == []
@@ -180,7 +180,7 @@ def test_a_fork_without_a_place_waits_before_those_who_came_later():
     one = submit(scheduler, range(4), arrival=0)
     step(scheduler)
     submit(scheduler, range(4), arrival=1)
-    two = Request(one.prompt, Sampling(4), (0, 1))
+    two = Request(one.prompt, 4, (0, 1))
     scheduler.fork(one, two)
     assert two.block_table == []
     assert [request.arrival for request in scheduler.waiting] == [(0, 1), (1, 0)]

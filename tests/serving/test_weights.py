@@ -9,6 +9,7 @@ from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.lora import add_lora, merge, remove_lora
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import weights
+from llmhw_helpers.serving.decoding import ServedModel
 from llmhw_helpers.serving.kv_cache import KVCache
 from llmhw_helpers.serving.weights import FEW_ROWS, VERY_FEW_ROWS, NotPlain, Served, pack, product, thin_product
 from llmhw_helpers.specs.architectures import RopeScaling
@@ -57,7 +58,7 @@ def test_what_cannot_be_packed_is_multiplied_as_it_is(monkeypatch):
     assert pack(torch.randn(4, 8, dtype=torch.float64)) is None
     assert pack(torch.randn(4, 8, device="meta")) is None
     x, weight = torch.randn(5, 8), torch.randn(4, 8)
-    monkeypatch.setattr(weights, "ONEDNN", False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert pack(weight) is None
     torch.testing.assert_close(product(x, weight, None, None), x @ weight.T)
 
@@ -104,6 +105,19 @@ def test_a_served_model_gives_the_models_logits(tiny_spec, changes, n_new, packe
     stream = served.forward(tokens, window.positions, window.attend)
     for t in range(n_new):
         torch.testing.assert_close(served.head(stream[:, t]), expected[:, t], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_served_model_says_what_it_computes_in_and_how_much_it_holds(tiny_spec, dtype):
+    for tied in (True, False):
+        network = Transformer(replace(tiny_spec, tied_embeddings=tied, qkv_bias=True)).to(dtype)
+        n_bytes = sum(parameter.nbytes for parameter in network.parameters())
+        served = Served(network)
+        assert isinstance(served, ServedModel)
+        assert (served.dtype, served.device, served.nbytes) == (dtype, torch.device("cpu"), n_bytes)
+    packed = Served(network.float(), packed=True)
+    matrices = sum(p.nbytes for name, p in network.named_parameters() if p.dim() == 2 and "token_embd" not in name)
+    assert packed.nbytes == sum(p.nbytes for p in network.parameters()) + matrices
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@ import math
 
 from ...costs.batching import decode_steps
 from ...costs.paging import blocks_for
-from ...serving.blocks import chain_keys
+from ...serving.blocks import block_hashes
 from ..grading import Exercise, Mistake
 from ..managers import MANAGERS
 
@@ -53,9 +53,9 @@ def _empty_share(lengths, block_size):
 
 
 def _found(n_same, n_prompt, block_size):
-    """By the engine's own rule: the keys of two texts, of which the last token is read in any case."""
-    known = chain_keys(range(n_same), block_size)
-    asked = chain_keys(range(n_prompt - 1), block_size)
+    """By the engine's own rule: the hashes of two texts, of which the last token is read in any case."""
+    known = block_hashes(range(n_same), block_size)
+    asked = block_hashes(range(n_prompt - 1), block_size)
     return block_size * sum(1 for a, b in zip(known, asked, strict=False) if a == b)
 
 
