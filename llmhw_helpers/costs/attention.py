@@ -2,12 +2,16 @@
 
 FlashAttention (arXiv:2205.14135) does not compute less; it moves less. Counted are the products, and every number that
 goes to memory or comes from it. Several sequences, or layers, are so many times the work.
+
+A layer with a window lets each query see no more than so many keys, the nearest ones, its own included. `window` says
+how many; left out it is the model's, and a model whose layers differ has to be told which one is meant.
 """
 
-from ..specs.architectures import Model
+from ..specs.architectures import Model, NoFormula
 from ..specs.dtypes import dtype as find_dtype
-from .activations import FP32_BYTES, NoFormula
+from .operations import FP32_BYTES
 from .flops import Work
+from .transformer import EXPERTS, LOCAL, elementwise, pair_flops, require
 
 
 def scores_bytes(model: Model, q_len: int, kv_len: int, dtype: str = "bf16") -> int:
@@ -26,9 +30,9 @@ def scores_bytes(model: Model, q_len: int, kv_len: int, dtype: str = "bf16") -> 
 
 
 def naive(model: Model, seq_len: int, dtype: str = "bf16") -> Work:
-    """Attention as three steps that hand tables on: all pairs are computed, and the later ones masked.
+    """Attention as three steps that hand tables on: all pairs are computed, and those that nobody sees masked.
 
-    Read q and k, write the scores; read the scores, write the weights; read the weights and v, write the result. So
+    A window changes nothing here: the table is as large. Read q and k, write the scores; read the scores, write the weights; read the weights and v, write the result. So
     four times a table of ``n_heads * seq_len ** 2``.
 
     Raises:
@@ -41,18 +45,20 @@ def naive(model: Model, seq_len: int, dtype: str = "bf16") -> Work:
     """
     operands, results = _rows(model, seq_len)
     tables = 4 * scores_bytes(model, seq_len, seq_len, dtype)
-    flops = 4 * model.n_heads * model.head_dim * seq_len**2
-    return Work(flops, tables + (operands + 2 * results) * find_dtype(dtype).bytes)
+    return Work(pair_flops(model) * seq_len**2, tables + (operands + 2 * results) * find_dtype(dtype).bytes)
 
 
-def tiled(model: Model, seq_len: int, block_q: int, dtype: str = "bf16", causal: bool = True) -> Work:
+def tiled(
+    model: Model, seq_len: int, block_q: int, dtype: str = "bf16", causal: bool = True, window: int | None = None
+) -> Work:
     """Attention in tiles: each block of `block_q` queries is read once and meets the keys and values that it may see.
 
     These are read anew for every block, once for all heads that share them; the result and the logsumexp (fp32) are
-    written once. Keys behind the last query of a block are skipped. How many keys are taken at a time changes nothing.
+    written once. Keys behind the last query of a block are skipped, and those out of its first one's window. How many
+    keys are taken at a time changes nothing.
 
     Raises:
-        NoFormula: latent attention.
+        NoFormula: latent attention, or layers with and without a window.
         ValueError: no tokens, or a block without queries.
 
     >>> from llmhw_helpers.specs.models import model
@@ -60,13 +66,15 @@ def tiled(model: Model, seq_len: int, block_q: int, dtype: str = "bf16", causal:
     411
     """
     _, results = _rows(model, seq_len)
-    starts = range(0, seq_len, _positive(block_q))
-    stops = [min(start + block_q, seq_len) for start in starts]
-    seen = stops if causal else [seq_len] * len(stops)
-    pairs = sum((stop - start) * keys for start, stop, keys in zip(starts, stops, seen, strict=True))
-    fetched = 2 * model.n_kv_heads * model.head_dim * sum(seen)
+    reach = _reach(model, seq_len, window)
+    if not causal and reach < seq_len:
+        raise NoFormula(f"no count of a window of {reach} tokens without a causal mask")
+    blocks = [(start, min(start + block_q, seq_len)) for start in range(0, seq_len, _positive(block_q))]
+    seen = [stop - max(0, start + 1 - reach) if causal else seq_len for start, stop in blocks]
+    pairs = sum((stop - start) * keys for (start, stop), keys in zip(blocks, seen, strict=True))
+    fetched = 2 * model.kv_width * sum(seen)
     moved = (fetched + 2 * results) * find_dtype(dtype).bytes + FP32_BYTES * model.n_heads * seq_len
-    return Work(4 * model.n_heads * model.head_dim * pairs, moved)
+    return Work(pair_flops(model) * pairs, moved)
 
 
 def tiles(seq_len: int, block_q: int, block_k: int) -> tuple[int, int]:
@@ -101,13 +109,19 @@ def paper_traffic(seq_len: int, head_dim: int, fast_bytes: float, dtype: str = "
     return (seq_len * head_dim) ** 2 / (fast_bytes / size) * size
 
 
-def training_flops(model: Model, seq_len: int, recompute: bool) -> int:
-    """Operations of all products, forward and backward, all pairs: six products, or seven with the scores recomputed.
+def forward_backward_flops(model: Model, seq_len: int, recompute: bool, window: int | None = None) -> int:
+    """Operations of all products, forward and backward: six products, or seven with the scores recomputed.
 
-    Forward ``q k^T`` and ``p v``; backward the gradients of v, p, q and k; `recompute` adds ``q k^T`` once more.
+    Forward ``q k^T`` and ``p v``; backward the gradients of v, p, q and k; `recompute` adds ``q k^T`` once more. All
+    pairs: each token is compared with as many as the last one sees.
+
+    Raises:
+        NoFormula: latent attention, or layers with and without a window.
+        ValueError: no tokens.
     """
     _require(model, seq_len)
-    return (7 if recompute else 6) * 2 * model.n_heads * model.head_dim * seq_len**2
+    n_products = 7 if recompute else 6
+    return n_products * pair_flops(model) // 2 * seq_len * _reach(model, seq_len, window)
 
 
 def workspace_bytes(model: Model, seq_len: int, dtype: str = "bf16", stored_scores: bool = False) -> int:
@@ -125,14 +139,22 @@ def workspace_bytes(model: Model, seq_len: int, dtype: str = "bf16", stored_scor
 def _rows(model: Model, seq_len: int) -> tuple[int, int]:
     """Numbers in keys and values together, and in the queries or the result."""
     _require(model, seq_len)
-    return 2 * model.n_kv_heads * model.head_dim * seq_len, model.n_heads * model.head_dim * seq_len
+    return 2 * model.kv_width * seq_len, model.q_width * seq_len
 
 
 def _require(model: Model, seq_len: int) -> None:
-    if model.latent:
-        raise NoFormula(f"{model.name} has latent attention, and this counts heads with keys and values of their own")
+    require(model, "count of attention", elementwise(model) | {EXPERTS, LOCAL})
     if seq_len < 1:
         raise ValueError(f"attention needs at least one token, not {seq_len}")
+
+
+def _reach(model: Model, seq_len: int, window: int | None) -> int:
+    """Keys that the last query sees."""
+    if window is None and 0 < model.n_local_layers < model.n_layers:
+        raise NoFormula(f"{model.name} has layers with and without a window: say which by window=, {seq_len} for none")
+    if window is None and model.n_local_layers:
+        window = model.sliding_window
+    return seq_len if window is None else min(_positive(window), seq_len)
 
 
 def _positive(block: int) -> int:

@@ -6,6 +6,7 @@ from math import prod
 from ..specs.architectures import Model
 from ..specs.blocks import Block, block
 from ..specs.figures import look_up
+from .transformer import LOCAL, require
 
 # llama.cpp, src/llama-quant.cpp, llama_tensor_get_type_impl, without an importance matrix: the type of all matrices,
 # then of some. "more": in the layers of `gets_more_bits`; "first": in the first eighth (of attn_v the first 4);
@@ -27,22 +28,14 @@ def tensors(model: Model) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the tensors in a Llama's GGUF file, ``(n_out, n_in)`` for a matrix.
 
     Raises:
-        ValueError: `model` is no plain Llama (experts, latent attention, biases, more norms).
+        NoFormula: `model` is no plain Llama (experts, latent attention, biases, more norms).
     """
-    plain = not (model.experts or model.latent or model.qkv_bias or model.o_bias or model.mlp_bias or model.qk_norm)
-    if not plain or model.norms_per_block != 2:
-        raise ValueError(f"no list of tensors for {model.name}: only for models built like Llama")
-    d, q, kv = model.d_model, model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
+    require(model, "list of tensors", (LOCAL, f"the activation {model.activation}"))
+    d = model.d_model
     yield "token_embd", (model.vocab_size, d)
     for i in range(model.n_layers):
-        for name, rows, columns in (("attn_q", q, d), ("attn_k", kv, d), ("attn_v", kv, d), ("attn_output", d, q)):
-            yield f"blk.{i}.{name}", (rows, columns)
-        for name, rows, columns in (
-            ("ffn_gate", model.d_ff, d),
-            ("ffn_up", model.d_ff, d),
-            ("ffn_down", d, model.d_ff),
-        ):
-            yield f"blk.{i}.{name}", (rows, columns)
+        for name, shape in model.matrices().items():
+            yield f"blk.{i}.{name}", shape
         yield f"blk.{i}.attn_norm", (d,)
         yield f"blk.{i}.ffn_norm", (d,)
     yield "output_norm", (d,)

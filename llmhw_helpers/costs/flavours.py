@@ -10,19 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from ..specs.accelerators import Accelerator
-from ..specs.architectures import Model
+from ..specs.architectures import Model, NoFormula
 from ..specs.figures import look_up, si
 from ..specs.flavours import FLAVOURS, IMPLEMENTATIONS, MEASURED_FROM_PARAMS, STATES, Flavour, flavour, support
-from .activations import Pass
+from .devices import RESERVE, TASKS, Device, Task
 from .files import block_of, model_bytes, tensor_bytes
-from .inference import kv_bytes
+from .inference import decode_work, kv_bytes
 from .lora import ALL_LINEAR, LoRA, finetuning_bytes, finetuning_flops
-from .roofline import Roof
-from .transformer import forward_flops
+from .operations import Pass
+from .transformer import LOCAL, multiplied, require
 
 QLORA = "QLoRA, arXiv:2305.14314, section 4: fine-tuned from NF4 as good as from 16 bits"
-RESERVE = 1e9  # bytes that the program itself needs, and activations: an assumption; see `choose`
 REFUSED = {
     "trial": "is an experiment there",
     "unknown": "may run here or not: no source says",
@@ -30,53 +28,6 @@ REFUSED = {
 }
 ADAPTER = LoRA(16, ALL_LINEAR)
 _file_bytes = cache(model_bytes)  # goes through hundreds of tensors, and every choice asks for the same
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the model is wanted for: so many texts at the same time, and tokens that each may grow to."""
-
-    name: str
-    batch_size: int
-    context: int
-    trains: bool = False
-
-
-TASKS = {
-    each.name: each
-    for each in (
-        Task("chat", 1, 4096),
-        Task("batch serving", 64, 2048),
-        Task("long context", 1, 32768),
-        Task("fine-tuning", 1, 1024, trains=True),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Device:
-    """What runs the model: its roofline, and a GPU's compute capability or a CPU's architecture, x86 or arm."""
-
-    roof: Roof
-    kind: float | str
-
-    @classmethod
-    def of(cls, accelerator: Accelerator) -> "Device":
-        """The GPU, by its data sheet."""
-        return cls(Roof.of(accelerator), accelerator.compute_capability.known())
-
-    @classmethod
-    def cpu(cls, roof: Roof, kind: str = "x86") -> "Device":
-        """A processor by its calibrated roofline; `UnknownName` for an architecture that is neither x86 nor arm."""
-        return cls(roof, look_up(kind, {"x86": "x86", "arm": "arm"}, "CPU architecture"))
-
-    @property
-    def half(self) -> str:
-        """What 16-bit weights are multiplied in: the fastest of bf16, fp16 and fp32, and of equals the first.
-
-        A processor may know bf16 and be slower in it than in fp32, to which the weights can be widened.
-        """
-        return max((name for name in ("bf16", "fp16", "fp32") if name in self.roof.flops_per_s), key=self.roof.peak)
 
 
 @dataclass(frozen=True)
@@ -123,7 +74,7 @@ def weight_bytes(model: Model, of: Flavour) -> int:
     """Bytes of all weights: matrices of the blocks in the flavour, the rest in 16 bits; GGUF tensor by tensor.
 
     Raises:
-        ValueError: a GGUF recipe for a model that is not built like Llama.
+        NoFormula: a GGUF recipe for a model that is not built like Llama, a part that nobody counts.
 
     >>> from llmhw_helpers.specs.models import model
     >>> [round(weight_bytes(model("Llama-3.1-8B"), flavour(n)) / 1e9, 2) for n in ("bf16", "AWQ int4", "GGUF Q4_K_M")]
@@ -131,14 +82,20 @@ def weight_bytes(model: Model, of: Flavour) -> int:
     """
     if of.recipe:
         return _file_bytes(model, of.recipe)
-    parts = model.parameters()
-    matrices = parts["attention"] + parts.get("mlp", 0) + parts.get("experts", 0)
-    bits = of.bits + of.scale_bits / (of.group or model.d_model)
+    parts = multiplied(model)
+    matrices = parts["qkv"] + parts["output"] + parts["mlp"] + model.parameters().get("experts", 0)
+    bits = of.bits_per_weight(model.d_model)
     return round(matrices * bits / 8) + max(16, of.bits) // 8 * (model.n_params - matrices)
 
 
-def streamed(model: Model, of: Flavour) -> int:
-    """Bytes of weights that a decode step reads: all but an input embedding that is not the head as well."""
+def weights_read(model: Model, of: Flavour) -> int:
+    """Bytes of weights that a decode step reads, as `inference.weights_read`, in a flavour.
+
+    Raises:
+        NoFormula: as `weight_bytes`; a mixture of experts, of which a step reads some.
+    """
+    if model.experts:
+        raise NoFormula(f"no count of the experts of {model.name} that a step reads in a flavour")
     if model.tied_embeddings:
         return weight_bytes(model, of)
     shape = (model.vocab_size, model.d_model)
@@ -161,7 +118,7 @@ def choose(
 
     Args:
         device: the GPU or CPU.
-        model: dense.
+        model: built like Llama, as llama.cpp's recipes ask; layers may be local.
         task: one of `TASKS`, or your own.
         memory_bytes: left on the device.
         max_loss: quality that one is ready to lose: 0.03 allows the perplexity to rise by 3%.
@@ -171,11 +128,12 @@ def choose(
 
     Raises:
         UnknownName: a task, program or flavour that is not here; the message names the nearest.
-        NoFormula: a model with experts or latent attention.
+        NoFormula: another kind of model.
         ValueError: memory or loss that is negative.
     """
     if min(memory_bytes, max_loss, reserve_bytes) < 0:
         raise ValueError(f"memory {memory_bytes}, loss {max_loss} and reserve {reserve_bytes} cannot be negative")
+    require(model, "choice of flavours", (LOCAL, f"the activation {model.activation}"))
     task = task if isinstance(task, Task) else look_up(task, TASKS, "task")
     known = {flavour(name).name: loss for name, loss in (losses or {}).items()}
     programs = IMPLEMENTATIONS
@@ -247,9 +205,8 @@ def _answering(device: Device, model: Model, task: Task, room: float, of: Flavou
     n_bytes = weights + max(1, batch_size) * cache
     if not batch_size:
         return n_bytes, 0, 0.0
-    flops = forward_flops(model, batch_size, 1)
-    work = sum(flops.values()) + flops["attention"] * (context - 1)
-    moved = streamed(model, of) + batch_size * cache
+    work = decode_work(model, batch_size, context).flops
+    moved = weights_read(model, of) + batch_size * cache
     return n_bytes, batch_size, batch_size / max(work / device.roof.peak(number), moved / device.roof.bytes_per_s)
 
 

@@ -9,7 +9,7 @@ from ..specs.architectures import Model
 from ..specs.dtypes import dtype as find_dtype
 from .flops import Work
 from .roofline import Floor, Roof
-from .transformer import forward_flops
+from .transformer import forward_flops, pair_flops, visible_pairs
 
 
 def kv_bytes(model: Model, seq_len: int = 1, dtype: str = "bf16") -> int:
@@ -49,32 +49,47 @@ def token_computations(n_prompt: int, n_new: int, cached: bool) -> int:
     return n_new * n_prompt + n_new * (n_new - 1) // 2
 
 
-def streamed_bytes(model: Model, dtype: str = "bf16") -> int:
+def weights_read(model: Model, dtype: str = "bf16", n_tokens: float = 1) -> int:
     """Bytes of weights that a pass reads from memory: all but the input embedding, of which it looks up single rows.
 
-    A tied head *is* the embedding, and so read as a whole.
+    A tied head *is* the embedding, and so read as a whole. Of E routed experts in a layer those that one of the
+    `n_tokens` is sent to, k of them for each: ``E (1 - (1 - k / E) ** n_tokens)`` on average, if all are chosen alike
+    often and tokens choose for themselves. Shared experts are always read.
 
     >>> from llmhw_helpers.specs.models import model
-    >>> streamed_bytes(model("SmolLM2-135M"), "fp32"), streamed_bytes(model("Llama-3.1-8B")) / 1e9
+    >>> weights_read(model("SmolLM2-135M"), "fp32"), weights_read(model("Llama-3.1-8B")) / 1e9
     (538060032, 15.009849344)
+    >>> [round(weights_read(model("Qwen3-30B-A3B"), "bf16", n) / 1e9, 1) for n in (1, 16, 1024)]
+    [6.1, 39.8, 60.4]
     """
     parts = model.parameters()
-    n_params = model.n_params - (0 if model.tied_embeddings else parts["embedding"])
+    n_params = model.n_params if model.tied_embeddings else model.n_params - parts["embedding"]
+    if e := model.experts:
+        asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
+        n_params -= parts["experts"] * asleep / (e.n_experts + e.n_shared_experts)
     return math.ceil(n_params * find_dtype(dtype).bytes)
 
 
 def prefill_work(model: Model, batch_size: int, seq_len: int, dtype: str = "bf16") -> Work:
     """Least work of reading `batch_size` prompts of `seq_len` tokens, with logits at the last position of each.
 
-    Operations: a token's products, and its comparison with itself and those before it: half of all pairs. Bytes: the
-    weights once, a row of the embedding for each token, and the cache that is written.
+    Operations: a token's products, and its comparison with itself and those before it that it sees: half of all pairs,
+    in a local layer fewer. Bytes: the weights once, a row of the embedding for each token, and the cache that is
+    written. With latent attention every head's keys and values are made from the latent.
 
     Raises:
-        NoFormula: a model with experts or latent attention.
+        NoFormula: as `forward_flops`.
         ValueError: no tokens.
+
+    >>> from dataclasses import replace
+    >>> from llmhw_helpers.specs.models import model
+    >>> llama = model("Llama-3.1-8B")
+    >>> local = replace(llama, sliding_window=4096, n_local_layers=32)
+    >>> [round(prefill_work(each, 1, 32768).flops / 1e12) for each in (llama, local)]
+    [739, 523]
     """
     flops = forward_flops(model, batch_size, seq_len, n_logits=1)
-    flops["attention"] = flops["attention"] * (seq_len + 1) // (2 * seq_len)
+    flops["attention"] = batch_size * visible_pairs(model, 0, seq_len) * pair_flops(model)
     cache = batch_size * kv_bytes(model, seq_len, dtype)
     return Work(sum(flops.values()), _weights(model, batch_size * seq_len, dtype) + cache)
 
@@ -82,11 +97,12 @@ def prefill_work(model: Model, batch_size: int, seq_len: int, dtype: str = "bf16
 def decode_work(model: Model, batch_size: int, context: int, dtype: str = "bf16") -> Work:
     """Least work of one new token for each of `batch_size` sequences, the `context`-th of its text.
 
-    Bytes: the weights once for all, a row of the embedding and the cache for each: ``context - 1`` tokens are read,
-    and the new one is written.
+    Bytes: the weights once for all (of the experts, those that are chosen), a row of the embedding and the cache for
+    each: ``context - 1`` tokens are read, in a local layer no more than its window, and the new one is written. Latent
+    attention is absorbed: its heads compare with the latents that the cache holds.
 
     Raises:
-        NoFormula: a model with experts or latent attention.
+        NoFormula: as `forward_flops`.
         ValueError: no sequences, or no tokens.
 
     >>> from llmhw_helpers.specs.models import model
@@ -96,7 +112,7 @@ def decode_work(model: Model, batch_size: int, context: int, dtype: str = "bf16"
     if context < 1:
         raise ValueError(f"the new token is the first of its text at least, not number {context}")
     flops = forward_flops(model, batch_size, 1)
-    flops["attention"] *= context
+    flops["attention"] = batch_size * visible_pairs(model, context - 1, 1) * pair_flops(model, absorbed=True)
     cache = batch_size * kv_bytes(model, context, dtype)
     return Work(sum(flops.values()), _weights(model, batch_size, dtype) + cache)
 
@@ -114,8 +130,9 @@ def time_per_output_token(roof: Roof, model: Model, batch_size: int, context: in
 def compute_bound_batch(roof: Roof, model: Model, context: int, dtype: str = "bf16") -> float:
     """Sequences from which on a decode step is bound by arithmetic; infinite where it never is.
 
-    One more sequence costs operations and, for its cache, bytes; the weights are there anyway. As long as memory
-    binds, it costs only the time to fetch its cache, which in a short text is next to nothing.
+    One more sequence costs operations and, for its cache, bytes; the weights are there anyway, but for experts that
+    nobody chose before. As long as memory binds, it costs only the time to fetch its cache, which in a short text is
+    next to nothing.
 
     >>> from llmhw_helpers.specs.accelerators import accelerator
     >>> from llmhw_helpers.specs.models import model
@@ -123,11 +140,15 @@ def compute_bound_batch(roof: Roof, model: Model, context: int, dtype: str = "bf
     >>> round(compute_bound_batch(a100, model("Llama-3.1-8B"), 1)), compute_bound_batch(a100, model("Llama-2-7B"), 4096)
     (201, inf)
     """
-    one, two = (decode_work(model, n, context, dtype) for n in (1, 2))
-    more = Floor((two.flops - one.flops) / roof.peak(dtype), (two.bytes - one.bytes) / roof.bytes_per_s)
-    weights = (2 * one.bytes - two.bytes) / roof.bytes_per_s
-    spare = more.compute_seconds - more.memory_seconds
-    return weights / spare if spare > 0 else math.inf
+    one = decode_work(model, 1, context, dtype)
+    own_bytes = one.bytes - weights_read(model, dtype)  # of a sequence: its cache, and a row of the embedding
+    spare = one.flops / roof.peak(dtype) - own_bytes / roof.bytes_per_s
+    if spare <= 0:
+        return math.inf
+    batch_size = math.inf  # of experts that are all awake: too many, and from there downwards
+    while (enough := weights_read(model, dtype, batch_size) / roof.bytes_per_s / spare) < batch_size * (1 - 1e-12):
+        batch_size = enough
+    return batch_size
 
 
 def largest_batch(
@@ -157,4 +178,4 @@ def largest_batch(
 
 def _weights(model: Model, n_tokens: int, dtype: str) -> int:
     """The weights once, and the embedding's rows."""
-    return streamed_bytes(model, dtype) + math.ceil(n_tokens * model.d_model * find_dtype(dtype).bytes)
+    return weights_read(model, dtype, n_tokens) + math.ceil(n_tokens * model.d_model * find_dtype(dtype).bytes)

@@ -5,17 +5,19 @@ All of it follows from one question, asked of each tensor in turn: does anybody 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
-from ..specs.architectures import Model
+from ..specs.architectures import Model, NoFormula
+from ..specs.blocks import block
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
-from .activations import FP32_BYTES, Pass, block_activations
+from .activations import block_activations
 from .memory import FP32, Recipe, copies
-from .transformer import forward_flops
+from .operations import FP32_BYTES, Pass
+from .transformer import BIASES, LOCAL, forward_flops, require
 
 LABEL_BYTES, MASK_BYTES = 8, 1  # the token to predict, int64; whether a position is labelled
-# QLoRA's (arXiv:2305.14314, sections 2, 3): 4 bits, an 8-bit scale for 64 weights, a 32-bit one for 256 of those.
-NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+NF4_BITS = block("NF4, double").bits_per_weight  # QLoRA's (arXiv:2305.14314): its scales are quantised, too
 
 
 class BadLoRA(ValueError):
@@ -35,18 +37,6 @@ class LoRA:
     targets: tuple[str, ...] = ("attn_q", "attn_v")
 
 
-def linear_sizes(model: Model) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of a block's linear layers, by name.
-
-    >>> from llmhw_helpers.specs.models import model
-    >>> linear_sizes(model("SmolLM2-135M"))["attn_k"]
-    (576, 192)
-    """
-    d, f, n_q, n_kv = model.d_model, model.d_ff, model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
-    sizes = {"attn_q": (d, n_q), "attn_k": (d, n_kv), "attn_v": (d, n_kv), "attn_output": (n_q, d)}
-    return sizes | {"ffn_gate": (d, f), "ffn_up": (d, f), "ffn_down": (f, d)}
-
-
 ALL_LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
 
@@ -55,13 +45,14 @@ def n_trainable(model: Model, lora: LoRA) -> int:
 
     Raises:
         BadLoRA: the rank is below 1, or larger than a side of a matrix.
+        NoFormula: the model's layers have other matrices: experts, latent attention.
         UnknownName: a target is no linear layer of a block; the message names the nearest.
 
     >>> from llmhw_helpers.specs.models import model
     >>> n_trainable(model("Llama-2-7B"), LoRA(8))
     4194304
     """
-    return model.n_layers * sum(lora.rank * (n_in + n_out) for n_in, n_out in _adapted(model, lora))
+    return model.n_layers * sum(lora.rank * (n_in + n_out) for n_out, n_in in _adapted(model, lora))
 
 
 def finetuning_flops(
@@ -74,7 +65,7 @@ def finetuning_flops(
     the thin matrices do.
 
     Args:
-        model: Llama-style.
+        model: without experts or latent attention.
         batch_size, seq_len: sequences, and tokens in each.
         n_labelled: positions in the whole batch that the loss asks for; the head works on these alone.
         lora: the adapters.
@@ -84,7 +75,7 @@ def finetuning_flops(
     """
     n, head = batch_size * seq_len, 2 * n_labelled * model.d_model * model.vocab_size
     between = forward_flops(model, batch_size, seq_len, 0)["attention"]
-    matrices = {name: 2 * n * n_in * n_out for name, (n_in, n_out) in linear_sizes(model).items()}
+    matrices = {name: 2 * n * n_in * n_out for name, (n_out, n_in) in model.matrices().items()}
     all_matrices = model.n_layers * sum(matrices.values())
     parts = {"forward": all_matrices + between + head, "through": all_matrices + 2 * between + head}
     if lora is None:
@@ -92,11 +83,13 @@ def finetuning_flops(
     # Before the first adapter nobody wants a gradient: the embedding is frozen.
     wanted = _Wanted(lora.targets, stream=False)
     unwanted = [name for name, of_input in wanted.inputs().items() if not of_input]
-    parts["through"] -= (
-        sum(matrices[name] for name in unwanted) + 2 * (not wanted.attention) * between // model.n_layers
-    )
+    parts["through"] -= sum(matrices[name] for name in unwanted)
+    if not wanted.attention:
+        if 0 < model.n_local_layers < model.n_layers:
+            raise NoFormula(f"{model.name} has layers with and without a window: which is the first, nobody says")
+        parts["through"] -= 2 * between // model.n_layers
     thin = [2 * n * lora.rank * side for sizes in _adapted(model, lora) for side in sizes]
-    first = [2 * n * lora.rank * linear_sizes(model)[name][0] for name in unwanted if name in lora.targets]
+    first = [2 * n * lora.rank * model.matrices()[name][1] for name in unwanted if name in lora.targets]
     return parts | {"weights": 0, "adapters": 3 * model.n_layers * sum(thin) - sum(first)}
 
 
@@ -111,7 +104,7 @@ def lora_activations(model: Model, run: Pass, lora: LoRA, n_labelled: int) -> di
     """
     first, other = (sum(lora_block_activations(model, run, lora, first).values()) for first in (True, False))
     blocks = first + (model.n_layers - 1) * other
-    c, wide = _bytes(run.activation_dtype), max(_bytes(run.activation_dtype), FP32_BYTES)
+    c, wide = run.number_bytes, max(run.number_bytes, FP32_BYTES)
     if run.recompute == "full":
         blocks = model.n_layers * run.n_tokens * model.d_model * c + other
     norm = run.n_tokens * (model.d_model * (c if run.norm == "fused" else wide) + FP32_BYTES)
@@ -125,26 +118,35 @@ def lora_block_activations(model: Model, run: Pass, lora: LoRA, first: bool = Fa
     A frozen product keeps nothing: only the gradient of its weights would ask for its input. But what is no product,
     attention, SiLU, the gate, the norms, keeps what it always does, since the gradient has to pass through.
     """
+    require(model, "formula of activations with adapters", (BIASES, LOCAL))
+    if run.recompute == "selective":
+        raise NoFormula("no formula for adapters with selective recomputation: none or full")
     _adapted(model, lora)
     wanted, kept = _Wanted(lora.targets, stream=not first), block_activations(model, run)
-    c, targets = _bytes(run.activation_dtype), lora.targets
+    c, targets = run.number_bytes, lora.targets
     for norm, of_stream in (("attention_norm", wanted.stream), ("mlp_norm", wanted.middle)):
         if run.norm == "composed":  # the normalised input, which only the gradient of the norm's scale would ask for
             kept[norm] -= run.n_tokens * model.d_model * max(c, FP32_BYTES)
-        kept[norm] *= of_stream
+        if not of_stream:
+            kept[norm] = 0
     if not wanted.attention:  # nothing but the input that the output projection's adapter may ask for
-        kept["attention"] = run.n_tokens * c * model.n_heads * model.head_dim * ("attn_output" in targets)
-    kept["qkv"] *= not {"attn_q", "attn_k", "attn_v"}.isdisjoint(targets)
-    kept["gate_up"] *= not {"ffn_gate", "ffn_up"}.isdisjoint(targets)
-    kept["silu"] *= wanted.gate
-    kept["gate_times_up"] = kept["gate_times_up"] // 2 * (wanted.gate + wanted.up)  # each waits for the other's
-    kept["down"] *= "ffn_down" in targets
+        kept["attention"] = run.n_tokens * c * model.q_width if "attn_output" in targets else 0
+    asked = {
+        "qkv": not {"attn_q", "attn_k", "attn_v"}.isdisjoint(targets),
+        "gate_up": not {"ffn_gate", "ffn_up"}.isdisjoint(targets),
+        "silu": wanted.gate,
+        "gate_times_up": wanted.gate or wanted.up,
+        "down": "ffn_down" in targets,
+    }
+    kept |= {name: 0 for name, there in asked.items() if not there}
+    if wanted.gate != wanted.up:  # each is kept for the gradient of the other
+        kept["gate_times_up"] //= 2
     kept["adapters"] = run.n_tokens * c * lora.rank * len(targets)
     if c != FP32_BYTES:  # the thin matrices are fp32, and used as copies in the format of the activations
         of_inputs = wanted.inputs()
         for name in targets:
-            n_in, n_out = linear_sizes(model)[name]
-            kept["adapters"] += c * lora.rank * (n_out + n_in * of_inputs[name])
+            n_out, n_in = model.matrices()[name]
+            kept["adapters"] += c * lora.rank * (n_out + (n_in if of_inputs[name] else 0))
     return kept
 
 
@@ -163,20 +165,23 @@ def finetuning_bytes(
     optimizer states), ``activations``, ``working`` (logits or gradients; with NF4 the matrix at hand, too, in 16 bits).
 
     Args:
-        model: dense and Llama-style.
-        run: batch and choices of the pass.
+        model: Llama-style; biases and windows change nothing.
+        run: batch and choices of the pass; selective recomputation has no formula.
         lora: the adapters.
         n_labelled: positions that the loss asks for.
-        base: format of the frozen weights; ``"nf4"`` is QLoRA's, for a block's matrices (the rest stays bf16).
+        base: format of the frozen weights; ``"nf4"`` is QLoRA's, with double quantisation, for a block's matrices (the
+            rest stays bf16).
         recipe: of the adapters.
 
     Raises:
         NoFormula, BadLoRA, UnknownName: as the others here.
     """
-    sizes = linear_sizes(model).values()
-    matrices = model.n_layers * sum(n_in * n_out for n_in, n_out in sizes)
-    c, nf4 = _bytes(run.activation_dtype), base.lower() == "nf4"
-    weights = int(matrices * NF4_BITS / 8) + 2 * (model.n_params - matrices) if nf4 else model.n_params * _bytes(base)
+    sizes = model.matrices().values()
+    matrices = model.n_layers * sum(map(prod, sizes))
+    c, nf4 = run.number_bytes, base.lower() == "nf4"
+    weights = model.n_params * (2 if nf4 else int(find_dtype(base).bytes))
+    if nf4:
+        weights -= 2 * matrices - round(matrices * NF4_BITS / 8)
     held = copies(n_trainable(model, lora), recipe, 2 * len(lora.targets) * model.n_layers)
     kept = lora_activations(model, run, lora, n_labelled)
     again = sum(lora_block_activations(model, run, lora).values()) if run.recompute == "full" else 0
@@ -184,7 +189,7 @@ def finetuning_bytes(
     gradients = run.n_tokens * c * (3 * model.d_ff + 2 * model.d_model)  # in the MLP, and of the residual stream
     moments = [(sum(kept.values()) - again, logits), (kept["blocks"], gradients)]
     activations, working = max(moments, key=sum)
-    matrix = 2 * max(n_in * n_out for n_in, n_out in sizes) * nf4
+    matrix = 2 * max(map(prod, sizes)) if nf4 else 0
     return {
         "weights": weights,
         "adapters": sum(held.values()),
@@ -216,14 +221,9 @@ class _Wanted:
 
 
 def _adapted(model: Model, lora: LoRA) -> list[tuple[int, int]]:
-    """Sizes of the adapted layers of a block, checked."""
-    sizes = {name: linear_sizes(model)[name] for name in ALL_LINEAR}
-    chosen = {name: look_up(name, sizes, "linear layer") for name in lora.targets}
-    for name, (n_in, n_out) in chosen.items():
+    """Sizes of the adapted layers of a block, ``(n_out, n_in)``, checked."""
+    chosen = {name: look_up(name, model.matrices(), "linear layer") for name in lora.targets}
+    for name, (n_out, n_in) in chosen.items():
         if not 1 <= lora.rank <= min(n_in, n_out):
             raise BadLoRA(f"a rank of {lora.rank} does not fit {name}, {n_out} x {n_in}: 1 to {min(n_in, n_out)}")
     return list(chosen.values())
-
-
-def _bytes(name: str) -> int:
-    return int(find_dtype(name).bytes)

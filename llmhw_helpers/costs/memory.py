@@ -12,14 +12,15 @@ from ..specs.architectures import Model
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
 from .activations import (
-    Operation,
-    Pass,
     block_kept,
     block_operations,
+    blocks_kept,
     first_operations,
     keeps_its_input,
     last_operations,
 )
+from .operations import Operation, Pass
+from .parameters import n_tensors, parameter_sizes
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,6 @@ def copies(n_params: int, recipe: Recipe, n_tensors: int = 0) -> dict[str, int]:
     return held | ({"step": COUNTER_BYTES * n_tensors} if rule.counter and n_tensors else {})
 
 
-def n_tensors(model: Model) -> int:
-    """Parameter tensors of a Llama-style model, every matrix for itself: 9 a block, embedding, last norm, head."""
-    block_operations(model, Pass(1, 1))  # refuses other models
-    return 9 * model.n_layers + 3 - model.tied_embeddings
-
-
 @dataclass(frozen=True)
 class Phase:
     """What is in memory at the fullest moment of a phase, in bytes.
@@ -144,7 +139,7 @@ def phases(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) ->
     """The three phases of a training step that is not the first (the optimizer's states exist), each at its fullest.
 
     Args:
-        model: dense and Llama-style.
+        model: of a kind that `costs.activations` knows.
         run: batch and choices of the pass.
         recipe: optimizer and formats.
         accumulate: gradients exist already when the step begins, of a micro-batch before; else they appear one by
@@ -158,12 +153,13 @@ def phases(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) ->
         raise ValueError(
             f"{recipe.parameter_dtype} parameters and {run.activation_dtype} activations: no formula for autocast"
         )
-    held = copies(model.n_params, recipe, n_tensors(model)) | {"batch": BATCH_BYTES * run.n_tokens}
+    n_params = sum(parameter_sizes(model))  # a router's bias is none: nothing learns it by gradients
+    held = copies(n_params, recipe, n_tensors(model)) | {"batch": BATCH_BYTES * run.n_tokens}
     gradients = held.pop("gradients")
     last = last_operations(model, run)
     logits = max(operation.kept for operation in last)  # of the loss, whose input is still there as well
-    kept = model.n_layers * block_kept(model, run) + sum(o.kept for o in first_operations(model, run) + last)
-    forward = held | {"gradients": gradients * accumulate, "activations": kept, "working": logits}
+    kept = blocks_kept(model, run) + sum(o.kept for o in first_operations(model, run) + last)
+    forward = held | {"gradients": gradients if accumulate else 0, "activations": kept, "working": logits}
     step = held | {"gradients": gradients, "activations": 0, "working": _temporaries(model, recipe)}
     return [
         Phase("forward", forward, "loss"),
@@ -204,19 +200,23 @@ def _backward(model: Model, run: Pass, recipe: Recipe, held: dict, kept: int, gr
 
 def _walk(model: Model, run: Pass) -> Iterable[tuple[str, Operation]]:
     """Every operation in the order of the backward pass."""
-    block = list(reversed(block_operations(model, run)))
-    if run.recompute == "full":
-        held, whole = block_kept(model, run), sum(operation.kept for operation in block)
-        shared = held if keeps_its_input(run) else 0  # the input, kept already, is among what the block keeps
-        again = Operation("recompute", kept=shared - whole)  # negative: it comes back
-        block = [again, *block, Operation("recompute", kept=held - shared)]
     for operation in reversed(last_operations(model, run)):
         yield operation.name, operation
     for layer in reversed(range(model.n_layers)):
-        for operation in block:
+        for operation in _backward_of_block(model, run, layer):
             yield f"block {layer}, {operation.name}", operation
     for operation in reversed(first_operations(model, run)):
         yield operation.name, operation
+
+
+def _backward_of_block(model: Model, run: Pass, layer: int) -> list[Operation]:
+    block = list(reversed(block_operations(model, run, layer)))
+    if run.recompute != "full":
+        return block
+    held, whole = block_kept(model, run, layer), sum(operation.kept for operation in block)
+    shared = held if keeps_its_input(run) else 0  # the input, kept already, is among what the block keeps
+    again = Operation("recompute", kept=shared - whole)  # negative: it comes back
+    return [again, *block, Operation("recompute", kept=held - shared)]
 
 
 def _temporaries(model: Model, recipe: Recipe) -> int:
@@ -225,13 +225,14 @@ def _temporaries(model: Model, recipe: Recipe) -> int:
     kind = look_up(recipe.implementation, IMPLEMENTATIONS, "optimizer implementation")
     if kind == "fused":
         return 0
-    n_q, n_kv = model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
-    block = [n_q, n_kv, n_kv, n_q, *3 * [model.d_ff]]
-    rows = [0, model.vocab_size, *block, 0, model.vocab_size]  # in the order of a Llama, with a norm of next to nothing
-    largest = model.d_model * max(rows)
-    lingering = model.d_model * max(last + rule.loop_copies * this for last, this in itertools.pairwise(rows))
-    n_temporary = rule.foreach_copies * model.n_params if kind == "foreach" else lingering * (rule.loop_copies > 0)
-    n_widened = model.n_params if kind == "foreach" else largest
+    sizes = [0, *parameter_sizes(model)]
+    n_temporary = n_widened = sum(sizes)
+    if kind == "foreach":
+        n_temporary *= rule.foreach_copies
+    else:
+        n_widened = max(sizes)
+        pairs = itertools.pairwise(sizes)
+        n_temporary = max(last + rule.loop_copies * this for last, this in pairs) if rule.loop_copies else 0
     given = recipe.accumulation_dtype or recipe.gradient_dtype
     widened = recipe.master_dtype if recipe.master_dtype and recipe.master_dtype != given else None
     widened = n_widened * find_dtype(widened).bytes if widened else 0

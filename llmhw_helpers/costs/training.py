@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..specs.architectures import Model
 from ..specs.figures import look_up
-from .transformer import forward_flops
+from .operations import CHOICES
+from .transformer import OUTER_NORMS, forward_flops, score_flops, visible_pairs
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # arXiv:2203.15556, rounded: its table 3 has 20 to 26
 
@@ -35,8 +36,11 @@ def training_flops(model: Model, batch_size: int, seq_len: int, recompute: str =
     Each product has two in the backward pass, for the gradients of both its factors. Attention counts all pairs of
     tokens; a causal kernel skips up to half of them, and one that does not store the scores computes them again.
 
-    With `recompute` ``"full"`` a part ``recomputed`` is added: the blocks once more, but for the very last product of
-    each, which nothing waits for (PyTorch stops there). The head is not in a block.
+    With recomputation a part ``recomputed`` is added. `recompute` ``"full"``: the blocks once more, but for the very
+    last product of each, which nothing waits for (PyTorch stops there; a norm waits for it, and so does the weight
+    that a router gives to an expert's result). The head is not in a block. ``"selective"`` (arXiv:2205.05198, section 5):
+    attention between queries, keys and values alone, where the scores are stored; of its two products the second
+    is again the last.
 
     Raises:
         NoFormula, ValueError: as `forward_flops`.
@@ -44,21 +48,30 @@ def training_flops(model: Model, batch_size: int, seq_len: int, recompute: str =
 
     >>> from llmhw_helpers.specs.models import model
     >>> smol = model("SmolLM2-135M")
-    >>> plain, again = (sum(training_flops(smol, 1, 2048, kind).values()) for kind in ("none", "full"))
-    >>> round(again / plain, 2)
-    1.24
+    >>> ways = ("none", "selective", "full")
+    >>> plain, some, again = (sum(training_flops(smol, 1, 2048, kind).values()) for kind in ways)
+    >>> round(some / plain, 2), round(again / plain, 2)
+    (1.06, 1.24)
     """
     forward = forward_flops(model, batch_size, seq_len)
     parts = {part: 3 * flops for part, flops in forward.items()}
-    if look_up(recompute, {"none": False, "full": True}, "recomputation"):
-        last = 2 * batch_size * seq_len * model.n_layers * model.d_ff * model.d_model
-        parts["recomputed"] = sum(forward.values()) - forward["head"] - last
+    kind, tokens = (
+        look_up(recompute, {each: each for each in CHOICES["recompute"]}, "recomputation"),
+        batch_size * seq_len,
+    )
+    if kind == "selective":
+        parts["recomputed"] = tokens * visible_pairs(model, seq_len - 1, 1) * score_flops(model)
+    elif kind == "full":
+        shared = model.experts.n_shared_experts * model.experts.d_ff_expert if model.experts else 0
+        last = (model.n_layers - model.n_moe_layers) * model.d_ff + model.n_moe_layers * shared
+        last = 0 if OUTER_NORMS in model.unlike_llama() else last
+        parts["recomputed"] = sum(forward.values()) - forward["head"] - 2 * tokens * last * model.d_model
     return parts
 
 
-def flops_per_token(model: Model, seq_len: int) -> float:
-    """Operations that a token's training asks for, without recomputation: what MFU counts."""
-    return sum(training_flops(model, 1, seq_len).values()) / seq_len
+def flops_per_token(model: Model, seq_len: int, recompute: str = "none") -> float:
+    """Operations that a token's training asks for: what MFU counts, or with what is recomputed what HFU counts."""
+    return sum(training_flops(model, 1, seq_len, recompute).values()) / seq_len
 
 
 def mfu(flops_per_token: float, tokens_per_s: float, peak_flops_per_s: float) -> float:
@@ -79,6 +92,23 @@ def mfu(flops_per_token: float, tokens_per_s: float, peak_flops_per_s: float) ->
         what = "is the peak of this format, dense, measured undisturbed? are the tokens counted once?"
         raise ImpossibleUtilization(f"a utilization of {share:.3g}, and nothing exceeds 1: {what}")
     return share
+
+
+def hfu(model: Model, seq_len: int, recompute: str, tokens_per_s: float, peak_flops_per_s: float) -> float:
+    """Hardware FLOPs utilization (arXiv:2204.02311, appendix B): the share of the peak at work, for whatever it is.
+
+    What is recomputed counts; so it is `mfu` without recomputation, and else more than that.
+
+    Raises:
+        ImpossibleUtilization: above 1, or no number.
+        NoFormula, UnknownName: as `training_flops`.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> llama = model("Llama-2-7B")
+    >>> round(mfu(flops_per_token(llama, 4096), 3000, 312e12), 3), round(hfu(llama, 4096, "full", 3000, 312e12), 3)
+    (0.443, 0.561)
+    """
+    return mfu(flops_per_token(model, seq_len, recompute), tokens_per_s, peak_flops_per_s)
 
 
 def compute_optimal(flops: float, tokens_per_parameter: float = CHINCHILLA_TOKENS_PER_PARAMETER) -> tuple[float, float]:

@@ -7,7 +7,7 @@ what no source says is "unknown".
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .blocks import BITSANDBYTES
+from .blocks import BITSANDBYTES, block
 from .dtypes import BFLOAT16, IEEE754
 from .figures import Figure, look_up
 
@@ -58,25 +58,37 @@ class Flavour:
 
     Attributes:
         name: as people call it.
+        loss: rise of the perplexity, relative, or where its meaning says so another loss of quality.
+        source: of the layout.
         bits: of a weight in the matrices of the blocks; None where `recipe` says it tensor by tensor.
         group: weights that share `scale_bits`; None for a row of a matrix.
         scale_bits: bits of scale and zero point together that a group has.
+        layout: in `blocks`, for whose scales one number is not enough; it goes before group and scale.
         number: what is multiplied where the hardware can; None where weights are always widened first.
         recipe: of llama.cpp, by its name in ``costs.files``; head and embedding included. Elsewhere these have 16 bits.
-        loss: rise of the perplexity, relative, or where its meaning says so another loss of quality.
-        source: of the layout.
         home: the implementation that it comes from, or is mostly met in.
     """
 
     name: str
-    bits: int | None
-    group: int | None
-    scale_bits: int
-    number: str | None
-    recipe: str | None
     loss: Figure
     source: str
+    bits: int | None = None
+    group: int | None = None
+    scale_bits: int = 0
+    layout: str | None = None
+    number: str | None = None
+    recipe: str | None = None
     home: str = "vLLM"
+
+    def bits_per_weight(self, row: int) -> float | None:
+        """Bits of a weight in a matrix whose rows have `row` weights, scales included; None where a recipe says it.
+
+        >>> [flavour(name).bits_per_weight(4096) for name in ("bf16", "AWQ int4", "GGUF Q4_0")]
+        [16.0, 4.15625, None]
+        """
+        if self.layout:
+            return block(self.layout).bits_per_weight
+        return None if self.bits is None else self.bits + self.scale_bits / (self.group or row)
 
 
 @dataclass(frozen=True)
@@ -116,23 +128,24 @@ def _loss(value: float | None, source: str, meaning: str = "rise of the perplexi
 
 def _gguf(recipe: str, perplexity: float, rise: float) -> Flavour:
     loss = _loss(rise / (perplexity - rise), SCOREBOARD)
-    return Flavour(f"GGUF {recipe}", None, None, 0, None, recipe, loss, GGUF_LAYOUT, "llama.cpp")
+    return Flavour(f"GGUF {recipe}", loss, GGUF_LAYOUT, recipe=recipe, home="llama.cpp")
 
 
 _NONE = _loss(0.0, "by definition: the format that models are published in")
 _ACCURACY = "fall of the accuracy in benchmarks, relative"
+_LOSSLESS, _SOME = _loss(0.0, STUDY, f"{_ACCURACY}: lossless"), _loss(0.03, STUDY, f"{_ACCURACY}: 1 to 3%")
 FLAVOURS = {
     each.name: each
     for each in (
-        Flavour("bf16", 16, None, 0, "bf16", None, _NONE, BFLOAT16),
-        Flavour("fp16", 16, None, 0, "fp16", None, _NONE, IEEE754),
-        Flavour("fp32", 32, None, 0, "fp32", None, _NONE, IEEE754),
-        Flavour("FP8 W8A8", 8, None, 32, "fp8_e4m3", None, _loss(0.0, STUDY, f"{_ACCURACY}: lossless"), ROWS),
-        Flavour("INT8 W8A8", 8, None, 32, "int8", None, _loss(0.03, STUDY, f"{_ACCURACY}: 1 to 3%"), ROWS),
-        Flavour("LLM.int8()", 8, None, 32, None, None, _loss(0.0, LLM_INT8), LLM_INT8, "transformers"),
-        Flavour("AWQ int4", 4, 128, 20, None, None, _loss(5.60 / 5.47 - 1, AWQ_TABLE), GROUPS),
-        Flavour("GPTQ int4", 4, 128, 20, None, None, _loss(5.69 / 5.47 - 1, AWQ_TABLE), GROUPS),
-        Flavour("NF4", 4, 64, 32, None, None, _loss(None, QLORA), BITSANDBYTES, "transformers"),
+        Flavour("bf16", _NONE, BFLOAT16, bits=16, number="bf16"),
+        Flavour("fp16", _NONE, IEEE754, bits=16, number="fp16"),
+        Flavour("fp32", _NONE, IEEE754, bits=32, number="fp32"),
+        Flavour("FP8 W8A8", _LOSSLESS, ROWS, bits=8, scale_bits=32, number="fp8_e4m3"),
+        Flavour("INT8 W8A8", _SOME, ROWS, bits=8, scale_bits=32, number="int8"),
+        Flavour("LLM.int8()", _loss(0.0, LLM_INT8), LLM_INT8, bits=8, scale_bits=32, home="transformers"),
+        Flavour("AWQ int4", _loss(5.60 / 5.47 - 1, AWQ_TABLE), GROUPS, bits=4, group=128, scale_bits=20),
+        Flavour("GPTQ int4", _loss(5.69 / 5.47 - 1, AWQ_TABLE), GROUPS, bits=4, group=128, scale_bits=20),
+        Flavour("NF4", _loss(None, QLORA), BITSANDBYTES, bits=4, layout="NF4, double", home="transformers"),
         _gguf("Q8_0", 6.234284, 0.002650),
         _gguf("Q6_K", 6.253382, 0.021748),
         _gguf("Q5_K_M", 6.288607, 0.056974),

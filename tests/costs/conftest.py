@@ -10,8 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from llmhw_helpers.measure.memory import Kept, MemoryMeter
 from llmhw_helpers.specs.architectures import Model
+from llmhw_helpers.specs.models import from_config
 
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -31,6 +34,20 @@ class FusedNorm(torch.autograd.Function):
         return torch.empty_like(x), torch.empty_like(weight)  # sizes are all that is asked for
 
 
+class FusedAttention(torch.autograd.Function):
+    """As a flash kernel whose values may be of another width than queries and keys; torch's CPU kernel knows none."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        out = torch.empty(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+        ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:3]))
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return tuple(torch.empty(each.shape, dtype=each.dtype) for each in ctx.saved_tensors[:3])
+
+
 class Norm(nn.Module):
     def __init__(self, width, run):
         super().__init__()
@@ -45,54 +62,165 @@ def rotate(x, cos, sin):
     return x * cos + torch.cat((-second, first), -1) * sin
 
 
-class Block(nn.Module):
+class Heads(nn.Module):
+    """Attention with heads that may share keys and values; biases and norms where the model has them."""
+
     def __init__(self, model, run):
         super().__init__()
-        h, q, kv = model.d_model, model.n_heads * model.head_dim, model.n_kv_heads * model.head_dim
-        sizes = {"q": (h, q), "k": (h, kv), "v": (h, kv), "o": (q, h)}
-        sizes |= {"gate": (h, model.d_ff), "up": (h, model.d_ff), "down": (model.d_ff, h)}
-        self.linear = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in sizes.items()})
-        self.norms = nn.ModuleList([Norm(h, run), Norm(h, run)])
-        self.run, self.group = run, model.n_heads // model.n_kv_heads
-        self.head_dim, self.at = model.head_dim, lambda name: None
+        h, q, kv = model.d_model, model.q_width, model.kv_width
+        sizes = {"q": (h, q, model.qkv_bias), "k": (h, kv, model.qkv_bias), "v": (h, kv, model.qkv_bias)}
+        sizes["o"] = (q, h, model.o_bias)
+        self.linear = nn.ModuleDict({name: nn.Linear(*size) for name, size in sizes.items()})
+        self.norms = nn.ModuleDict({name: Norm(model.head_dim, run) for name in "qk" if model.qk_norm})
+        self.run, self.group, self.head_dim = run, model.n_heads // model.n_kv_heads, model.head_dim
 
-    def attention(self, x, cos, sin, mask):
-        self.at("qkv")
-        q, k, v = (self.linear[n](x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for n in "qkv")
-        self.at("rotary")
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        self.at("attention")
+    def core(self, q, k, v, mask):
         native = self.run.attention == "fused" and self.run.native_gqa
         if not native and self.group > 1:
             k, v = k.repeat_interleave(self.group, 1), v.repeat_interleave(self.group, 1)
         if self.run.attention == "fused":
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=native)
-        else:
-            scores = (q @ k.transpose(-1, -2)) * self.head_dim**-0.5
-            out = scores.masked_fill_(mask, float("-inf")).softmax(-1) @ v
-        out = out.transpose(1, 2).flatten(2)
-        return self.linear["o"](out)
+            if q.shape[-1] != v.shape[-1]:
+                return FusedAttention.apply(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=native)
+        scores = (q @ k.transpose(-1, -2)) * self.head_dim**-0.5
+        return scores.masked_fill_(mask, float("-inf")).softmax(-1) @ v
+
+    def attend(self, *operands, mask):
+        if self.run.recompute == "selective":
+            return checkpoint(self.core, *operands, mask, use_reentrant=False, preserve_rng_state=False)
+        return self.core(*operands, mask)
+
+    def head(self, name, x):
+        x = self.linear[name](x).unflatten(-1, (-1, self.head_dim))
+        if name in self.norms:
+            self.at("qk_norm")
+            x = self.norms[name](x)
+            self.at("qkv")
+        return x.transpose(1, 2)
+
+    def forward(self, x, cos, sin, mask):
+        self.at("qkv")
+        q, k, v = (self.head(name, x) for name in "qkv")
+        self.at("rotary")
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        self.at("attention")
+        out = self.attend(q, k, v, mask=mask)
+        return self.linear["o"](out.transpose(1, 2).flatten(2))
+
+
+class Latent(Heads):
+    """Multi-head latent attention in the steps of transformers' DeepseekV3Attention."""
+
+    def __init__(self, model, run):
+        nn.Module.__init__(self)
+        self.run, self.group, self.latent, h = run, 1, model.latent, model.d_model
+        latent, n = model.latent, model.n_heads
+        self.head_dim, rank = latent.qk_nope_head_dim + latent.qk_rope_head_dim, latent.q_lora_rank
+        sizes = {"q": (h, n * self.head_dim)}
+        if rank:
+            sizes = {"q_down": (h, rank), "q": (rank, n * self.head_dim)}
+        sizes["down"] = (h, latent.kv_lora_rank + latent.qk_rope_head_dim)
+        sizes["up"] = (latent.kv_lora_rank, n * (latent.qk_nope_head_dim + latent.v_head_dim))
+        sizes["o"] = (n * latent.v_head_dim, h)
+        self.linear = nn.ModuleDict({name: nn.Linear(*size, bias=False) for name, size in sizes.items()})
+        self.norms = nn.ModuleList([Norm(rank, run)] if rank else []).append(Norm(latent.kv_lora_rank, run))
+
+    def forward(self, x, cos, sin, mask):
+        latent = self.latent
+        self.at("qkv")
+        q, cos, sin = x, cos[:, : latent.qk_rope_head_dim], sin[:, : latent.qk_rope_head_dim]
+        if latent.q_lora_rank:
+            q = self.linear["q_down"](q)
+            self.at("latent_norm")
+            q = self.norms[0](q)
+            self.at("qkv")
+        q = self.linear["q"](q).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        q, q_rotary = q.split((latent.qk_nope_head_dim, latent.qk_rope_head_dim), -1)
+        made, rotary = self.linear["down"](x).split((latent.kv_lora_rank, latent.qk_rope_head_dim), -1)
+        self.at("latent_norm")
+        made = self.norms[-1](made)
+        self.at("qkv")
+        both = self.linear["up"](made).unflatten(-1, (-1, latent.qk_nope_head_dim + latent.v_head_dim)).transpose(1, 2)
+        k, v = both.split((latent.qk_nope_head_dim, latent.v_head_dim), -1)
+        self.at("rotary")
+        q = torch.cat((q, rotate(q_rotary, cos, sin)), -1)
+        k = torch.cat((k, rotate(rotary[:, None], cos, sin).expand(-1, k.shape[1], -1, -1)), -1)
+        self.at("attention")
+        return self.linear["o"](self.attend(q, k, v, mask=mask).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, d_model, d_ff, bias=False, name=""):
+        super().__init__()
+        sizes = {"gate": (d_model, d_ff), "up": (d_model, d_ff), "down": (d_ff, d_model)}
+        self.linear = nn.ModuleDict({name: nn.Linear(*size, bias=bias) for name, size in sizes.items()})
+        self.name = name
+
+    def forward(self, y):
+        self.at(self.name or "gate_up")
+        gate, up = self.linear["gate"](y), self.linear["up"](y)
+        self.at(self.name or "silu")
+        gate = F.silu(gate)
+        self.at(self.name or "gate_times_up")
+        y = gate * up
+        self.at(self.name or "down")
+        return self.linear["down"](y)
+
+
+class Experts(nn.Module):
+    """Rows sorted by expert, equally many for each: what is kept is the same however they are spread."""
+
+    def __init__(self, model):
+        super().__init__()
+        e, h = model.experts, model.d_model
+        self.e, self.router = e, nn.Linear(h, e.n_experts, bias=False)
+        into, back = (e.n_experts, h, e.d_ff_expert), (e.n_experts, e.d_ff_expert, h)
+        self.gate, self.up, self.down = (nn.Parameter(torch.zeros(size)) for size in (into, into, back))
+        wide = e.n_shared_experts * e.d_ff_expert
+        self.shared = MLP(h, wide, name="shared_experts") if wide else None
+
+    def forward(self, y):
+        x = y.flatten(0, 1)
+        self.at("router")
+        chosen, which = self.router(x).float().softmax(-1).topk(self.e.n_experts_per_token)
+        weights = (chosen / chosen.sum(-1, keepdim=True)).to(x.dtype)
+        self.at("experts")
+        with torch.no_grad():
+            order = which.flatten().argsort()
+            token = order // self.e.n_experts_per_token
+        weights = weights.flatten()[order]
+        rows = x[token].unflatten(0, (self.e.n_experts, -1))
+        rows = (F.silu(rows @ self.gate) * (rows @ self.up)) @ self.down
+        rows = rows.flatten(0, 1) * weights[:, None]
+        out = torch.zeros_like(x).index_add(0, token, rows).view_as(y)
+        return out + self.shared(y) if self.shared else out
+
+
+class Block(nn.Module):
+    def __init__(self, model, run, layer):
+        super().__init__()
+        self.attention = (Latent if model.latent else Heads)(model, run)
+        dense = layer < model.n_layers - model.n_moe_layers
+        self.mlp = MLP(model.d_model, model.d_ff, model.mlp_bias) if dense else Experts(model)
+        self.norms = nn.ModuleList([Norm(model.d_model, run), Norm(model.d_model, run)])
+        self.tell(lambda name: None)
+
+    def tell(self, at):
+        for module in self.modules():
+            module.at = at
 
     def forward(self, x, cos, sin, mask):
         self.at("attention_norm")
         x = x + self.attention(self.norms[0](x), cos, sin, mask)
         self.at("mlp_norm")
-        y = self.norms[1](x)
-        self.at("gate_up")
-        gate, up = self.linear["gate"](y), self.linear["up"](y)
-        self.at("silu")
-        gate = F.silu(gate)
-        self.at("gate_times_up")
-        y = gate * up
-        self.at("down")
-        return x + self.linear["down"](y)
+        return x + self.mlp(self.norms[1](x))
 
 
 class Llama(nn.Module):
     def __init__(self, model, run):
         super().__init__()
         self.embedding = nn.Embedding(model.vocab_size, model.d_model)
-        self.blocks = nn.ModuleList(Block(model, run) for _ in range(model.n_layers))
+        self.blocks = nn.ModuleList(Block(model, run, layer) for layer in range(model.n_layers))
         self.norm, self.head = Norm(model.d_model, run), nn.Linear(model.d_model, model.vocab_size, bias=False)
         if model.tied_embeddings:
             self.head.weight = self.embedding.weight
@@ -136,7 +264,7 @@ class Step:
         return F.cross_entropy(logits.pop().flatten(0, 1), targets.flatten())
 
 
-def kept_by_operation(model, run):
+def kept_by_operation(model, run, layer=0):
     """Bytes that torch saves: of the whole model by stage, and of one block by operation."""
     with FakeTensorMode():
         step = Step(model, run)
@@ -144,9 +272,9 @@ def kept_by_operation(model, run):
             step.net.at = whole.at
             step.loss()
         with Kept(step.there) as block:
-            step.net.blocks[0].at = block.at
+            step.net.blocks[layer].tell(block.at)
             x = torch.zeros(run.batch_size, run.seq_len, model.d_model, dtype=TORCH[run.activation_dtype])
-            step.net.blocks[0](x.requires_grad_(), *step.constants)
+            step.net.blocks[layer](x.requires_grad_(), *step.constants)
     return whole.by_operation, block.by_operation
 
 
@@ -189,3 +317,43 @@ def small(tied_embeddings=False, **sizes):
 @pytest.fixture(scope="session")
 def oracle():
     return SimpleNamespace(kept=kept_by_operation, tracked=tracked, small=small)
+
+
+TINY = {
+    "num_hidden_layers": 3,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+}
+LATENT = {"kv_lora_rank": 10, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6, "num_key_value_heads": 4}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+FAMILIES = {
+    "llama": {"head_dim": 16, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"sliding_window": 5},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 16},
+    "gemma2": {"head_dim": 8, "sliding_window": 5},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None},
+    "qwen3_moe": EXPERTS | {"num_experts": 6, "head_dim": 16, "mlp_only_layers": [1], "norm_topk_prob": True},
+    "deepseek_v3": LATENT
+    | EXPERTS
+    | {"n_routed_experts": 8, "n_group": 2, "topk_group": 1, "n_shared_experts": 2, "first_k_dense_replace": 1}
+    | {"q_lora_rank": 12},
+}
+
+
+def twin(family, **changes):
+    """A small model of transformers in its plainest form, whose every product PyTorch's counter sees, and its spec."""
+    config = AutoConfig.for_model(family, **(TINY | FAMILIES[family] | changes))
+    torch.manual_seed(0)
+    plain = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    return AutoModelForCausalLM.from_config(config, **plain), from_config(config.to_dict(), family)
+
+
+@pytest.fixture(scope="session")
+def twins():
+    return twin

@@ -7,10 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from llmhw_helpers.costs import attention
-from llmhw_helpers.costs.activations import NoFormula
 from llmhw_helpers.costs.sequence import attention as layer
+from llmhw_helpers.costs.transformer import pair_flops, visible_pairs
 from llmhw_helpers.llm.flash import _tiles, attention_with_lse, flash_attention
 from llmhw_helpers.measure.memory import MemoryMeter
+from llmhw_helpers.specs.architectures import NoFormula
 from llmhw_helpers.specs.models import model
 
 SMALL = replace(model("SmolLM2-135M"), n_heads=6, n_kv_heads=2, head_dim=8)
@@ -41,18 +42,19 @@ def run_naive(q, k, v, slow):
     return slow(slow(weights) @ slow(v))
 
 
-def run_tiled(q, k, v, slow, block_q, block_k, causal):
+def run_tiled(q, k, v, slow, block_q, block_k, causal, window=1000):
     """Scores against an accumulator in fp64, tile by tile; written for this test, without the package's loops."""
     seq_len, group = q.shape[2], q.shape[1] // k.shape[1]
     for start in range(0, seq_len, block_q):
         rows = slow(q[:, :, start : start + block_q])
         lse = torch.full(rows.shape[:-1], -torch.inf)
-        for first in range(0, start + rows.shape[2] if causal else seq_len, block_k):
-            last = min(first + block_k, start + rows.shape[2] if causal else seq_len)
+        end = start + rows.shape[2] if causal else seq_len
+        for first in range(max(0, start - window + 1), end, block_k):
+            last = min(first + block_k, end)
             keys, values = slow(k[:, :, first:last]), slow(v[:, :, first:last])
             scores = rows @ keys.repeat_interleave(group, 1).mT
             lse = torch.logaddexp(lse, scores.logsumexp(-1))
-            assert values.shape == keys.shape
+            assert (scores @ values.repeat_interleave(group, 1)).shape == rows.shape
         slow(torch.empty_like(rows)), slow(lse)
 
 
@@ -79,6 +81,33 @@ def test_tiled_is_what_a_counted_run_moves_and_computes(seq_len, block_q, block_
     assert (work.flops, work.bytes) == (counter.get_total_flops(), slow.bytes)
 
 
+@pytest.mark.parametrize("seq_len", LENGTHS)
+@pytest.mark.parametrize(("block_q", "block_k"), [(1, 1), (16, 8), (33, 10), (200, 200)])
+@pytest.mark.parametrize("window", [1, 10, 64, 100])
+def test_a_window_spares_the_keys_that_no_query_of_a_block_sees(seq_len, block_q, block_k, window):
+    slow, operands = Slow(), draw(seq_len)
+    with FlopCounterMode(display=False) as counter:
+        run_tiled(*operands, slow, block_q, block_k, True, window)
+    work = attention.tiled(SMALL, seq_len, block_q, "fp32", window=window)
+    assert (work.flops, work.bytes) == (counter.get_total_flops(), slow.bytes)
+    local = replace(SMALL, sliding_window=window, n_local_layers=SMALL.n_layers)
+    assert attention.tiled(local, seq_len, block_q, "fp32") == work
+    rows = attention.tiled(local, seq_len, 1, "fp32")  # row by row: the visible pairs, as a model counts them
+    assert rows.flops * SMALL.n_layers == visible_pairs(local, 0, seq_len) * pair_flops(local)
+    assert attention.naive(local, seq_len) == attention.naive(SMALL, seq_len)  # its table is as large
+    full = attention.forward_backward_flops(SMALL, seq_len, recompute=False)
+    assert attention.forward_backward_flops(local, seq_len, False) * seq_len == full * min(seq_len, window)
+
+
+def test_layers_that_differ_have_to_be_named():
+    gemma = model("gemma-2-2b")
+    with pytest.raises(NoFormula, match="gemma-2-2b has layers with and without a window: say which by window=, 64 "):
+        attention.tiled(gemma, 64, 16)
+    assert attention.tiled(gemma, 64, 16, window=64).flops > attention.tiled(gemma, 64, 16, window=8).flops
+    with pytest.raises(NoFormula, match="a window of 8 tokens without a causal mask"):
+        attention.tiled(gemma, 64, 16, causal=False, window=8)
+
+
 def test_operands_in_16_bits_move_half_but_the_logsumexp_stays_in_32():
     wide, narrow = (attention.tiled(SMALL, 64, 16, dtype).bytes for dtype in ("fp32", "bf16"))
     lse = 4 * 6 * 64
@@ -99,13 +128,13 @@ def test_training_takes_one_product_more_with_recomputation():
     q, k, v = draw(40, replace(SMALL, n_kv_heads=6), requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         flash_attention(q, k, v, causal=False, block_q=16, block_k=16).sum().backward()
-    assert attention.training_flops(SMALL, 40, recompute=True) == counter.get_total_flops()
+    assert attention.forward_backward_flops(SMALL, 40, recompute=True) == counter.get_total_flops()
     shapes = q.shape, k.shape, v.shape
     theirs = sdpa_flop_count(*shapes) + sdpa_backward_flop_count(q.shape, *shapes)
-    assert attention.training_flops(SMALL, 40, recompute=True) == theirs
+    assert attention.forward_backward_flops(SMALL, 40, recompute=True) == theirs
     with FlopCounterMode(display=False) as counter:
         ((q @ k.mT).softmax(-1) @ v).sum().backward()
-    assert attention.training_flops(SMALL, 40, recompute=False) == counter.get_total_flops()
+    assert attention.forward_backward_flops(SMALL, 40, recompute=False) == counter.get_total_flops()
 
 
 def test_memory_alive_is_two_tables_or_what_grows_with_the_rows():
@@ -164,7 +193,7 @@ def test_senseless_sizes_are_refused():
         (lambda: attention.tiled(SMALL, 8, 0), "at least one row, not 0"),
         (lambda: attention.tiles(8, 4, -1), "at least one row, not -1"),
         (lambda: attention.scores_bytes(SMALL, -1, 4), "no table of -1 x 4"),
-        (lambda: attention.training_flops(SMALL, 0, True), "at least one token, not 0"),
+        (lambda: attention.forward_backward_flops(SMALL, 0, True), "at least one token, not 0"),
         (lambda: attention.workspace_bytes(SMALL, 0), "at least one token, not 0"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmhw_helpers.costs.activations import NoFormula
-from llmhw_helpers.costs.flavours import RESERVE, TASKS, Device, Task, choose, one_each, streamed, weight_bytes
-from llmhw_helpers.costs.inference import decode_work, streamed_bytes
+from llmhw_helpers.costs import inference
+from llmhw_helpers.costs.devices import RESERVE, TASKS, Device, Task
+from llmhw_helpers.costs.flavours import ADAPTER, choose, one_each, weight_bytes, weights_read
+from llmhw_helpers.costs.inference import decode_work
+from llmhw_helpers.costs.lora import finetuning_bytes, n_trainable
+from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
+from llmhw_helpers.specs.architectures import NoFormula
+from llmhw_helpers.specs.blocks import block
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.flavours import FLAVOURS, flavour
 from llmhw_helpers.specs.models import model
@@ -34,22 +39,44 @@ def test_bytes_of_an_8b_by_hand():
     matrices = 32 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
     rest = EIGHT_B.n_params - matrices
     assert weight_bytes(EIGHT_B, flavour("AWQ int4")) == matrices * 4.15625 / 8 + 2 * rest
-    assert weight_bytes(EIGHT_B, flavour("NF4")) == matrices * 4.5 / 8 + 2 * rest
+    assert weight_bytes(EIGHT_B, flavour("NF4")) == round(matrices * 4.126953125 / 8) + 2 * rest
     assert weight_bytes(EIGHT_B, flavour("INT8 W8A8")) == matrices * (8 + 32 / 4096) / 8 + 2 * rest
     assert weight_bytes(EIGHT_B, flavour("bf16")) == 2 * EIGHT_B.n_params
     assert weight_bytes(EIGHT_B, flavour("fp32")) == 4 * EIGHT_B.n_params
 
 
 @pytest.mark.parametrize("name", LLAMAS)
-def test_unquantised_it_streams_what_notebook_07_streams(name):
-    assert streamed(model(name), flavour("bf16")) == streamed_bytes(model(name), "bf16")
+def test_unquantised_it_reads_what_notebook_07_reads(name):
+    assert weights_read(model(name), flavour("bf16")) == inference.weights_read(model(name), "bf16")
 
 
-def test_of_a_gguf_file_the_embedding_is_not_streamed():
+def test_of_a_gguf_file_the_embedding_is_not_read():
     table = 128256 * 4096 * 4.5 / 8  # Q4_K
-    assert weight_bytes(EIGHT_B, flavour("GGUF Q4_K_M")) - streamed(EIGHT_B, flavour("GGUF Q4_K_M")) == table
+    assert weight_bytes(EIGHT_B, flavour("GGUF Q4_K_M")) - weights_read(EIGHT_B, flavour("GGUF Q4_K_M")) == table
     smol = model("SmolLM2-135M")  # its head is its embedding
-    assert streamed(smol, flavour("GGUF Q8_0")) == weight_bytes(smol, flavour("GGUF Q8_0"))
+    assert weights_read(smol, flavour("GGUF Q8_0")) == weight_bytes(smol, flavour("GGUF Q8_0"))
+
+
+def test_nf4_is_as_large_where_it_answers_as_where_it_is_fine_tuned():
+    parts = finetuning_bytes(EIGHT_B, Pass(1, 16), ADAPTER, 16, "nf4")
+    assert parts["weights"] == weight_bytes(EIGHT_B, flavour("NF4"))
+    assert parts["adapters"] == 16 * n_trainable(EIGHT_B, ADAPTER) + 4 * 2 * 7 * 32
+    in_blocks = 32 * (2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
+    saved = in_blocks / 8 * (16 - block("NF4, double").bits_per_weight)
+    assert weight_bytes(EIGHT_B, flavour("NF4")) == pytest.approx(2 * EIGHT_B.n_params - saved, abs=1)
+
+
+def test_local_layers_answer_faster_in_a_long_context():
+    local = replace(EIGHT_B, sliding_window=4096, n_local_layers=32)
+    long, short = Task("long", 8, 32768), Task("short", 8, 4096)
+    for task, same in ((long, False), (short, True)):
+        one, other = (option(choose(on("A100-80GB"), m, task, 79e9, 0.0), "bf16", "vLLM") for m in (EIGHT_B, local))
+        assert (one.tokens_per_s == other.tokens_per_s) == same
+    floor = on("A100-80GB").roof.floor(decode_work(local, 8, 32768), "bf16").seconds
+    assert other.batch_size == 8
+    assert option(choose(on("A100-80GB"), local, long, 79e9, 0.0), "bf16", "vLLM").tokens_per_s == pytest.approx(
+        8 / floor, rel=1e-4
+    )
 
 
 def test_a_prediction_is_the_roofline_of_notebook_07():
@@ -214,5 +241,7 @@ def test_bad_input_gets_one_line():
         Device.cpu(CPU.roof, "sparc")
     with pytest.raises(ValueError, match="cannot be negative"):
         choose(CPU, EIGHT_B, "chat", -1)
-    with pytest.raises(NoFormula, match="experts"):
+    with pytest.raises(NoFormula, match="a mixture of experts"):
+        weights_read(model("Mixtral-8x7B"), flavour("bf16"))
+    with pytest.raises(NoFormula, match="no choice of flavours for a mixture, which has a mixture of experts"):
         choose(on("A40"), replace(model("Mixtral-8x7B"), name="a mixture"), "chat", 1e12)

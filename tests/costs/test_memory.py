@@ -7,8 +7,10 @@ import re
 import pytest
 import torch
 
-from llmhw_helpers.costs.activations import NoFormula, Pass
-from llmhw_helpers.costs.memory import FP32, Recipe, copies, n_tensors, peak, phases
+from llmhw_helpers.costs.operations import Pass
+from llmhw_helpers.costs.memory import FP32, Recipe, copies, peak, phases
+from llmhw_helpers.costs.parameters import n_tensors, parameter_sizes
+from llmhw_helpers.specs.architectures import NoFormula
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import model
 

@@ -1,20 +1,28 @@
 """The operations of training against PyTorch's counter; utilization; the power law against least squares."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import eager_attention_forward as deepseek_attention
+from transformers.models.llama.modeling_llama import eager_attention_forward as llama_attention
+from transformers.models.mixtral.modeling_mixtral import eager_attention_forward as mixtral_attention
 
 from llmhw_helpers.costs import training
-from llmhw_helpers.costs.activations import NoFormula
-from llmhw_helpers.costs.training import ImpossibleUtilization, compute_optimal, fit_power_law, mfu
+from llmhw_helpers.costs.training import ImpossibleUtilization, compute_optimal, fit_power_law, hfu, mfu
 from llmhw_helpers.llm.training import next_token_loss
 from llmhw_helpers.llm.transformer import Transformer
-from llmhw_helpers.specs.architectures import Model
+from llmhw_helpers.specs.architectures import Model, NoFormula
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import model
 
+EAGER = {"llama": llama_attention, "mixtral": mixtral_attention, "deepseek_v3": deepseek_attention}
 SHAPES = {
     "tied": Model("tied", 2, 32, 4, 4, 8, 48, 50, True, 64, 1e4, "made up"),
     "untied, grouped, odd heads": Model("untied", 3, 24, 4, 2, 10, 40, 30, False, 64, 1e4, "made up"),
@@ -32,6 +40,46 @@ def test_operations_are_the_counters_exactly(spec, recompute):
     assert counter.get_total_flops() == sum(training.training_flops(spec, 3, 16, recompute).values())
 
 
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "gemma2", "mixtral", "qwen3_moe", "deepseek_v3"])
+def test_other_families_are_the_counters_exactly(twins, family, recompute):
+    """Up to five tokens no window hides anything; of more, a table is computed whole (see test_transformer)."""
+    network, spec = twins(family)
+    network.train()
+    if recompute == "full":
+        network.activation_checkpointing_enable({"use_reentrant": False})
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randint(50, (2, 5)), use_cache=False).logits.logsumexp(-1).sum().backward()
+    assert counter.get_total_flops() == sum(training.training_flops(spec, 2, 5, recompute).values())
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "deepseek_v3"])
+def test_selective_recomputation_is_a_checkpoint_around_attention(twins, family):
+    network, spec = twins(family)
+    ALL_ATTENTION_FUNCTIONS["checkpointed"] = partial(checkpoint, EAGER[family], use_reentrant=False)
+    network.config._attn_implementation = "checkpointed"
+    ALL_MASK_ATTENTION_FUNCTIONS["checkpointed"] = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
+    with FlopCounterMode(display=False) as counter:
+        network(torch.randint(50, (2, 5)), use_cache=False).logits.logsumexp(-1).sum().backward()
+    assert counter.get_total_flops() == sum(training.training_flops(spec, 2, 5, "selective").values())
+
+
+def test_hardware_utilization_counts_what_is_computed_again():
+    llama = model("Llama-2-7B")
+    useful = mfu(training.flops_per_token(llama, 4096), 3000, 312e12)
+    assert hfu(llama, 4096, "none", 3000, 312e12) == useful
+    some, all_again = (hfu(llama, 4096, how, 3000, 312e12) for how in ("selective", "full"))
+    assert useful < some < all_again
+    assert all_again / useful == pytest.approx(4 / 3, abs=0.08)  # a forward pass more, but for head and last products
+    # the scores again, 2 of attention's 12 products a pair
+    attention = training.training_flops(llama, 1, 4096)["attention"]
+    assert some / useful - 1 == pytest.approx(attention / 6 / (4096 * training.flops_per_token(llama, 4096)))
+    with pytest.raises(ImpossibleUtilization):
+        hfu(llama, 4096, "full", 6000, 312e12)
+    with pytest.raises(UnknownName, match="recomputation"):
+        hfu(llama, 4096, "half", 3000, 312e12)
+
+
 @pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
 def test_what_six_n_leaves_out_is_all_that_it_is_off(spec):
     parts, scales = training.training_flops(spec, 1, 16), spec.parameters()["norms"]
@@ -47,8 +95,10 @@ def test_a_long_context_makes_six_n_wrong():
 
 
 def test_models_and_choices_without_a_formula_are_refused():
-    with pytest.raises(NoFormula):
-        training.training_flops(model("Mixtral-8x7B"), 1, 16)
+    unknown = Model("unknown", 2, 32, 4, 4, 8, 48, 50, True, 64, 1e4, "made up")
+    object.__setattr__(unknown, "unlike_llama", lambda but=(): ["a third kind of layer"])
+    with pytest.raises(NoFormula, match="unknown, which has a third kind of layer"):
+        training.training_flops(unknown, 1, 16)
     with pytest.raises(UnknownName, match="recomputation"):
         training.training_flops(SHAPES["tied"], 1, 16, "half")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from llmhw_helpers.specs.accelerators import accelerator
+from llmhw_helpers.costs.lora import NF4_BITS
 from llmhw_helpers.specs.blocks import block
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.flavours import FLAVOURS, IMPLEMENTATIONS, NO_SOURCE, STATES, SUPPORT, flavour, support
@@ -76,10 +77,11 @@ def test_thresholds_stand_in_order():
 
 
 def test_layouts_are_those_of_the_blocks():
-    nf4 = flavour("NF4")
-    assert nf4.bits + nf4.scale_bits / nf4.group == block("NF4").bits_per_weight == 4.5
-    awq = flavour("AWQ int4")
-    assert awq.bits + awq.scale_bits / awq.group == 4.15625  # 4 + (16 + 4) / 128
+    nf4 = flavour("NF4").bits_per_weight(4096)
+    assert nf4 == block("NF4, double").bits_per_weight == NF4_BITS == 4 + 8 / 64 + 32 / (64 * 256)
+    assert flavour("AWQ int4").bits_per_weight(4096) == 4 + (16 + 4) / 128
+    assert flavour("INT8 W8A8").bits_per_weight(4096) == 8 + 32 / 4096
+    assert flavour("GGUF Q4_0").bits_per_weight(4096) is None
 
 
 def test_every_flavour_is_at_home_where_it_runs():
