@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from itertools import chain
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
@@ -19,7 +18,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one field by three names, as transformers knows them
-PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))  # characters that Unicode leaves to everybody's own use
+NOTHING = "(?!)"  # an expression that fits nowhere
+RARE = range(
+    0x20000, 0x2A6D7
+)  # Chinese characters that hardly anybody writes: JSON, Python and capitals leave them alone
 
 
 class BadText(ValueError):
@@ -51,7 +53,9 @@ class ChatTemplate:
         The conversation is written again with characters of the messages hidden behind others that occur nowhere.
         Where that makes the same text, all that is hidden came from a message, and a word that can still be read is
         the template's. A template may look into messages (for ``</think>``) or change them (upper case, JSON), and
-        then write something else; so less is hidden with each try: whole messages, what a word may begin with, words.
+        then write something else; so less is hidden with each try: whole messages, what a word may begin with, the
+        same but for what the template looks for, whole words, nothing. The last two would not see a word that is put
+        together of pieces: there the words must be those of the first try.
 
         Raises:
             BadText: as `render`; or the template looks for a word in the messages that one of them holds.
@@ -60,17 +64,23 @@ class ChatTemplate:
         text = self._write(said, answer, now)
         if not words:
             return [text]
-        whole = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))  # the longest first, as the library does
-        begin = "".join({re.escape(case) for word in words for case in word[0] + word[0].lower() + word[0].upper()})
+        whole = _any_of(words)
+        begin = _any_of({case for word in words for case in word[0] + word[0].lower() + word[0].upper()})
+        looked_for = [each for each in self._literals if not any(each in word or word in each for word in words)]
+        rest = f"(?!{_any_of(looked_for)}){begin}" if looked_for else begin
         hide, shown = _mask(said, text + self._source)
-        for of_values, of_keys in ((r"\S", f"[{begin}]"), (f"[{begin}]", f"[{begin}]"), (whole, whole)):
+        sure, unsure = ((r"\S", begin), (begin, begin), (rest, rest)), ((whole, whole), (NOTHING, NOTHING))
+        opaque = None
+        for of_values, of_keys in sure + unsure:
             hidden = _each(said, lambda value, p=of_values: hide(p, value), lambda key, p=of_keys: hide(p, key))
             try:
                 found = self._write(hidden, answer, now)
             except BadText:
                 continue
-            if found.translate(shown) == text:
-                return [piece.translate(shown) for piece in re.split(f"({whole})", found)]
+            pieces = re.split(f"({whole})", found)
+            opaque = opaque or pieces[1::2]
+            if found.translate(shown) == text and ((of_values, of_keys) in sure or pieces[1::2] == opaque):
+                return [piece.translate(shown) for piece in pieces]
         raise BadText(
             "the chat template looks for control tokens in the messages, and one holds some: write it otherwise"
         )
@@ -81,6 +91,11 @@ class ChatTemplate:
             return ENVIRONMENT.from_string(self._source)
         except TemplateSyntaxError as error:
             raise BadText(f"the chat template is not as Jinja's language asks, line {error.lineno}: {error}") from None
+
+    @cached_property
+    def _literals(self) -> list[str]:
+        """Texts between the template's quotes."""
+        return [each.value for each in ENVIRONMENT.parse(self._source).find_all(nodes.Const) if type(each.value) is str]
 
     def _write(self, said: list, answer: bool, now: datetime) -> str:
         given = {"messages": said, "tools": None, "documents": None, "add_generation_prompt": answer}
@@ -104,6 +119,11 @@ class Generation(Extension):
 
     def _within(self, caller: Callable[[], str]) -> str:
         return caller()
+
+
+def _any_of(texts: Collection[str]) -> str:
+    """An expression; the longest text that fits is found, as by the tokenizers library."""
+    return f"(?:{'|'.join(map(re.escape, sorted(texts, key=len, reverse=True)))})"
 
 
 def _message(message: Mapping[str, object]) -> dict[str, object]:
@@ -132,7 +152,7 @@ def _mask(said: list, written: str) -> tuple[Callable[[str, str], str], dict[int
     letters = set()
     _each(said, letters.update, letters.update)
     used = letters | set(written)
-    free = (code for code in chain(*PRIVATE) if chr(code) not in used)
+    free = (code for code in RARE if chr(code) not in used)
     behind = dict(zip(map(ord, sorted(letters)), free, strict=False))
     if len(behind) < len(letters):
         raise BadText(f"the messages hold {len(letters)} different characters, more than can be told from each other")

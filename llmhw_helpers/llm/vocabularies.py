@@ -241,9 +241,11 @@ def _templates_in(folder: Path, said: Mapping[str, object]) -> str | dict[str, s
     return found
 
 
-def _token(said: str | Mapping) -> AddedToken:
+def _token(said: object) -> AddedToken:
     """A token as these files write it: its text, which makes it a special one, or an object with its flags."""
     if isinstance(said, str):
         return AddedToken(said, special=True)
+    if not isinstance(said, Mapping):
+        raise TypeError(f"a token is a text or an object, not {said!r}")
     flags = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
     return AddedToken(**{key: said[key] for key in flags if key in said})
