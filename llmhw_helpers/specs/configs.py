@@ -64,40 +64,45 @@ EPS = {"rms_norm_eps": 1e-5}  # where it is not 1e-6
 
 FAMILIES = {
     "llama": Family(families.llama, as_many_kv_heads=True),
-    "mistral": Family(families.mistral, WINDOW),
-    "qwen2": Family(families.qwen2, WINDOW),
-    "qwen3": Family(families.qwen3, WINDOW, head_dim_is_said=True),
+    "mistral": Family(families.mistral, defaults=WINDOW),
+    "qwen2": Family(families.qwen2, defaults=WINDOW),
+    "qwen3": Family(families.qwen3, defaults=WINDOW, head_dim_is_said=True),
     "gemma2": Family(
         families.gemma2,
-        {**GEMMA, "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        defaults={
+            **GEMMA,
+            "query_pre_attn_scalar": 256,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
         names={"hidden_act": "hidden_activation"},
         head_dim_is_said=True,
     ),
-    "mixtral": Family(families.mixtral, EPS, rope_theta=1e6),
-    "qwen3_moe": Family(families.qwen3_moe, WINDOW),
-    "deepseek_v3": Family(families.deepseek_v3, V3, as_many_kv_heads=True),
-    "kimi_k2": Family(families.deepseek_v3, V3, as_many_kv_heads=True),
+    "mixtral": Family(families.mixtral, defaults=EPS, rope_theta=1e6),
+    "qwen3_moe": Family(families.qwen3_moe, defaults=WINDOW),
+    "deepseek_v3": Family(families.deepseek_v3, defaults=V3, as_many_kv_heads=True),
+    "kimi_k2": Family(families.deepseek_v3, defaults=V3, as_many_kv_heads=True),
     "deepseek_v2": Family(
-        families.deepseek_v2, {"n_shared_experts": 2, "first_k_dense_replace": 0}, as_many_kv_heads=True
+        families.deepseek_v2, defaults={"n_shared_experts": 2, "first_k_dense_replace": 0}, as_many_kv_heads=True
     ),
-    "phi3": Family(families.phi3, {**EPS, "original_max_position_embeddings": 4096}, as_many_kv_heads=True),
-    "gpt2": Family(families.gpt2, {**EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=GPT2),
-    "olmo2": Family(families.olmo2, EPS, as_many_kv_heads=True),
-    "smollm3": Family(families.smollm3, {"tie_word_embeddings": True}, rope_theta=2e6),
-    "gemma3_text": Family(families.gemma3, {**GEMMA, **GEMMA3}, names={"hidden_act": "hidden_activation"}),
+    "phi3": Family(families.phi3, defaults={**EPS, "original_max_position_embeddings": 4096}, as_many_kv_heads=True),
+    "gpt2": Family(families.gpt2, defaults={**EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=GPT2),
+    "olmo2": Family(families.olmo2, defaults=EPS, as_many_kv_heads=True),
+    "smollm3": Family(families.smollm3, defaults={"tie_word_embeddings": True}, rope_theta=2e6),
+    "gemma3_text": Family(families.gemma3, defaults={**GEMMA, **GEMMA3}, names={"hidden_act": "hidden_activation"}),
     "gpt_oss": Family(
         families.gpt_oss,
-        {**EPS, "sliding_window": 128, "rope_parameters": GPT_OSS_ROPE},
+        defaults={**EPS, "sliding_window": 128, "rope_parameters": GPT_OSS_ROPE},
         head_dim_is_said=True,
         rope_theta=150000.0,
     ),
     "llama4_text": Family(
-        families.llama4, {**EPS, "attention_chunk_size": 8192}, head_dim_is_said=True, rope_theta=500000.0
+        families.llama4, defaults={**EPS, "attention_chunk_size": 8192}, head_dim_is_said=True, rope_theta=500000.0
     ),
-    "glm4_moe": Family(families.glm4_moe, {**EPS, "n_shared_experts": 1, "first_k_dense_replace": 1}),
+    "glm4_moe": Family(families.glm4_moe, defaults={**EPS, "n_shared_experts": 1, "first_k_dense_replace": 1}),
     "falcon": Family(
         families.falcon,
-        {**EPS, **FALCON},
+        defaults={**EPS, **FALCON},
         names={"hidden_act": "activation", "rms_norm_eps": "layer_norm_epsilon"},
     ),
 }

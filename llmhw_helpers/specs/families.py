@@ -30,6 +30,7 @@ def mistral(settings: Settings) -> Fields:
 
 def phi3(settings: Settings) -> Fields:
     """Phi-3 and Phi-4: fused matrices, the numbers of a Llama."""
+    settings.require("full_attn_mod", 1)
     return mistral(settings) | read_rotary(settings, 1e4, partial=1.0)
 
 
@@ -153,7 +154,7 @@ def gpt2(settings: Settings) -> Fields:
     if d_model % n_heads:
         raise settings.wrong(f"{d_model} numbers, no multiple of {n_heads} heads")
     settings.require("add_cross_attention", False)
-    settings.known("n_ctx", "reorder_and_upcast_attn")
+    settings.known("n_ctx", "reorder_and_upcast_attn", "predict_special_tokens")
     rescaled = settings.flag("scale_attn_by_inverse_layer_idx") or not settings.flag("scale_attn_weights", True)
     return {
         **{"n_kv_heads": n_heads, "head_dim": d_model // n_heads, "d_ff": settings.size("n_inner", 4 * d_model)},

@@ -183,7 +183,7 @@ def test_activations_under_other_names(kind, key):
         ("gemma2", {"final_logit_softcapping": None}, "capped logits"),
         ("gemma3_text", {"query_pre_attn_scalar": 24}, "scores scaled otherwise"),
         ("llama4_text", {"attn_temperature_tuning": False}, "scores scaled otherwise"),
-        ("llama4_text", {"use_qk_norm": False}, "norms of queries and keys"),
+        ("llama4_text", {"use_qk_norm": False}, "norms of queries and keys (unweighted)"),
         ("llama4_text", {"no_rope_layers": [0, 0, 0, 0]}, "chunked attention"),
         ("glm4_moe", {"partial_rotary_factor": 1.0}, "heads that are turned in part"),
         ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}, "layers that are not turned"),
@@ -204,6 +204,54 @@ def test_only_models_that_compute_as_a_llama_are_called_one(kind):
     biased = from_config(LLAMA | {"attention_bias": True, "hidden_act": "relu"})
     assert biased.unlike_llama() == ["biases", "the activation relu"]
     assert biased.unlike_llama(but=("biases",)) == ["the activation relu"]
+
+
+# More that stands in files which people download: the rest of each is as in its tiny twin.
+DOWNLOADED = {
+    "llama": {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}},
+    "phi3": {
+        **{"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False, "embd_pdrop": 0.0},
+        **{"auto_map": {}, "original_max_position_embeddings": 32, "partial_rotary_factor": 0.75},
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6},
+    },
+    "gpt2": {
+        **{
+            "n_ctx": 128,
+            "n_special": 0,
+            "predict_special_tokens": True,
+            "summary_type": "cls_index",
+            "attn_pdrop": 0.1,
+        },
+        **{"task_specific_params": {"text-generation": {"do_sample": True}}, "summary_use_proj": True},
+    },
+    "gemma3_text": {
+        **{"cache_implementation": "hybrid", "attn_logit_softcapping": None, "final_logit_softcapping": None},
+        **{"rope_local_base_freq": 10000, "rope_theta": 1000000, "_sliding_window_pattern": 6, "hidden_act": "silu"},
+    },
+    "gpt_oss": {
+        **{"experts_per_token": 2, "initial_context_length": 32, "swiglu_limit": 7.0, "router_aux_loss_coef": 0.9},
+        **{"quantization_config": {"quant_method": "mxfp4"}, "output_router_logits": False},
+    },
+    "llama4_text": {"for_llm_compressor": False, "attn_temperature_tuning": 4, "router_jitter_noise": 0.0},
+    "kimi_k2": {
+        **{"aux_loss_alpha": 0.001, "seq_aux": True, "ep_size": 1, "moe_layer_freq": 1, "num_nextn_predict_layers": 0},
+        **{"topk_method": "noaux_tc", "scoring_func": "sigmoid", "routed_scaling_factor": 2.827, "pretraining_tp": 1},
+    },
+    "deepseek_v2": {
+        **{"aux_loss_alpha": 0.001, "seq_aux": True, "ep_size": 1, "moe_layer_freq": 1, "norm_topk_prob": False},
+        **{"topk_method": "greedy", "scoring_func": "softmax", "routed_scaling_factor": 1.0},
+    },
+    "falcon": {"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0, "auto_map": {}},
+    "smollm3": {"max_window_layers": 28, "pretraining_tp": 2, "no_rope_layers": [1, 1, 1, 0]},
+}
+
+
+@pytest.mark.parametrize("kind", DOWNLOADED)
+def test_files_that_people_download_are_read_without_a_word(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = from_config({"model_type": kind, **TINY[kind], **DOWNLOADED[kind]})
+    assert read.n_params == n_parameters(theirs(kind, **TINY[kind]))
 
 
 # Rotary positions

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from llmhw_helpers.specs.architectures import NoFormula
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import ARCHITECTURES, MODELS, from_config, model
 
@@ -357,11 +358,54 @@ def test_the_small_variants_cover_every_architecture():
         ("Mixtral-8x7B", 12_879_925_248, 12.9e9, 0.1e9),
         ("Qwen3-30B-A3B", 3_353_032_704, 3.3e9, 0.1e9),
         ("DeepSeek-V3", 37_552_297_472, 37e9, 1e9),
+        ("Llama-4-Scout", 17_172_894_720, 17e9, 1e9),  # model card, as the next
+        ("Llama-4-Maverick", 17_184_691_200, 17e9, 1e9),
+        ("Kimi-K2", 32_861_500_928, 32e9, 1e9),  # arXiv:2507.20534
     ],
 )
 def test_active_parameters(name, exact, published, digit):
-    assert model(name).n_active_params == exact
+    assert found(name).n_active_params == exact
     assert abs(exact - published) < digit
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active", "digit"),
+    [
+        ("gpt-oss-20b", 20.91e9, 3.61e9, 0.01e9),  # arXiv:2508.10925, table 1: "embedding is not counted as active"
+        ("gpt-oss-120b", 116.83e9, 5.13e9, 0.01e9),
+        ("DeepSeek-V2-Lite", 15.7e9, 2.4e9, 0.1e9),  # arXiv:2405.04434, appendix B
+        ("GLM-4.5-Air", 106e9, 12e9, 1e9),  # arXiv:2508.06471, table 1
+    ],
+)
+def test_active_parameters_of_those_who_leave_the_input_embedding_out(name, total, active, digit):
+    assert abs(found(name).n_params - total) < digit
+    assert abs(found(name).n_active_params - found(name).parameters()["embedding"] - active) < digit
+
+
+def found(name):
+    """A model that has a name here, or that people bring."""
+    return model(name) if name in MODELS else from_config(config_json(*BROUGHT[name]), name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [  # safetensors headers, as above
+        ("Phi-3-mini-4k", 3_821_079_552),
+        ("phi-4", 14_659_507_200),
+        ("SmolLM3-3B", 3_075_098_624),
+    ],
+)
+def test_totals_of_models_that_people_bring(name, total):
+    assert found(name).n_params == total
+
+
+@pytest.mark.parametrize("name", ["gpt2", "falcon-7b", "gpt-oss-20b", "DeepSeek-V2-Lite"])
+def test_only_layers_of_seven_matrices_list_them(name):
+    with pytest.raises(NoFormula, match=f"^{name} has .*: its layers have other matrices$"):
+        found(name).matrices()
+    matrices = found("phi-4").matrices()
+    parts = found("phi-4").parameters()
+    assert 40 * sum(math.prod(shape) for shape in matrices.values()) == parts["attention"] + parts["mlp"]
 
 
 def test_a_dense_model_is_active_as_a_whole():
@@ -384,10 +428,10 @@ def test_local_layers():
 
 
 def test_parts_are_positive_whole_numbers_that_sum_to_the_total():
-    for found in MODELS.values():
-        parts = found.parameters()
+    for each in MODELS.values():
+        parts = each.parameters()
         assert all(isinstance(size, int) and size > 0 for size in parts.values())
-        assert math.fsum(parts.values()) == found.n_params
+        assert math.fsum(parts.values()) == each.n_params
 
 
 def test_a_model_that_is_not_there():
