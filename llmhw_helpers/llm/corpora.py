@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from .files import write_whole
 
 FORMAT = "llmhw tokens 1"
+Fetched = TypeVar("Fetched")  # a batch, or all of a step's
 
 
 class BadCorpus(ValueError):
@@ -151,7 +153,7 @@ class Batches:
         }
 
 
-def ahead(fetch: Callable[[int], Tensor], start: int = 0, depth: int = 2) -> Iterator[Tensor]:
+def ahead(fetch: Callable[[int], Fetched], start: int = 0, depth: int = 2) -> Iterator[Fetched]:
     """``fetch(start), fetch(start + 1), ...`` made by a thread, with at most `depth` of them waiting.
 
     What `fetch` raises is raised here. While the model computes in torch, Python's lock is free and the thread gets
@@ -162,7 +164,7 @@ def ahead(fetch: Callable[[int], Tensor], start: int = 0, depth: int = 2) -> Ite
     return _ahead(fetch, start, depth) if depth else (fetch(i) for i in itertools.count(start))
 
 
-def _ahead(fetch: Callable[[int], Tensor], start: int, depth: int) -> Iterator[Tensor]:
+def _ahead(fetch: Callable[[int], Fetched], start: int, depth: int) -> Iterator[Fetched]:
     waiting: queue.Queue = queue.Queue()
     room, stop = threading.Semaphore(depth), threading.Event()
 
