@@ -32,9 +32,9 @@ THEIRS = {
 OURS = {theirs: ours for ours, theirs in THEIRS.items()}
 KEY = re.compile(r"base_model\.model\.(?:model\.layers\.(\d+)\.([\w.]+)|lm_head)\.lora_([AB])\.weight")
 # Settings of peft's `LoraConfig` that are applied below, ...
-APPLIED = {"peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights", "target_modules"} | {
-    "layers_to_transform",
-    "layers_pattern",
+APPLIED = {
+    *("peft_type", "r", "lora_alpha", "use_rslora", "bias", "init_lora_weights"),
+    *("target_modules", "layers_to_transform", "layers_pattern"),
 }
 # ... and those that change nothing here: words about the files, what matters in training alone, and what belongs to
 # others that must be off. All the rest must be off, known or not: it changes what is computed (as DoRA does).

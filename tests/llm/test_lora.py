@@ -169,16 +169,18 @@ def batch(i):
 def test_training_moves_the_adapters_and_nothing_else(tmp_path):
     model = make()
     frozen = {name: p.clone() for name, p in model.named_parameters()}
-    add_lora(model, 4, 8, EVERY)
-    trainer = Trainer(model, batch, Plan(n_steps=30, lr=5e-2, weight_decay=0.0), answer_loss)
+    made = add_lora(model, 4, 8, EVERY)
+    plan = Plan(n_steps=30, lr=1e-2, weight_decay=0.0)
+    trainer = Trainer(model, lambda _: batch(0), plan, answer_loss)  # one batch, to be learned by heart
     losses = trainer.run(20)
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]  # to 0.31 of it, whatever the seed and the processor
+    assert all(layer.B.abs().max() > 1e-2 for layer in made.values())
     trainer.save(tmp_path / "run")
     assert (tmp_path / "run").stat().st_size < 12 * sum(p.numel() for p in trainer.parameters.values()) + 20_000
     rest = trainer.run()
     twin = make()
     add_lora(twin, 4, 8, EVERY)
-    again = Trainer(twin, batch, Plan(n_steps=30, lr=5e-2, weight_decay=0.0), answer_loss)
+    again = Trainer(twin, lambda _: batch(0), plan, answer_loss)
     assert again.resume(tmp_path / "run")
     assert again.run() == rest
     remove_lora(model)
