@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
 from transformers.activations import ACT2FN
@@ -197,6 +197,48 @@ def test_the_guard_names_each_part_and_only_where_it_is(kind, change, part):
     assert part not in from_config({"model_type": kind, **TINY[kind], **change}).unlike_llama()
 
 
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("olmo2", ["norms of queries and keys (all heads)", "norms after each part, none before"]),
+        ("smollm3", ["local layers", "layers that are not turned"]),
+        (
+            "gpt2",
+            ["biases", "the activation gelu_tanh", "MLPs without a gate", "layer norms", "learned positions"],
+        ),
+        (
+            "falcon",
+            ["one norm a block", "the activation gelu", "MLPs without a gate", "layer norms", "parallel blocks"],
+        ),
+        (
+            "gpt_oss",
+            [
+                "a mixture of experts",
+                "local layers",
+                "biases",
+                "biases of experts",
+                "attention sinks",
+                "clamped SwiGLU",
+            ],
+        ),
+        (
+            "gemma3_text",
+            ["local layers", "norms of queries and keys", "norms after each part", "the activation gelu_tanh"]
+            + ["a rotary base for local layers", "scaled embeddings", "norms with one added to their weights"]
+            + ["scores scaled otherwise"],
+        ),
+        (
+            "llama4_text",
+            ["a mixture of experts", "local layers", "norms of queries and keys (unweighted)"]
+            + ["layers that are not turned", "chunked attention", "scores scaled otherwise"],
+        ),
+        ("deepseek_v2", ["a mixture of experts", "latent attention"]),
+    ],
+)
+def test_every_part_of_a_family_is_named(kind, parts):
+    assert from_config({"model_type": kind, **TINY[kind]}).unlike_llama() == parts
+
+
 @pytest.mark.parametrize("kind", sorted({*TINY} - {"llama"}))
 def test_only_models_that_compute_as_a_llama_are_called_one(kind):
     alike = from_config({"model_type": kind, **TINY[kind], "sliding_window": None}).unlike_llama()
@@ -309,7 +351,8 @@ def test_rotary_scaling_before_and_since_transformers_5(scaling, expected, old):
         },
     ),
 )
-@settings(deadline=None, max_examples=100)
+@example(factor=40, original=4096, more={"mscale": 1.0, "mscale_all_dim": 0.707})
+@settings(deadline=None, max_examples=60)
 def test_yarn_is_resolved_as_transformers_does(factor, original, more):
     scaling = {"rope_type": "yarn", "factor": factor, **more}
     if original:
@@ -445,6 +488,22 @@ def test_an_inner_length_gives_way_to_the_outer_one_as_in_transformers():
 
 
 # Families
+
+
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "gemma2", "gemma3_text", "gpt_oss", "smollm3", "llama4_text"])
+def test_listed_layers_are_local_and_no_others(kind):
+    local = "chunked_attention" if kind == "llama4_text" else "sliding_attention"
+    config = {
+        "model_type": kind,
+        **TINY[kind],
+        "layer_types": ["full_attention", local, "full_attention", "full_attention"],
+    }
+    read = from_config(config)
+    assert (read.n_local_layers, read.sliding_window) == (1, 8)
+    assert read.kv_numbers(20) == 2 * (3 * 20 + 8) * read.kv_width
+    for wrong in (["full_attention"] * 3, ["full_attention", "linear_attention"] * 2):
+        with pytest.raises(ValueError, match="^config: 'layer_types' (names 3 layers|has 'linear_attention')"):
+            from_config(config | {"layer_types": wrong})
 
 
 def test_null_is_not_the_same_as_missing():
