@@ -186,6 +186,9 @@ def test_a_template_that_answers_to_a_token_in_a_message(vocabularies):
     marked = LOOP + "{% if '<|end|>' in m.content %}[INST]{% endif %}{{ m.content }}<|end|>{% endfor %}"
     with pytest.raises(BadText, match="one holds some: write it otherwise") as error:
         ours(vocabularies["Llama 2"], marked).chat_tokens(answers)
+    made = LOOP + "{{ m.content | escape | length }}{{ m.content.replace('_', '') }}{% endfor %}"
+    with pytest.raises(BadText, match="one holds some"):
+        ours(vocabularies["Llama 2"], made).chat_tokens([{"role": "user", "content": "<|en_d|>"}])
     assert "\n" not in str(error.value)
 
 
