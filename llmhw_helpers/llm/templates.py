@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
@@ -53,8 +53,8 @@ class ChatTemplate:
         The conversation is written again with characters of the messages hidden behind others that occur nowhere.
         Where that makes the same text, all that is hidden came from a message, and a word that can still be read is
         the template's. A template may look into messages (for ``</think>``) or change them (upper case, JSON), and
-        then write something else; so less is hidden with each try: whole messages, what a word may begin with, the
-        same but for what the template looks for, whole words, nothing. The last two would not see a word that is put
+        then write something else; so less is hidden with each try: whole messages, what a word may begin with (but for
+        other texts that the template names), whole words, nothing. The last two would not see a word that is put
         together of pieces: there the words must be those of the first try.
 
         Raises:
@@ -66,19 +66,20 @@ class ChatTemplate:
             return [text]
         whole = _any_of(words)
         begin = _any_of({case for word in words for case in word[0] + word[0].lower() + word[0].upper()})
-        looked_for = [each for each in self._literals if not any(each in word or word in each for word in words)]
-        rest = f"(?!{_any_of(looked_for)}){begin}" if looked_for else begin
+        lower = [word.lower() for word in words]
+        others = [text for text in self._literals if not any(text.lower() in w or w in text.lower() for w in lower)]
+        begin = f"(?!{_any_of(others)}){begin}" if others else begin
         hide, shown = _mask(said, text + self._source)
-        sure, unsure = ((r"\S", begin), (begin, begin), (rest, rest)), ((whole, whole), (NOTHING, NOTHING))
+        sure, unsure = ((r"\S", begin), (begin, begin)), ((whole, whole), (NOTHING, NOTHING))
         opaque = None
         for of_values, of_keys in sure + unsure:
-            hidden = _each(said, lambda value, p=of_values: hide(p, value), lambda key, p=of_keys: hide(p, key))
+            hidden = _each(said, partial(hide, of_values), partial(hide, of_keys))
             try:
                 found = self._write(hidden, answer, now)
             except BadText:
                 continue
             pieces = re.split(f"({whole})", found)
-            opaque = opaque or pieces[1::2]
+            opaque = pieces[1::2] if opaque is None else opaque
             if found.translate(shown) == text and ((of_values, of_keys) in sure or pieces[1::2] == opaque):
                 return [piece.translate(shown) for piece in pieces]
         raise BadText(

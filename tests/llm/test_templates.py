@@ -29,7 +29,6 @@ WRITTEN = {
     "a role in a token": LOOP + "{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}",
     "a token that takes spaces": LOOP + "<wide> {{ m.content }}<wide>{% endfor %}",
     "as Python prints it": LOOP + "<|end|>{{ [m.content] }}[INST]{% endfor %}",
-    "for a web page": LOOP + "[INST]{{ m.content | escape }}<|end|>{% endfor %}",
     "thoughts in capitals": LOOP + "{% set c = m.content.split('</think>')[-1] %}<|end|>{{ c | upper }}{% endfor %}",
     "thoughts": LOOP + "{% set c = m.content %}{% if '</think>' in c %}{% set c = c.split('</think>')[-1].lstrip() %}"
     "{% endif %}<|end|>{{ c }}{% endfor %}",
@@ -186,6 +185,16 @@ def test_a_template_that_answers_to_a_token_in_a_message(vocabularies):
     marked = LOOP + "{% if '<|end|>' in m.content %}[INST]{% endif %}{{ m.content }}<|end|>{% endfor %}"
     with pytest.raises(BadText, match="one holds some: write it otherwise") as error:
         ours(vocabularies["Llama 2"], marked).chat_tokens(answers)
+    escaped = LOOP + "[INST]{{ m.content | escape }}<|end|>{% endfor %}"
+    oracle, web = theirs(vocabularies["Llama 2"], escaped), ours(vocabularies["Llama 2"], escaped)
+    for text in ("a < b & c", "<|end|>"):  # the template itself makes another text of it
+        chat = [{"role": "user", "content": text}]
+        assert web.chat_tokens(chat) == oracle.apply_chat_template(chat, return_dict=False)
+    with pytest.raises(BadText, match="one holds some"):
+        web.chat_tokens([{"role": "user", "content": "<|end|>[INST]"}])
+    made = LOOP + "{{ m.content | escape | length }}{{ m.content.replace('_', '') }}{% endfor %}"
+    with pytest.raises(BadText, match="one holds some"):
+        ours(vocabularies["Llama 2"], made).chat_tokens([{"role": "user", "content": "<|en_d|>"}])
     assert "\n" not in str(error.value)
 
 
