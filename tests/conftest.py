@@ -1,5 +1,6 @@
 """A tiny model whose logits differ enough to tell a mistake."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Library
 
-from llmhw_helpers.llm.tokenizer import GPT2, Tokenizer
+from llmhw_helpers.llm.tokenizer import GPT2, BadText, Tokenizer
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.weights import Served
@@ -48,6 +49,35 @@ def letters():
     answer = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     template = "{% for message in messages %}" + turn + "{% endfor %}" + answer
     return Tokenizer(library, library.token_to_id("<|im_end|>"), template)
+
+
+@pytest.fixture(scope="session")
+def stumbling(letters):
+    """Makes tokenizers that make text of letters, but not of one token, or not of what is left at the end."""
+
+    def make(wrong=None, at_the_end=False):
+        def characters(special=True):
+            inside = letters.characters(special=special)
+            push, close = inside.push, inside.close
+
+            def stumble(token):
+                if token == wrong:
+                    raise BadText(f"no text for token {token}")
+                return push(token)
+
+            def stumble_at_the_end():
+                if at_the_end:
+                    raise BadText("no text for the rest")
+                return close()
+
+            inside.push, inside.close = stumble, stumble_at_the_end
+            return inside
+
+        tokenizer = copy.copy(letters)
+        tokenizer.characters = characters
+        return tokenizer
+
+    return make
 
 
 @pytest.fixture(scope="session")

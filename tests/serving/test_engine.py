@@ -1,6 +1,5 @@
 """The engine gives each request what it would get alone, whoever comes and goes; and no block is lost."""
 
-import copy
 import time
 
 import pytest
@@ -12,7 +11,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models
 
 from llmhw_helpers.llm.checkpoints import load_model
-from llmhw_helpers.llm.tokenizer import BadText, Tokenizer, load_tokenizer
+from llmhw_helpers.llm.tokenizer import Tokenizer, load_tokenizer
 from llmhw_helpers.llm.transformer import TokenError
 from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
@@ -316,36 +315,11 @@ def test_rows_that_are_no_tokens_are_never_drawn(exact, how):
     assert set(engine.generate([[1, 2]], 60, **how)[0]) | set(engine.stream([1, 2], 60, **how)) <= {*KNOWN}
 
 
-def stumbling(tokenizer, wrong=None, at_the_end=False):
-    """Makes text of letters, but not of one token, or not of what is left at the end."""
-
-    def characters(special):
-        inside = tokenizer.characters(special=special)
-        push, close = inside.push, inside.close
-
-        def stumble(token):
-            if token == wrong:
-                raise BadText(f"no text for token {token}")
-            return push(token)
-
-        def stumble_at_the_end():
-            if at_the_end:
-                raise BadText("no text for the rest")
-            return close()
-
-        inside.push, inside.close = stumble, stumble_at_the_end
-        return inside
-
-    result = copy.copy(tokenizer)
-    result.characters = characters
-    return result
-
-
-def test_a_text_that_cannot_be_made_ends_its_answer_alone(tiny, letters):
+def test_a_text_that_cannot_be_made_ends_its_answer_alone(tiny, stumbling):
     served = Served(tiny)
     expected = [alone(served, text[:6], 12) for text in TEXTS[:3]]
     (wrong, *_) = [token for token in expected[1] if token not in {*expected[0], *expected[2]}]
-    engine = Engine(served, 60, 4, tokenizer=stumbling(letters, wrong))
+    engine = Engine(served, 60, 4, tokenizer=stumbling(wrong))
     requests = [engine.submit(text[:6], 12) for text in TEXTS[:3]]
     run(engine)
     assert [each.finished for each in requests] == ["length", "error", "length"]
@@ -360,10 +334,10 @@ def test_a_text_that_cannot_be_made_ends_its_answer_alone(tiny, letters):
     assert engine.generate([TEXTS[0][:6]], 12) == [expected[0]]
 
 
-def test_one_of_several_answers_that_cannot_be_told_ends_alone(exact, letters):
+def test_one_of_several_answers_that_cannot_be_told_ends_alone(exact, stumbling):
     expected = [alone(exact, TEXTS[0][:6], 12, temperature=2.0, seed=i) for i in range(3)]
     (wrong, *_) = [token for token in expected[0] if token not in {*expected[1], *expected[2]}]
-    engine = Engine(exact, 60, 4, tokenizer=stumbling(letters, wrong))
+    engine = Engine(exact, 60, 4, tokenizer=stumbling(wrong))
     first = engine.submit(TEXTS[0][:6], 12, n=3, temperature=2.0, seed=0)
     run(engine)
     assert [each.finished for each in (first, *first.siblings)] == ["error", "length", "length"]
@@ -372,8 +346,8 @@ def test_one_of_several_answers_that_cannot_be_told_ends_alone(exact, letters):
 
 
 @pytest.mark.parametrize("how", ["to its length", "cancelled"])
-def test_an_end_that_has_no_text_frees_the_blocks_all_the_same(tiny, letters, how):
-    engine = Engine(Served(tiny), 60, 4, tokenizer=stumbling(letters, at_the_end=True))
+def test_an_end_that_has_no_text_frees_the_blocks_all_the_same(tiny, stumbling, how):
+    engine = Engine(Served(tiny), 60, 4, tokenizer=stumbling(at_the_end=True))
     request = engine.submit(TEXTS[0][:6], 3)
     engine.step()
     if how == "cancelled":
