@@ -125,6 +125,9 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
 
     As transformers 5 reads them: what a text begins and ends with is tokenizer.json's post-processor, whatever
     `add_bos_token` in tokenizer_config.json says; tokens that only tokenizer_config.json names are added.
+    tokenizer.json itself is taken as it stands; where `tokenizer_class` is LlamaTokenizer, transformers 5 puts spaces
+    of its own way (Metaspace) in the place of an older file's Prepend, which differs at spaces that begin a text and
+    after special tokens.
 
     Raises:
         BadModelFile: there is none, or it asks for what is not known here.
