@@ -170,7 +170,7 @@ def test_training_moves_the_adapters_and_nothing_else(tmp_path):
     model = make()
     frozen = {name: p.clone() for name, p in model.named_parameters()}
     add_lora(model, 4, 8, EVERY)
-    trainer = Trainer(model, batch, Plan(n_steps=30, lr=1e-2, weight_decay=0.0), answer_loss)
+    trainer = Trainer(model, batch, Plan(n_steps=30, lr=5e-2, weight_decay=0.0), answer_loss)
     losses = trainer.run(20)
     assert losses[-1] < 0.9 * losses[0]
     trainer.save(tmp_path / "run")
@@ -178,7 +178,7 @@ def test_training_moves_the_adapters_and_nothing_else(tmp_path):
     rest = trainer.run()
     twin = make()
     add_lora(twin, 4, 8, EVERY)
-    again = Trainer(twin, batch, Plan(n_steps=30, lr=1e-2, weight_decay=0.0), answer_loss)
+    again = Trainer(twin, batch, Plan(n_steps=30, lr=5e-2, weight_decay=0.0), answer_loss)
     assert again.resume(tmp_path / "run")
     assert again.run() == rest
     remove_lora(model)
