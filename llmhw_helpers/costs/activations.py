@@ -4,8 +4,8 @@ An operation keeps the tensors that its derivative asks for, and no others: a pr
 the weights needs it), an addition keeps nothing, a softmax keeps its result. A tensor that two operations ask for is
 held once, and counted where the backward pass lets it go.
 
-Known are Llamas and what changes little in them: biases, which keep nothing; norms of queries and keys; windows, since a
-fused attention keeps the same operands and a naive one its whole table. And the two that change more, a mixture of
+Known are Llamas and what changes little in them: biases, which keep nothing; norms of queries and keys; windows, since
+a fused attention keeps the same operands and a naive one its whole table. And the two that change more, a mixture of
 experts and latent attention (both in `sparse`).
 """
 
@@ -48,7 +48,9 @@ def _heads(model: Model, run: Pass) -> list[Operation]:
     h, q, kv = (n * run.number_bytes * run.n_tokens for n in (d_model, n_q, n_kv))
     bias_q, bias_kv = (n_q, n_kv) if model.qkv_bias else (0, 0)
     bias_out = d_model if model.o_bias else 0
-    norms = [norm("qk_norm", run, model.head_dim, n) if model.qk_norm else [] for n in (model.n_heads, model.n_kv_heads)]
+    norms = [
+        norm("qk_norm", run, model.head_dim, n) if model.qk_norm else [] for n in (model.n_heads, model.n_kv_heads)
+    ]
     repeated = q != kv and (run.attention == "naive" or not run.native_gqa)
     operand = q if repeated else kv  # keys, or values, as the attention sees them
     return [

@@ -101,9 +101,7 @@ def norm(name: str, run: Pass, width: int, rows_per_token: int = 1, input_bytes:
     scale, divide = 2 * wide + (cast - c if cast else 0), 4 * wide
     first = numbers * wide if cast else held
     return [
-        Operation(
-            name, first + row * wide // FP32_BYTES, makes=numbers * divide, drops=numbers * (divide + wide - c)
-        ),
+        Operation(name, first + row * wide // FP32_BYTES, makes=numbers * divide, drops=numbers * (divide + wide - c)),
         Operation(name, numbers * wide, makes=numbers * scale, drops=numbers * (scale + c - wide), n_weights=width),
     ]
 
@@ -133,6 +131,9 @@ def attention(
         parts = [Operation("attention", makes=2 * shared, drops=k + v), *parts]
     if run.recompute != "selective":
         return parts
+    if run.attention == "naive" and run.batch_size > 1:  # what was kept lies otherwise than a product in a batch asks
+        copied = q if shared is not None else q + k + v
+        between, parts = between + copied, [Operation("attention", kept=copied), *parts]
     if shared is not None:  # repeated again, from those that were kept
         between, parts = between + k + v, [Operation("attention", kept=2 * shared), *parts]
     return [*parts, Operation("attention", kept=-between)]

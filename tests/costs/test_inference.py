@@ -151,8 +151,8 @@ def test_a_decode_step_of_latent_attention_is_an_absorbed_ones(twins):
     x = torch.randn(1, context, 32)
     cos, sin = network.model.rotary_emb(x, torch.arange(context)[None])
     mask = torch.full((context, context), -torch.inf).triu(1)
-    into_key, into_value = (
-        layer.kv_b_proj.weight.view(4, 8 + 6, 10).split((latent.qk_nope_head_dim, latent.v_head_dim), 1)
+    into_key, into_value = layer.kv_b_proj.weight.view(4, 8 + 6, 10).split(
+        (latent.qk_nope_head_dim, latent.v_head_dim), 1
     )
 
     def cached(x, cos, sin):

@@ -141,7 +141,9 @@ class WithAPart(type(model("SmolLM2-135M"))):
 
 def test_what_cannot_be_counted_is_refused():
     new = WithAPart(**{name: getattr(model("SmolLM2-135M"), name) for name in WithAPart.__dataclass_fields__})
-    with pytest.raises(NoFormula, match="^no count of operations for SmolLM2-135M, which has a part that nobody knows$"):
+    with pytest.raises(
+        NoFormula, match="^no count of operations for SmolLM2-135M, which has a part that nobody knows$"
+    ):
         forward_flops(new, 1, 1)
     require(new, "count", but=["a part that nobody knows"])
     for wrong in ((0, 5, None), (1, 0, None), (1, 5, 6)):
