@@ -143,7 +143,7 @@ def test_so_are_those_of_other_families(oracle, family, run):
     seen = oracle.tracked(spec, run, optimizer_of())
     by_name = {phase.name: phase for phase in phases(spec, run, recipe)}
     assert by_name["backward"].bytes == pytest.approx(seen.phases["backward"], rel=near)
-    assert by_name["step"].bytes == pytest.approx(seen.phases["step"], rel=1e-6)
+    assert by_name["step"].bytes == pytest.approx(seen.phases["step"], abs=16)  # and the loss, a number
     held = copies(sum(parameter_sizes(spec)), recipe, n_tensors(spec))
     assert [seen.kinds[kind] for kind in ("Parameter", "Gradient")] == [held["parameters"], held["gradients"]]
     assert seen.kinds["Optstate"] == held["exp_avg"] + held["exp_avg_sq"] + held["step"]
