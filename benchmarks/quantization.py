@@ -30,7 +30,7 @@ from llmhw_helpers.llm.quantization import Scheme, model_bits, quantize_model
 from llmhw_helpers.llm.tokenizer import load_tokenizer
 from llmhw_helpers.serving.decoding import new_cache
 from llmhw_helpers.serving.integers import multiplies_integers
-from llmhw_helpers.serving.quantized import serve, streamed_bytes
+from llmhw_helpers.serving.quantized import serve, weights_read
 from llmhw_helpers.serving.weights import Served
 
 CASES = ("prefill", "decode", "quality")
@@ -76,7 +76,7 @@ def contestants(model, threads, folder):
             print(f"{name}: this CPU has no unit for it")
             continue
         served = serve(quantize_model(model, scheme).bfloat16(), bits)
-        everyone[name] = Contiguous(served), streamed_bytes(served)
+        everyone[name] = Contiguous(served), weights_read(served)
     try:
         for name, path in their_files(folder).items():
             everyone[f"llama.cpp, {name}"] = Llama(path, threads), path.stat().st_size

@@ -4,8 +4,8 @@ An operation keeps the tensors that its derivative asks for, and no others: a pr
 the weights needs it), an addition keeps nothing, a softmax keeps its result. A tensor that two operations ask for is
 held once, and counted where the backward pass lets it go.
 
-Known are Llamas and what changes little in them: biases, which keep nothing; norms of queries and keys; windows, since a
-fused attention keeps the same operands and a naive one its whole table. And the two that change more, a mixture of
+Known are Llamas and what changes little in them: biases, which keep nothing; norms of queries and keys; windows, since
+a fused attention keeps the same operands and a naive one its whole table. And the two that change more, a mixture of
 experts and latent attention (both in `sparse`).
 """
 

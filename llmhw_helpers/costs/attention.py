@@ -9,8 +9,8 @@ how many; left out it is the model's, and a model whose layers differ has to be 
 
 from ..specs.architectures import Model, NoFormula
 from ..specs.dtypes import dtype as find_dtype
-from .operations import FP32_BYTES
 from .flops import Work
+from .operations import FP32_BYTES
 from .transformer import EXPERTS, LOCAL, elementwise, pair_flops, require
 
 
@@ -32,8 +32,8 @@ def scores_bytes(model: Model, q_len: int, kv_len: int, dtype: str = "bf16") -> 
 def naive(model: Model, seq_len: int, dtype: str = "bf16") -> Work:
     """Attention as three steps that hand tables on: all pairs are computed, and those that nobody sees masked.
 
-    A window changes nothing here: the table is as large. Read q and k, write the scores; read the scores, write the weights; read the weights and v, write the result. So
-    four times a table of ``n_heads * seq_len ** 2``.
+    A window changes nothing here: the table is as large. Read q and k, write the scores; read the scores, write the
+    weights; read the weights and v, write the result. So four times a table of ``n_heads * seq_len ** 2``.
 
     Raises:
         NoFormula: latent attention.

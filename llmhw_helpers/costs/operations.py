@@ -131,6 +131,9 @@ def attention(
         parts = [Operation("attention", makes=2 * shared, drops=k + v), *parts]
     if run.recompute != "selective":
         return parts
+    if run.attention == "naive" and run.batch_size > 1:  # what was kept lies otherwise than a product in a batch asks
+        copied = q if shared is not None else q + k + v
+        between, parts = between + copied, [Operation("attention", kept=copied), *parts]
     if shared is not None:  # repeated again, from those that were kept
         between, parts = between + k + v, [Operation("attention", kept=2 * shared), *parts]
     return [*parts, Operation("attention", kept=-between)]

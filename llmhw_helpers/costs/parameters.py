@@ -8,7 +8,7 @@ from .transformer import require
 
 
 def parameter_sizes(model: Model) -> Iterator[int]:
-    """Numbers in each parameter tensor, in the order of transformers' models: experts of a layer lie in one tensor each.
+    """Numbers in each parameter tensor, in the order of transformers' models; a layer's experts lie in three tensors.
 
     Raises:
         NoFormula: another kind of model.

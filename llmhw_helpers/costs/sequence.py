@@ -49,7 +49,8 @@ def attention(seq_len: int, d_model: int, dtype: str = "fp32", stored_scores: bo
     """
     _check(seq_len, d_model)
     square = Work(2 * seq_len**2 * d_model, 0)  # q k^T, and the mean of the values likewise
-    touched = (4 + 4 * stored_scores * seq_len / d_model) * seq_len * d_model * find_dtype(dtype).bytes
+    scores = 4 * seq_len**2 if stored_scores else 0
+    touched = (4 * seq_len * d_model + scores) * find_dtype(dtype).bytes
     work = product(seq_len, d_model, d_model, dtype) * 4 + square * 2 + Work(0, touched)
     return Layer(work, 4)
 

@@ -26,6 +26,7 @@ def latent_attention(model: Model, run: Pass) -> list[Operation]:
             *norm("latent_norm", run, q_rank),
             Operation("qkv", kept=c * q_rank, makes=c * q_rank, drops=q, n_weights=q_rank * n_q),
         ]
+    copied = run.attention == "naive" and run.batch_size > 1 and run.recompute != "selective"  # to multiply in a batch
     n_up = rank * model.n_heads * (nope + latent.v_head_dim)
     return [
         meet(h),
@@ -34,7 +35,7 @@ def latent_attention(model: Model, run: Pass) -> list[Operation]:
         *norm("latent_norm", run, rank, input_bytes=made),
         Operation("qkv", kept=c * rank, makes=c * rank, drops=both, n_weights=n_up),
         Operation("rotary", makes=q + both, drops=2 * q + out - q),  # put together, and taken apart again
-        *attention(run, model.n_heads, q, q, both, out, v_gradient=out),
+        *attention(run, model.n_heads, q, q, out if copied else both, out, v_gradient=out),
         Operation("out", makes=out, n_weights=model.n_heads * latent.v_head_dim * model.d_model),
     ]
 
@@ -67,7 +68,7 @@ def experts(model: Model, run: Pass) -> list[Operation]:
         Operation("experts", kept=which, makes=h, drops=rows),  # the rows
         *each,
         Operation("experts", kept=rows + c * n_rows, makes=2 * rows, drops=2 * rows),  # a product keeps both
-        Operation("experts", makes=rows),  # the sum
+        Operation("experts", kept=rows, makes=rows),  # torch's index_add keeps what it adds, for its shape alone
     ]
     if not e.n_shared_experts:
         return [meet(h), *parts, *routed]

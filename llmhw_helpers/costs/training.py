@@ -38,9 +38,9 @@ def training_flops(model: Model, batch_size: int, seq_len: int, recompute: str =
 
     With recomputation a part ``recomputed`` is added. `recompute` ``"full"``: the blocks once more, but for the very
     last product of each, which nothing waits for (PyTorch stops there; a norm waits for it, and so does the weight
-    that a router gives to an expert's result). The head is not in a block. ``"selective"`` (arXiv:2205.05198, section 5):
-    attention between queries, keys and values alone, where the scores are stored; of its two products the second
-    is again the last.
+    that a router gives to an expert's result). The head is not in a block. ``"selective"`` (arXiv:2205.05198,
+    section 5): attention between queries, keys and values alone, where the scores are stored; of its two products
+    the second is again the last.
 
     Raises:
         NoFormula, ValueError: as `forward_flops`.

@@ -150,6 +150,12 @@ def _check_gpu(codes: Tensor) -> None:
         raise NoKernel(f"no int4 kernel on {device} for rows of {codes.shape[1]} weights: a multiple of {columns} has")
 
 
-def streamed_bytes(served: Served) -> int:
-    """Bytes of all matrices that a pass of a model from `serve` fetches; the norms are not counted."""
+def weights_read(served: Served) -> int:
+    """Bytes of all matrices that a pass of a model from `serve` fetches, as `costs.inference.weights_read` predicts.
+
+    The norms are not counted.
+    """
     return sum(matrix.nbytes for matrix in served.matrices)
+
+
+streamed_bytes = weights_read  # its name before; "streamed" is now what comes from a slower memory, as in `offload`

@@ -27,7 +27,7 @@ class Block:
     name: str
     n_weights: int
     parts: Mapping[str, int]
-    gguf_type: int | None
+    gguf_type: int | None = None
     source: str = GGML
 
     @property
@@ -80,10 +80,12 @@ BLOCKS = {
         _of_256("Q6_K", 6, {"16 scales, 8 bits each": 16 * 8} | _SCALE, 14),
         _of_256("IQ4_XS", 4, _SCALE | {"8 scales, 6 bits each": 8 * 6}, 23),
         # not in GGUF files: bitsandbytes'; with double quantisation 256 of the scales share an fp32 scale of their own
-        Block("NF4", 64, {"scale, fp32": 32, "numbers": 64 * 4}, None, BITSANDBYTES),
+        Block("NF4", n_weights=64, parts={"scale, fp32": 32, "numbers": 64 * 4}, source=BITSANDBYTES),
         Block(
-            *("NF4, double", 64 * 256, {"scale of scales, fp32": 32, "256 scales, int8": 256 * 8, "numbers": 65536}),
-            *(None, BITSANDBYTES),
+            "NF4, double",
+            n_weights=64 * 256,
+            parts={"scale of scales, fp32": 32, "256 scales, int8": 256 * 8, "numbers": 64 * 256 * 4},
+            source=BITSANDBYTES,
         ),
     )
 }

@@ -88,7 +88,8 @@ def _float(
     bias = 2 ** (exponent_bits - 1) - 1
     # "fn" gives its top exponent to numbers and only its last code to NaN, so two units are missing below 2, not one
     missing = 2.0 ** (1 - mantissa_bits) if special == "fn" else 2.0**-mantissa_bits
-    largest = (2 - missing) * 2.0 ** (bias + (special != "ieee"))
+    top = bias if special == "ieee" else bias + 1
+    largest = (2 - missing) * 2.0**top
     return Dtype(name, storage_bits, exponent_bits, mantissa_bits, largest, 2.0 ** (1 - bias), source, special)
 
 

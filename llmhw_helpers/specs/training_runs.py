@@ -33,20 +33,20 @@ TRAINING_RUNS = {
     run.model: run
     for run in (
         TrainingRun(
-            "Llama-2-7B",
-            Figure(2.0e12, "", "tokens trained on, rounded", f"{_LLAMA_2}, table 1"),
-            4096,
-            "A100-80GB",
-            Figure(184_320.0, "h", _HOURS, f"{_LLAMA_2}, table 2"),
-            _LLAMA_2,
+            model="Llama-2-7B",
+            n_tokens=Figure(2.0e12, "", "tokens trained on, rounded", f"{_LLAMA_2}, table 1"),
+            seq_len=4096,
+            gpu="A100-80GB",
+            gpu_hours=Figure(184_320.0, "h", _HOURS, f"{_LLAMA_2}, table 2"),
+            source=_LLAMA_2,
         ),
         TrainingRun(
-            "SmolLM2-135M",
-            Figure(2.0e12, "", "tokens trained on, rounded", "model card of HuggingFaceTB/SmolLM2-135M"),
-            2048,
-            "H100",
-            Figure(None, "h", f"{_HOURS}, SmolLM2-135M", "not in the report, nor on the model card"),
-            _SMOLLM_2,
+            model="SmolLM2-135M",
+            n_tokens=Figure(2.0e12, "", "tokens trained on, rounded", "model card of HuggingFaceTB/SmolLM2-135M"),
+            seq_len=2048,
+            gpu="H100",
+            gpu_hours=Figure(None, "h", f"{_HOURS}, SmolLM2-135M", "not in the report, nor on the model card"),
+            source=_SMOLLM_2,
         ),
     )
 }

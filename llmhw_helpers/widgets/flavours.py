@@ -3,7 +3,8 @@
 import matplotlib.pyplot as plt
 from ipywidgets import Dropdown, FloatSlider, VBox, interactive
 
-from ..costs.flavours import TASKS, Device, choose, one_each
+from ..costs.devices import TASKS, Device
+from ..costs.flavours import choose, one_each
 from ..plots.flavours import plot_options
 from ..specs.accelerators import ACCELERATORS
 from ..specs.flavours import IMPLEMENTATIONS

@@ -9,7 +9,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
-
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from llmhw_helpers.measure.memory import Kept, MemoryMeter
@@ -39,7 +38,8 @@ class FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v):
-        out = torch.empty(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+        batch_size, n_heads, seq_len, _ = q.shape
+        out = torch.empty(batch_size, seq_len, n_heads, v.shape[-1], dtype=q.dtype).transpose(1, 2)
         ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:3]))
         return out
 

@@ -23,7 +23,7 @@ RUNS = {
     "fp16": Pass(3, 20, "fp16"),
     "composed norm": Pass(2, 32, norm="composed"),
     "fp32": Pass(2, 32, "fp32"),
-    "fp32, composed norm": Pass(1, 33, "fp32", norm="composed"),
+    "fp32, composed norm": Pass(1, 34, "fp32", norm="composed"),
     "naive attention": Pass(2, 32, attention="naive"),
     "one sequence, naive": Pass(1, 32, attention="naive"),
     "repeated heads": Pass(2, 32, native_gqa=False),
@@ -42,7 +42,7 @@ SHAPES = {
 
 
 EXPERTS = Experts(n_experts=4, n_experts_per_token=2, d_ff_expert=24)
-LATENT = LatentAttention(24, 20, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=12)
+LATENT = LatentAttention(24, 20, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=10)
 FAMILIES = {
     "Qwen2": {"qkv_bias": True},
     "biases everywhere": {"qkv_bias": True, "o_bias": True, "mlp_bias": True},
@@ -118,7 +118,7 @@ def test_selective_recomputation_spares_the_table_and_little_else():
         how: block_activations(m, Pass(1, 4096, attention="naive", recompute=how)) for how in ("none", "selective")
     }
     spared = naive["none"]["attention"] - naive["selective"]["attention"]
-    assert spared == 32 * 4096**2 * 2 + 2 * 4096 * (4096 - 1024) * 2 - 2 * 1024 * 4096 * 2
+    assert spared == 32 * 4096**2 * 2 + 2 * 4096 * (4096 - 1024) * 2  # the table, and what the repeated heads add
     fused = {how: block_activations(m, Pass(1, 4096, recompute=how))["attention"] for how in ("none", "selective")}
     assert fused["none"] - fused["selective"] == 4 * 32 * 4096  # a flash kernel forgets the table by itself
 

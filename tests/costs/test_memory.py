@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 
-from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.memory import FP32, Recipe, copies, peak, phases
+from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.parameters import n_tensors, parameter_sizes
-from llmhw_helpers.specs.architectures import NoFormula
+from llmhw_helpers.specs.architectures import Experts, LatentAttention, NoFormula
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import model
 
@@ -42,6 +42,24 @@ PASSES = {
     "fp32, composed norm": Pass(4, 64, "fp32", norm="composed"),
     "repeated heads": Pass(4, 64, native_gqa=False),
     "few tokens": Pass(1, 4),
+    "attention recomputed": Pass(4, 64, recompute="selective"),
+    "naive attention recomputed": Pass(2, 128, attention="naive", recompute="selective"),
+    "fp32, naive attention of one sequence recomputed": Pass(1, 192, "fp32", attention="naive", recompute="selective"),
+    "repeated heads, attention recomputed": Pass(4, 64, native_gqa=False, recompute="selective"),
+}
+EXPERTS = Experts(n_experts=4, n_experts_per_token=2, d_ff_expert=24)
+LATENT = LatentAttention(24, 20, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=10)
+DEEP = {"latent": LATENT, "experts": dataclasses.replace(EXPERTS, n_dense_layers=1, n_shared_experts=1)}
+# parts, and how near the peak is: indices and fractions of experts are left out, and what latent attention puts
+# together and takes apart is counted as a whole
+FAMILIES = {
+    "biases": ({"qkv_bias": True, "o_bias": True, "mlp_bias": True}, 1e-3),
+    "norms of queries and keys": ({"qk_norm": True}, 1e-3),
+    "local layers": ({"sliding_window": 8, "n_local_layers": 1}, 1e-3),
+    "experts": ({"experts": EXPERTS}, 2e-3),
+    "latent": ({"latent": LATENT}, 0.03),
+    "latent, queries without": ({"latent": dataclasses.replace(LATENT, q_lora_rank=None)}, 0.03),
+    "DeepSeek-V3": (DEEP, 0.03),
 }
 
 
@@ -110,6 +128,46 @@ def test_the_peak_is_the_trackers_and_so_is_every_phase(oracle, shape, run):
     assert by_name["backward"].bytes == pytest.approx(seen.phases["backward"], rel=1e-4)
     assert by_name["step"].bytes == pytest.approx(seen.phases["step"], rel=1e-4)
     assert max(seen.phases.values()) == seen.peak  # our meter and torch's tracker agree
+
+
+FEW = ["bf16", "recomputed", "fp32, composed norm", "naive attention recomputed"]
+SOME = [(family, run) for family in FAMILIES for run in (FEW if family in ("experts", "DeepSeek-V3") else FEW[:2])]
+
+
+@pytest.mark.parametrize(("family", "run"), SOME)
+def test_so_are_those_of_other_families(oracle, family, run):
+    """Three layers and few words, so that the fullest moment is within a block as often as at the loss."""
+    (parts, near), run = FAMILIES[family], PASSES[run]
+    spec = dataclasses.replace(oracle.small(n_layers=3, vocab_size=20), **parts)
+    recipe = recipe_of(run.activation_dtype)
+    seen = oracle.tracked(spec, run, optimizer_of())
+    by_name = {phase.name: phase for phase in phases(spec, run, recipe)}
+    assert by_name["backward"].bytes == pytest.approx(seen.phases["backward"], rel=near)
+    assert by_name["step"].bytes == pytest.approx(seen.phases["step"], abs=16)  # and the loss, a number
+    held = copies(sum(parameter_sizes(spec)), recipe, n_tensors(spec))
+    assert [seen.kinds[kind] for kind in ("Parameter", "Gradient")] == [held["parameters"], held["gradients"]]
+    assert seen.kinds["Optstate"] == held["exp_avg"] + held["exp_avg_sq"] + held["step"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tensor_by_tensor_a_step_needs_the_largest(oracle, family):
+    spec, run = dataclasses.replace(oracle.small(vocab_size=20), **FAMILIES[family][0]), Pass(1, 4, "fp32")
+    step = phases(spec, run, recipe_of("fp32", "AdamW", "loop"))[2]
+    assert step.bytes == pytest.approx(
+        oracle.tracked(spec, run, optimizer_of("AdamW", "loop")).phases["step"], rel=0.01
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mixtral", "qwen3_moe", "deepseek_v3"])
+def test_parameters_lie_in_the_tensors_of_transformers(twins, family):
+    """Which has gate and up of all experts in one tensor, where two are counted."""
+    network, spec = twins(family)
+    split = []
+    for name, parameter in network.named_parameters():
+        n = parameter.numel()
+        split += 2 * [n // 2] if name.endswith("gate_up_proj") else [n]
+    assert sorted(parameter_sizes(spec)) == sorted(split)
+    assert n_tensors(spec) == len(split)
 
 
 @pytest.mark.parametrize(("name", "accumulate"), [*((name, False) for name in TORCH_OPTIMIZERS), ("AdamW", True)])
@@ -181,6 +239,7 @@ def test_more_of_anything_never_needs_less():
         assert here <= peak(llama, Pass(b + 1, s), Recipe()).bytes
         assert here <= peak(llama, Pass(b, s + 1), Recipe()).bytes
         assert here <= peak(llama, Pass(b, s, attention="naive"), Recipe()).bytes
+        assert here >= peak(llama, Pass(b, s, recompute="selective"), Recipe()).bytes
         assert here >= peak(llama, Pass(b, s, recompute="full"), Recipe()).bytes
         assert here <= peak(llama, Pass(b, s), Recipe(accumulation_dtype="fp32")).bytes
 
@@ -200,8 +259,9 @@ def test_unknown_names_get_the_nearest(wrong, line):
 
 
 def test_what_has_no_formula_is_refused_in_one_line():
-    with pytest.raises(NoFormula, match=r"^no activation formula for Mixtral-8x7B, which has a mixture of experts.*$"):
-        peak(model("Mixtral-8x7B"), Pass(1, 1), Recipe())
+    for part in (lambda m: peak(m, Pass(1, 1), Recipe()), n_tensors):
+        with pytest.raises(NoFormula, match=r"^no .* for gemma-2-2b, which has norms after each part$"):
+            part(model("gemma-2-2b"))
     with pytest.raises(ValueError, match=r"^fp32 parameters and bf16 activations: no formula for autocast$"):
         peak(model("Llama-2-7B"), Pass(1, 1), FP32)
     with pytest.raises(ValueError, match="int8 cannot be trained in"):

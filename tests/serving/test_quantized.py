@@ -12,7 +12,7 @@ from llmhw_helpers.llm.transformer import Linear, Transformer
 from llmhw_helpers.serving import quantized
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
 from llmhw_helpers.serving.integers import multiplies_integers
-from llmhw_helpers.serving.quantized import NoKernel, held, serve, streamed_bytes
+from llmhw_helpers.serving.quantized import NoKernel, held, serve, weights_read
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
@@ -78,7 +78,7 @@ def test_the_real_model_is_served_from_a_quarter_of_the_bytes_and_says_the_same(
     found = prefill(served, tokens.tolist(), new_cache(served, 1, 20)).float()
     assert (found - expected).norm() / expected.norm() < 0.05
     weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
-    assert streamed_bytes(served) == weights // 2 + weights // 64 * 4  # a step and a middle, 2 bytes each
+    assert weights_read(served) == weights // 2 + weights // 64 * 4  # a step and a middle, 2 bytes each
 
 
 @unit  # without, it takes long
@@ -94,7 +94,7 @@ def test_the_real_model_with_small_activations_says_nearly_the_same(bits, limit)
     n_rows = sum(
         sum(layer.out_features for layer in block.modules() if hasattr(layer, "quantized")) for block in network.blk
     )
-    assert streamed_bytes(served) == weights + 4 * (n_rows + network.spec.vocab_size)
+    assert weights_read(served) == weights + 4 * (n_rows + network.spec.vocab_size)
 
 
 @torch.inference_mode()

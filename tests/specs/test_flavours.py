@@ -2,8 +2,8 @@
 
 import pytest
 
-from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.costs.lora import NF4_BITS
+from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.blocks import block
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.flavours import FLAVOURS, IMPLEMENTATIONS, NO_SOURCE, STATES, SUPPORT, flavour, support

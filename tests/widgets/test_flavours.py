@@ -9,7 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 
-from llmhw_helpers.costs.flavours import TASKS, Device, choose
+from llmhw_helpers.costs.devices import TASKS, Device
+from llmhw_helpers.costs.flavours import choose
 from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
 from llmhw_helpers.specs.flavours import IMPLEMENTATIONS
