@@ -74,9 +74,9 @@ def attention_maps(
         TokenError: as `Transformer.hidden` does.
     """
     x = model.embed(tokens)
-    turn, mask, maps = model.turn(x), causal_mask(tokens.shape[1], x.device), []
+    rotation, mask, maps = model.rotation(x), causal_mask(tokens.shape[1], x.device), []
     for block in model.blk:
-        q, k, _ = block.qkv(block.attn_norm(x), turn)
+        q, k, _ = block.qkv(block.attn_norm(x), rotation)
         maps.append(attention_weights(q, k, mask)[0])
-        x = block(x, turn)
+        x = block(x, rotation)
     return torch.stack(maps)

@@ -90,10 +90,10 @@ def input_grams(model: Transformer, tokens: Int[Tensor, "batch seq_len"]) -> dic
         TokenError: as the model does.
     """
     x = model.embed(tokens)
-    turn, grams = model.turn(x), {part: [] for part in PARTS}
+    rotation, grams = model.rotation(x), {part: [] for part in PARTS}
     for block in model.blk:
         y = block.attn_norm(x)
-        mixed = causal_attention(*block.qkv(y, turn)).transpose(1, 2).flatten(2)
+        mixed = causal_attention(*block.qkv(y, rotation)).transpose(1, 2).flatten(2)
         x = x + block.attn_output(mixed)
         z = block.ffn_norm(x)
         inner = block.activation(block.ffn_gate(z)) * block.ffn_up(z)

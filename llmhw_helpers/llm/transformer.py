@@ -134,27 +134,27 @@ class Block(nn.Module):
         self.ffn_down = Linear(d_ff, d_model, bias=spec.mlp_bias)
 
     def forward(
-        self, x: Float[Tensor, "batch seq_len d_model"], turn, attend: Callable = causal_attention
+        self, x: Float[Tensor, "batch seq_len d_model"], rotation, attend: Callable = causal_attention
     ) -> Float[Tensor, "batch seq_len d_model"]:
         """The residual stream after this layer.
 
         Args:
             x: the stream before it.
-            turn: cosines and sines of the positions.
+            rotation: cosines and sines of the positions.
             attend: mixes the values; a cache brings its own, which also sees the tokens read before.
         """
-        q, k, v = self.qkv(self.attn_norm(x), turn)
+        q, k, v = self.qkv(self.attn_norm(x), rotation)
         x = x + self.attn_output(attend(q, k, v).transpose(1, 2).flatten(2))
         y = self.ffn_norm(x)
         return x + self.ffn_down(self.activation(self.ffn_gate(y)) * self.ffn_up(y))
 
-    def qkv(self, y: Float[Tensor, "batch seq_len d_model"], turn) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, y: Float[Tensor, "batch seq_len d_model"], rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[batch, n_heads, seq_len, head_dim]``, keys and values ``[batch, n_kv_heads, ...]``, turned."""
         q, k, v = (each(y).unflatten(-1, (-1, self.head_dim)) for each in (self.attn_q, self.attn_k, self.attn_v))
-        turn = [each.unsqueeze(-2) for each in turn]  # the same for all heads of a token
+        rotation = [each.unsqueeze(-2) for each in rotation]  # the same for all heads of a token
         # Turned before the heads are put in front: so each token's heads stay together in memory, attention's result
         # is laid out as its queries are, and the output projection reads it without a copy.
-        return tuple(each.transpose(1, 2) for each in (rotate(q, *turn), rotate(k, *turn), v))
+        return tuple(each.transpose(1, 2) for each in (rotate(q, *rotation), rotate(k, *rotation), v))
 
 
 class Transformer(nn.Module):
@@ -205,9 +205,9 @@ class Transformer(nn.Module):
             TokenError: more tokens than the context holds, or (in the CPU's memory) a number that is none.
         """
         x = self.embed(tokens)
-        turn = self.turn(x)
+        rotation = self.rotation(x)
         for block in self.blk:
-            x = checkpoint(block, x, turn, use_reentrant=False) if recompute else block(x, turn)
+            x = checkpoint(block, x, rotation, use_reentrant=False) if recompute else block(x, rotation)
         return self.output_norm(x)
 
     def embed(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
@@ -222,7 +222,7 @@ class Transformer(nn.Module):
             last = self.spec.vocab_size - 1
             raise TokenError(f"token {wrong} is none of {self.spec.name}'s, which go from 0 to {last}") from None
 
-    def turn(
+    def rotation(
         self, x: Float[Tensor, "batch seq_len d_model"], positions: Int[Tensor, "*batch seq_len"] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``[*batch, seq_len, head_dim / 2]``, the same in every block, for the tokens of `x`.

@@ -199,7 +199,7 @@ class Offloaded:
             FileShrank: a file has become shorter.
         """
         x = self.model.embed(tokens)
-        rotation = self.model.turn(x, positions)
+        rotation = self.model.rotation(x, positions)
         n_resident = self.parts.n_resident
         self._prefetch(n_resident)  # while the resident layers are at work
         for i in range(self.parts.n_layers):

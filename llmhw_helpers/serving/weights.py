@@ -182,7 +182,7 @@ class Served:
     ) -> Float[Tensor, "batch n_new d_model"]:
         """The residual stream after the last norm, as ``decoding.ServedModel``'s; raises as that does."""
         x = self.model.embed(tokens)
-        cos, sin = (each.unsqueeze(-2) for each in self.model.turn(x, positions))  # the same for all heads
+        cos, sin = (each.unsqueeze(-2) for each in self.model.rotation(x, positions))  # the same for all heads
         rotation = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         for i, layer in enumerate(self._layers):
             x = layer(x, rotation, i, attend)

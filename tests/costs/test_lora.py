@@ -75,11 +75,11 @@ def test_activations_are_what_autograd_saves_to_the_byte(spec, targets, dtype):
     net, lora = adapted(spec, targets, dtype), LoRA(3, targets)
     run = Pass(2, 16, "fp32" if dtype == torch.float32 else "bf16", norm="composed")
     batch = labelled_batch(spec)
-    turn, x = net.turn(net.embed(batch[0])), net.embed(batch[0])
-    there = [*net.parameters(), *turn]
+    rotation, x = net.rotation(net.embed(batch[0])), net.embed(batch[0])
+    there = [*net.parameters(), *rotation]
     for i, block in enumerate(net.blk):
         with Kept(excluded=there) as kept:
-            x = block(x, turn)
+            x = block(x, rotation)
         assert kept.bytes == sum(costs.lora_block_activations(spec, run, lora, first=i == 0).values())
     parts = costs.lora_activations(spec, run, lora, n_labelled=10)
     with Kept(excluded=there) as kept:

@@ -128,7 +128,7 @@ def on_maps(network, tokens, maps):
     """The model's logits, built again on the weights in `maps`."""
     x = network.embed(tokens)
     for block, weights in zip(network.blk, maps, strict=True):
-        _, _, v = block.qkv(block.attn_norm(x), network.turn(x))
+        _, _, v = block.qkv(block.attn_norm(x), network.rotation(x))
         x = x + block.attn_output((weights @ repeat_heads(v, len(weights))).transpose(1, 2).flatten(2))
         y = block.ffn_norm(x)
         x = x + block.ffn_down(F.silu(block.ffn_gate(y)) * block.ffn_up(y))

@@ -49,9 +49,9 @@ def oracle(x, bits):
 def rounded(network, tokens, bits):
     """Logits of the model without a cache, whose attention looks at rounded keys and values."""
     x = network.embed(tokens)
-    turn = network.turn(x)
+    rotation = network.rotation(x)
     for block in network.blk:
-        x = block(x, turn, lambda q, k, v: causal_attention(q, oracle(k, bits), oracle(v, bits)))
+        x = block(x, rotation, lambda q, k, v: causal_attention(q, oracle(k, bits), oracle(v, bits)))
     return network.head(network.output_norm(x))
 
 
