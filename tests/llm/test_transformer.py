@@ -221,7 +221,7 @@ def test_every_model_of_the_family_has_as_many_parameters_as_its_formula_says(na
     ],
 )
 def test_another_family_is_refused_by_the_part_that_is_missing_here(name, part):
-    with pytest.raises(NotThisFamily, match=f"{name} has {part}; this model is Llama's"):
+    with pytest.raises(NotThisFamily, match=f"{name} has {part}.*; this model is Llama's"):
         Transformer(model(name))
 
 
