@@ -223,14 +223,18 @@ def test_the_guard_names_each_part_and_only_where_it_is(kind, change, part):
         ),
         (
             "gemma3_text",
-            ["local layers", "norms of queries and keys", "norms after each part", "the activation gelu_tanh"]
-            + ["a rotary base for local layers", "scaled embeddings", "norms with one added to their weights"]
-            + ["scores scaled otherwise"],
+            [
+                *("local layers", "norms of queries and keys", "norms after each part", "the activation gelu_tanh"),
+                *("a rotary base for local layers", "scaled embeddings", "norms with one added to their weights"),
+                "scores scaled otherwise",
+            ],
         ),
         (
             "llama4_text",
-            ["a mixture of experts", "local layers", "norms of queries and keys (unweighted)"]
-            + ["layers that are not turned", "chunked attention", "scores scaled otherwise"],
+            [
+                *("a mixture of experts", "local layers", "norms of queries and keys (unweighted)"),
+                *("layers that are not turned", "chunked attention", "scores scaled otherwise"),
+            ],
         ),
         ("deepseek_v2", ["a mixture of experts", "latent attention"]),
     ],
