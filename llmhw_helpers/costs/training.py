@@ -64,7 +64,8 @@ def training_flops(model: Model, batch_size: int, seq_len: int, recompute: str =
     elif kind == "full":
         shared = model.experts.n_shared_experts * model.experts.d_ff_expert if model.experts else 0
         last = (model.n_layers - model.n_moe_layers) * model.d_ff + model.n_moe_layers * shared
-        last = 0 if OUTER_NORMS in model.unlike_llama() else last
+        if any(part.startswith(OUTER_NORMS) for part in model.unlike_llama()):
+            last = 0
         parts["recomputed"] = sum(forward.values()) - forward["head"] - 2 * tokens * last * model.d_model
     return parts
 

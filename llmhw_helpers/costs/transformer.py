@@ -27,7 +27,10 @@ def require(model: Model, formula: str, but: Collection[str] = ()) -> None:
 
 def elementwise(model: Model) -> set[str]:
     """Parts whose operations grow with a token's width alone: counts of products leave them out."""
-    return {QK_NORM, OUTER_NORMS, BIASES, f"the activation {model.activation}"}
+    names = ("norms", "one norm", "layer norms", "biases", "the activation", "heads that are turned in part")
+    names += ("layers that are not turned", "a rotary base for local layers", "attention sinks", "parallel blocks")
+    names += ("scaled embeddings", "scores scaled otherwise", "capped scores", "capped logits", "clamped SwiGLU")
+    return {part for part in model.unlike_llama() if part.startswith(names) or part.endswith(" positions")}
 
 
 def multiplied(model: Model) -> dict[str, int]:

@@ -241,7 +241,7 @@ def test_bad_input_gets_one_line():
         Device.cpu(CPU.roof, "sparc")
     with pytest.raises(ValueError, match="cannot be negative"):
         choose(CPU, EIGHT_B, "chat", -1)
-    with pytest.raises(NoFormula, match="a mixture of experts"):
+    with pytest.raises(NoFormula, match="no count of the experts of Mixtral-8x7B"):
         weights_read(model("Mixtral-8x7B"), flavour("bf16"))
     with pytest.raises(NoFormula, match="no choice of flavours for a mixture, which has a mixture of experts"):
         choose(on("A40"), replace(model("Mixtral-8x7B"), name="a mixture"), "chat", 1e12)
