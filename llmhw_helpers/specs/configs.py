@@ -33,6 +33,7 @@ class Family:
         as_many_kv_heads: as query heads, where the file leaves their number out.
         head_dim_is_said: a file that leaves it out does not mean ``hidden_size / num_attention_heads``.
         rope_theta: base of the rotary positions, where the file leaves it out.
+        source: of the defaults.
     """
 
     own: Callable[[Settings], families.Fields]
@@ -41,36 +42,37 @@ class Family:
     as_many_kv_heads: bool = False
     head_dim_is_said: bool = False
     rope_theta: float = 1e4
+    source: str = "the family's configuration class in Hugging Face transformers 5"
 
 
-GPT2 = {
+_GPT2 = {
     **{"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
     **{"max_position_embeddings": "n_positions", "rms_norm_eps": "layer_norm_epsilon"},
     "hidden_act": "activation_function",
 }
-WINDOW = {"sliding_window": 4096}
-GEMMA = {**WINDOW, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}
-GEMMA3 = {  # its first files leave out what is as in the 4B model
+_WINDOW = {"sliding_window": 4096}
+_GEMMA = {**_WINDOW, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}
+_GEMMA3 = {  # its first files leave out what is as in the 4B model
     **{"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256},
     **{"max_position_embeddings": 131072, "query_pre_attn_scalar": 256},
 }
-GPT_OSS_ROPE = {
+_GPT_OSS_ROPE = {
     **{"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False},
     "original_max_position_embeddings": 4096,
 }
-FALCON = {"tie_word_embeddings": True, "hidden_act": "gelu", "max_position_embeddings": 2048}
-V3 = {"n_shared_experts": 1, "first_k_dense_replace": 3}
-EPS = {"rms_norm_eps": 1e-5}  # where it is not 1e-6
+_FALCON = {"tie_word_embeddings": True, "hidden_act": "gelu", "max_position_embeddings": 2048}
+_V3 = {"n_shared_experts": 1, "first_k_dense_replace": 3}
+_EPS = {"rms_norm_eps": 1e-5}  # where it is not 1e-6
 
 FAMILIES = {
     "llama": Family(families.llama, as_many_kv_heads=True),
-    "mistral": Family(families.mistral, defaults=WINDOW),
-    "qwen2": Family(families.qwen2, defaults=WINDOW),
-    "qwen3": Family(families.qwen3, defaults=WINDOW, head_dim_is_said=True),
+    "mistral": Family(families.mistral, defaults=_WINDOW),
+    "qwen2": Family(families.qwen2, defaults=_WINDOW),
+    "qwen3": Family(families.qwen3, defaults=_WINDOW, head_dim_is_said=True),
     "gemma2": Family(
         families.gemma2,
         defaults={
-            **GEMMA,
+            **_GEMMA,
             "query_pre_attn_scalar": 256,
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
@@ -78,31 +80,33 @@ FAMILIES = {
         names={"hidden_act": "hidden_activation"},
         head_dim_is_said=True,
     ),
-    "mixtral": Family(families.mixtral, defaults=EPS, rope_theta=1e6),
-    "qwen3_moe": Family(families.qwen3_moe, defaults=WINDOW),
-    "deepseek_v3": Family(families.deepseek_v3, defaults=V3, as_many_kv_heads=True),
-    "kimi_k2": Family(families.deepseek_v3, defaults=V3, as_many_kv_heads=True),
+    "mixtral": Family(families.mixtral, defaults=_EPS, rope_theta=1e6),
+    "qwen3_moe": Family(families.qwen3_moe, defaults=_WINDOW),
+    "deepseek_v3": Family(families.deepseek_v3, defaults=_V3, as_many_kv_heads=True),
+    "kimi_k2": Family(families.deepseek_v3, defaults=_V3, as_many_kv_heads=True),
     "deepseek_v2": Family(
         families.deepseek_v2, defaults={"n_shared_experts": 2, "first_k_dense_replace": 0}, as_many_kv_heads=True
     ),
-    "phi3": Family(families.phi3, defaults={**EPS, "original_max_position_embeddings": 4096}, as_many_kv_heads=True),
-    "gpt2": Family(families.gpt2, defaults={**EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=GPT2),
-    "olmo2": Family(families.olmo2, defaults=EPS, as_many_kv_heads=True),
+    "phi3": Family(families.phi3, defaults={**_EPS, "original_max_position_embeddings": 4096}, as_many_kv_heads=True),
+    "gpt2": Family(
+        families.gpt2, defaults={**_EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=_GPT2
+    ),
+    "olmo2": Family(families.olmo2, defaults=_EPS, as_many_kv_heads=True),
     "smollm3": Family(families.smollm3, defaults={"tie_word_embeddings": True}, rope_theta=2e6),
-    "gemma3_text": Family(families.gemma3, defaults={**GEMMA, **GEMMA3}, names={"hidden_act": "hidden_activation"}),
+    "gemma3_text": Family(families.gemma3, defaults={**_GEMMA, **_GEMMA3}, names={"hidden_act": "hidden_activation"}),
     "gpt_oss": Family(
         families.gpt_oss,
-        defaults={**EPS, "sliding_window": 128, "rope_parameters": GPT_OSS_ROPE},
+        defaults={**_EPS, "sliding_window": 128, "rope_parameters": _GPT_OSS_ROPE},
         head_dim_is_said=True,
         rope_theta=150000.0,
     ),
     "llama4_text": Family(
-        families.llama4, defaults={**EPS, "attention_chunk_size": 8192}, head_dim_is_said=True, rope_theta=500000.0
+        families.llama4, defaults={**_EPS, "attention_chunk_size": 8192}, head_dim_is_said=True, rope_theta=500000.0
     ),
-    "glm4_moe": Family(families.glm4_moe, defaults={**EPS, "n_shared_experts": 1, "first_k_dense_replace": 1}),
+    "glm4_moe": Family(families.glm4_moe, defaults={**_EPS, "n_shared_experts": 1, "first_k_dense_replace": 1}),
     "falcon": Family(
         families.falcon,
-        defaults={**EPS, **FALCON},
+        defaults={**_EPS, **_FALCON},
         names={"hidden_act": "activation", "rms_norm_eps": "layer_norm_epsilon"},
     ),
 }
