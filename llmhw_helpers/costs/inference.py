@@ -52,9 +52,9 @@ def token_computations(n_prompt: int, n_new: int, cached: bool) -> int:
 def weights_read(model: Model, dtype: str = "bf16", n_tokens: float = 1) -> int:
     """Bytes of weights that a pass reads from memory: all but the input embedding, of which it looks up single rows.
 
-    A tied head *is* the embedding, and so read as a whole. Of E routed experts in a layer those that one of the
-    `n_tokens` is sent to, k of them for each: ``E (1 - (1 - k / E) ** n_tokens)`` on average, if all are chosen alike
-    often and tokens choose for themselves. Shared experts are always read.
+    So with learned positions (GPT-2). A tied head *is* the embedding, and so read as a whole. Of E routed experts in a
+    layer those that one of the `n_tokens` is sent to, k of them for each: ``E (1 - (1 - k / E) ** n_tokens)`` on
+    average, if all are chosen alike often and tokens choose for themselves. Shared experts are always read.
 
     >>> from llmhw_helpers.specs.models import model
     >>> weights_read(model("SmolLM2-135M"), "fp32"), weights_read(model("Llama-3.1-8B")) / 1e9
@@ -63,7 +63,8 @@ def weights_read(model: Model, dtype: str = "bf16", n_tokens: float = 1) -> int:
     [6.1, 39.8, 60.4]
     """
     parts = model.parameters()
-    n_params = model.n_params if model.tied_embeddings else model.n_params - parts["embedding"]
+    n_params = model.n_params - parts.get("positions", 0)
+    n_params -= 0 if model.tied_embeddings else parts["embedding"]
     if e := model.experts:
         asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
         n_params -= parts["experts"] * asleep / (e.n_experts + e.n_shared_experts)

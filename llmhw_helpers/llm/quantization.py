@@ -60,7 +60,7 @@ class Scheme:
     @property
     def top(self) -> int:
         """The largest number: ``2**(bits - 1) - 1``, on either side of 0, for absmax; else ``2**bits - 1``, from 0."""
-        return 2 ** (self.bits - (self.kind == "absmax")) - 1
+        return 2 ** (self.bits - 1 if self.kind == "absmax" else self.bits) - 1
 
     def n_scales(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns of the scales of a matrix ``(n_out, n_in)``.

@@ -143,7 +143,7 @@ class Offloaded:
     Attributes:
         model: what is in no layer: embedding, last norm, head.
         parts: which layers stay.
-        streamed_bytes: of weights that have been streamed so far.
+        bytes_so_far: of weights that have been streamed since it was made; `Split.streamed_bytes` in each pass.
         layers: what they come from.
 
     Raises:
@@ -161,7 +161,7 @@ class Offloaded:
         self.model.load_state_dict(outside, assign=True)
         self.model.to(device).frequencies = frequencies
         files = DiskLayers(folder, spec.n_layers)
-        n_resident, self.streamed_bytes = self.parts.n_resident, 0
+        n_resident, self.bytes_so_far = self.parts.n_resident, 0
         self._resident = []
         for i in range(n_resident):
             self._resident.append({name: each.to(device, copy=True) for name, each in files.fetch(i).items()})
@@ -209,7 +209,7 @@ class Offloaded:
             self._prefetch(i + 1)
             weights = self.layers.fetch(i)
             x = functional_call(self._block, weights, (x, rotation, partial(attend, i)))
-            self.streamed_bytes += sum(each.nbytes for each in weights.values())
+            self.bytes_so_far += sum(each.nbytes for each in weights.values())
             del weights
             self.layers.release(i)
         return self.model.output_norm(x)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import torch
 from ipywidgets import Button, FloatSlider, HBox, Label, Layout, Output, Text, VBox
 
-from ..llm.sampling import probabilities
+from ..llm.sampling import probabilities, tokens_of
 from ..llm.tokenizer import BadText, Tokenizer
 from ..llm.transformer import TokenError, Transformer
 from ..plots.tokens import plot_next
@@ -24,7 +24,8 @@ def likeliest(
         raise TokenError("Write some words first: a model goes on from at least one token.")
     device = model.token_embd.weight.device
     logits = model.head(model.hidden(torch.tensor([tokens], device=device))[0, -1])
-    best = probabilities(logits, temperature).topk(n)
+    allowed = tokens_of(tokenizer, logits.shape[-1], device)
+    best = probabilities(logits, temperature, allowed=allowed).topk(n)
     return [
         (token, tokenizer.piece(token), p) for token, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]

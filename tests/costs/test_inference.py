@@ -87,6 +87,7 @@ def test_token_computations_are_those_of_the_lectures_source():
 def test_weights_are_read_once_and_the_input_embedding_not():
     assert weights_read(SMOL, "fp32") == 4 * SMOL.n_params
     assert weights_read(LLAMA, "bf16") == 2 * (LLAMA.n_params - 128256 * 4096)
+    assert weights_read(model("gpt2"), "fp16") == 2 * (124_439_808 - 1024 * 768)  # learned positions are rows, too
 
 
 @pytest.mark.parametrize(("n_experts", "chosen", "n_tokens"), [(4, 1, 3), (4, 2, 3), (5, 3, 2), (3, 3, 2), (6, 2, 1)])

@@ -82,9 +82,9 @@ def test_in_bf16_too(tiny, tmp_path):
 def test_what_is_streamed_is_what_was_predicted_to_the_byte(tiny, folder):
     for n_layers, streamed in ((2, 3), (3, 0)):
         off = Offloaded(tiny.spec, folder, limit(tiny.spec, n_layers))
-        assert off.streamed_bytes == 0
+        assert off.bytes_so_far == 0
         logits(off)  # five passes
-        assert off.streamed_bytes == 5 * off.parts.streamed_bytes == 5 * streamed * layer_bytes(tiny.spec, "fp32")
+        assert off.bytes_so_far == 5 * off.parts.streamed_bytes == 5 * streamed * layer_bytes(tiny.spec, "fp32")
 
 
 def test_of_five_layers_two_stay_and_are_not_read_again(tiny_spec, tmp_path, monkeypatch):
