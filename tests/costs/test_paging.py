@@ -19,7 +19,7 @@ from llmhw_helpers.costs.paging import (
     reserve,
 )
 from llmhw_helpers.serving.blocks import BlockManager
-from llmhw_helpers.serving.request import Request, Sampling
+from llmhw_helpers.serving.request import Request
 from llmhw_helpers.serving.scheduler import Scheduler
 
 A100_SLOTS = 14609  # of Llama-2-13B in 38 GB, as in notebook 07
@@ -153,7 +153,7 @@ def test_pages_hold_as_many_requests_as_the_real_scheduler_lets_in():
     for step in range(4000):
         while len(scheduler.waiting) < 2:
             number, (n_prompt, n_new) = next(queue)
-            scheduler.submit(Request([0] * n_prompt, Sampling(n_new), (number, 0)))
+            scheduler.submit(Request([0] * n_prompt, n_new, (number, 0)))
         turns, _ = scheduler.schedule()
         counts += [len(scheduler.running)] if step >= 1000 else []
         scheduler.advance(turns)
