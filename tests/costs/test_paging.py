@@ -154,12 +154,12 @@ def test_pages_hold_as_many_requests_as_the_real_scheduler_lets_in():
         while len(scheduler.waiting) < 2:
             number, (n_prompt, n_new) = next(queue)
             scheduler.submit(Request([0] * n_prompt, n_new, (number, 0)))
-        turns, _ = scheduler.schedule()
+        scheduled, _ = scheduler.schedule()
         counts += [len(scheduler.running)] if step >= 1000 else []
-        scheduler.advance(turns)
-        for request in turns:
+        scheduler.advance(scheduled)
+        for request in scheduled:
             request.tokens.append(0)
-            if len(request.output) == request.sampling.n_new:
+            if len(request.output) == request.n_new:
                 scheduler.remove(request)
     paged = page(chats(), A100_SLOTS, 16, 3000, 1000)
     assert paged.n_running == pytest.approx(sum(counts) / len(counts), rel=0.03)
