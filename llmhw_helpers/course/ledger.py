@@ -40,15 +40,15 @@ class Ledger:
         entry = {"predicted": float(value), "unit": unit, "bound": bound, "guess": guess, "predicted_at": time.time()}
         self._record.update(lambda record: record.setdefault(self.notebook, {}).update({name: entry}))
 
-    def measure(self, name: str, value: SupportsFloat) -> None:
-        """Write the measurement beside its prediction.
+    def measure(self, name: str, value: SupportsFloat | None) -> None:
+        """Write the measurement beside its prediction; None where this machine has none to give.
 
         Raises:
             ValueError: nothing was predicted under that name: a prediction afterwards is none.
         """
         if name not in self.entries():
             raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...)")
-        result = {"measured": float(value), "measured_at": time.time()}
+        result = {"measured": None if value is None else float(value), "measured_at": time.time()}
         self._record.update(lambda record: record[self.notebook][name].update(result))
 
     def entries(self) -> dict[str, dict]:
@@ -77,12 +77,18 @@ def _table(entries: dict[str, dict]) -> str:
     width = max([20, *map(len, entries)])
     lines = [f"{'':{width}}{'your guess':>14}{'predicted':>14}{'measured':>14}{'ratio':>8}{'bound':>10}"]
     for name, entry in entries.items():
-        cells = [_cell(entry.get(key), entry["unit"]) for key in ("guess", "predicted", "measured")]
-        done = entry.get("measured") is not None
-        ratio = measured(entry["measured"] / entry["predicted"]) if done and entry["predicted"] else "-"
+        found = entry.get("measured")
+        cells = [_cell(entry.get("guess"), entry["unit"]), _cell(entry["predicted"], entry["unit"])]
+        cells.append(_missing(entry) if found is None else measured(found, entry["unit"]))
+        ratio = _missing(entry) if found is None or not entry["predicted"] else measured(found / entry["predicted"])
         bound = measured(entry["bound"]) if entry["bound"] else "-"
         lines.append(f"{name:{width}}" + "".join(f"{cell:>14}" for cell in cells) + f"{ratio:>8}{bound:>10}")
     return "\n".join(lines)
+
+
+def _missing(entry: dict) -> str:
+    """Not measured yet, or measured and there was nothing to find."""
+    return measured(None) if "measured_at" in entry else "-"
 
 
 def _cell(value: float | None, unit: str) -> str:

@@ -20,6 +20,14 @@ def test_prediction_guess_and_measurement_stand_side_by_side():
     assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "~3", "ms", "~1.5", "~memory"]
 
 
+def test_a_machine_that_has_nothing_to_measure_says_so_in_the_same_form():
+    """Lines cross on one processor and not on another; the tests compare all but what stands behind a ``~``."""
+    ledger = Ledger("03_attention")
+    ledger.predict("crossing", 300.0, unit="")
+    ledger.measure("crossing", None)
+    assert str(ledger).splitlines()[1].split() == ["crossing", "-", "~300", "~not", "told", "~not", "told", "-"]
+
+
 def test_a_measurement_without_a_prediction_is_refused():
     with pytest.raises(ValueError, match="predict 'one row' before you measure it"):
         Ledger("00_your_machine").measure("one row", 1.0)
