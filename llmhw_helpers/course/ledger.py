@@ -79,16 +79,17 @@ def _table(entries: dict[str, dict]) -> str:
     for name, entry in entries.items():
         found = entry.get("measured")
         cells = [_cell(entry.get("guess"), entry["unit"]), _cell(entry["predicted"], entry["unit"])]
-        cells.append(_missing(entry) if found is None else measured(found, entry["unit"]))
-        ratio = _missing(entry) if found is None or not entry["predicted"] else measured(found / entry["predicted"])
+        cells.append(_missing(entry, "not told") if found is None else measured(found, entry["unit"]))
+        known = found is not None and entry["predicted"]
+        ratio = measured(found / entry["predicted"]) if known else _missing(entry, "no")
         bound = measured(entry["bound"]) if entry["bound"] else "-"
         lines.append(f"{name:{width}}" + "".join(f"{cell:>14}" for cell in cells) + f"{ratio:>8}{bound:>10}")
     return "\n".join(lines)
 
 
-def _missing(entry: dict) -> str:
+def _missing(entry: dict, word: str) -> str:
     """Not measured yet, or measured and there was nothing to find."""
-    return measured(None) if "measured_at" in entry else "-"
+    return measured(word) if "measured_at" in entry else "-"
 
 
 def _cell(value: float | None, unit: str) -> str:

@@ -25,7 +25,7 @@ def test_a_machine_that_has_nothing_to_measure_says_so_in_the_same_form():
     ledger = Ledger("03_attention")
     ledger.predict("crossing", 300.0, unit="")
     ledger.measure("crossing", None)
-    assert str(ledger).splitlines()[1].split() == ["crossing", "-", "~300", "~not", "told", "~not", "told", "-"]
+    assert str(ledger).splitlines()[1].split() == ["crossing", "-", "~300", "~not", "told", "~no", "-"]
 
 
 def test_a_measurement_without_a_prediction_is_refused():
