@@ -16,9 +16,8 @@ from tokenizers import Tokenizer as Library
 from .characters import BYTE, HALF, Characters, raw
 from .checkpoints import BadModelFile, open_checkpoint
 from .templates import BadText, ChatTemplate
-from .vocabularies import GPT2, of_gguf, of_snapshot
-
-__all__ = ["GPT2", "BadText", "Tokenizer", "load_tokenizer"]
+from .vocabularies import GPT2 as GPT2
+from .vocabularies import of_gguf, of_snapshot
 
 
 class Tokenizer:
