@@ -57,7 +57,8 @@ def open_snapshot(path: Path) -> tuple[Mapping, Mapping, Mapping, Mapping[str, C
     if not isinstance(config, dict) or type(config.get("num_hidden_layers")) is not int:
         raise BadModelFile(f"{path / 'config.json'} does not say num_hidden_layers")
     check_architecture(path, config.get("model_type"))
-    how, stored = scheme(config.get("quantization_config"), path), _tensors(path)
+    how = scheme(config.get("quantization_config") or config.get("quantization"), path)  # the second is MLX's
+    stored = _tensors(path)
     weights = {ours: tensor for theirs, tensor in stored.items() if (ours := _our_name(theirs))}
     scales = {ours: _scale(path, tensor, stored, how) for ours, tensor in weights.items()}
     if how and not any(scales.values()):

@@ -400,6 +400,11 @@ def test_small_numbers_that_are_not_read_are_refused_in_a_line(single, kind):
     refused(single, line)
 
 
+def test_mlxs_word_for_it_is_the_same_word(single):
+    change(single / "config.json", quantization={"bits": 4, "group_size": 64})
+    refused(single, "is quantised by None; read are")
+
+
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_a_method_of_nothing_is_none(single, llama, nothing):
     change(single / "config.json", quantization_config=nothing)
