@@ -99,6 +99,18 @@ def test_an_only_file_may_have_any_name(single, llama):
     refused(single, f"again.safetensors and 1 more, and no {INDEX}: get that as well")
 
 
+def test_pickles_alone_are_refused_with_the_reason(single):
+    (single / "model.safetensors").rename(single / "pytorch_model.bin")
+    refused(single, r"holds no \*.safetensors file \(a \*.bin is a pickle, which may run any program: convert it\)")
+
+
+@pytest.mark.parametrize(("name", "line"), [("config.json", "cannot be read"), ("model.safetensors", "damaged")])
+def test_a_folder_in_the_place_of_a_file(single, name, line):
+    (single / name).unlink()
+    (single / name).mkdir()
+    refused(single, line)
+
+
 def test_shards_without_their_index_are_refused(sharded):
     (sharded / INDEX).unlink()
     refused(sharded, f"more, and no {INDEX}")
