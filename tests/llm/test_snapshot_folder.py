@@ -276,6 +276,7 @@ FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
 INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False, "llm_int8_threshold": 6.0}
 KINDS = {
     "fp8, a scale a tensor": (by_tensor, compressed("tensor"), 2**-4),
+    "fp8, as files of 2024 say it": (by_tensor, compressed("tensor") | {"quantization_status": "frozen"}, 2**-4),
     "fp8, a scale a row": (by_row, compressed("channel"), 2**-4),
     "fp8, a scale a group": (by_group, compressed("group", group_size=4), 2**-4),
     "fp8, a scale a block": (by_block, FP8 | {"weight_block_size": [16, 8]}, 2**-4),
