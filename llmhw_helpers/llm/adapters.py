@@ -30,6 +30,7 @@ THEIRS = {
     "ffn_down": "mlp.down_proj",
 }
 OURS = {theirs: ours for ours, theirs in THEIRS.items()}
+HEAD = "base_model.model.lm_head.base_layer.weight"  # peft adds the base's own, where the head is adapted
 KEY = re.compile(r"base_model\.model\.(?:model\.layers\.(\d+)\.([\w.]+)|lm_head)\.lora_([AB])\.weight")
 # Settings of peft's `LoraConfig` that are applied below, ...
 APPLIED = {
@@ -101,6 +102,7 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
     if float(about.get("lora_alpha", alpha)) != alpha:
         raise BadAdapter(f"{folder.name}: the two files are of different adapters; save it again")
     _check_base(model, folder.name, about)
+    _check_head(model, folder.name, tensors.pop(HEAD, None))
     pairs = _pairs(tensors, folder.name)
     for name, (a, b) in pairs.items():
         _check_pair(model, folder.name, name, a, b, rank)
@@ -214,6 +216,18 @@ def _check_base(model: Transformer, folder: str, about: dict[str, str]) -> None:
         raise BadAdapter(
             f"{folder} was trained on another base than {model.spec.name}: load the model that it belongs to"
         )
+
+
+def _check_head(model: Transformer, folder: str, stored: Tensor | None) -> None:
+    """peft puts the head that it stored in the place of the base's; so it has to be the same."""
+    if stored is None:
+        return
+    head = dict(model.named_modules()).get("output")
+    head = head.base if isinstance(head, LoRALinear) else head
+    if head is None:
+        raise BadAdapter(f"{folder} is for another base: {model.spec.name} has no layer output")
+    if stored.shape != head.weight.shape or not torch.equal(stored.to(head.weight), head.weight):
+        raise BadAdapter(f"{folder} holds another head than {model.spec.name} has, which is not read here")
 
 
 def _fingerprint(model: Transformer) -> list[float]:

@@ -133,9 +133,12 @@ def load_model(
     if dtype not in DTYPES:
         raise ValueError(f"weights in {dtype} cannot be used as they are; choose one of {', '.join(map(str, DTYPES))}")
     checkpoint = open_checkpoint(path)
+    spec = checkpoint.spec
+    # The last layer first: a file that lies about how many or how wide costs no time and no memory.
+    _check_shape(checkpoint, f"blk.{spec.n_layers - 1}.attn_q.weight", (spec.q_width, spec.d_model))
     with torch.inference_mode(False):  # a model made in there could never be trained
         with torch.device("meta"):  # no memory yet, and no random numbers
-            model = Transformer(checkpoint.spec).to(dtype)
+            model = Transformer(spec).to(dtype)
         _check_shapes(checkpoint, model)
         model.to_empty(device=device)
         if ROPE_FREQS in checkpoint.shapes:
@@ -156,14 +159,18 @@ def _fill(checkpoint: Checkpoint, model: Transformer, progress: bool | None) -> 
                 bar.update(tensor.nbytes)
 
 
+def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
+    found = checkpoint.shapes.get(name)
+    if found is None:
+        raise BadModelFile(f"{checkpoint.path} has no tensor {name!r}")
+    if found != expected:
+        raise BadModelFile(f"{checkpoint.path}: {name} is {found}, and its architecture says {expected}")
+
+
 def _check_shapes(checkpoint: Checkpoint, model: Transformer) -> None:
     places = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, expected in places.items():
-        found = checkpoint.shapes.get(name)
-        if found is None:
-            raise BadModelFile(f"{checkpoint.path} has no tensor {name!r}")
-        if found != expected:
-            raise BadModelFile(f"{checkpoint.path}: {name} is {found}, and its architecture says {expected}")
+        _check_shape(checkpoint, name, expected)
     half = (len(model.frequencies),)
     if checkpoint.shapes.get(ROPE_FREQS, half) != half:
         raise BadModelFile(f"{checkpoint.path}: {ROPE_FREQS} is {checkpoint.shapes[ROPE_FREQS]}, and not {half}")

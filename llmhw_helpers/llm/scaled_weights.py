@@ -44,7 +44,7 @@ METHODS = {
         scales=("weight_scale",),
         settings={
             "format": FORMATS,
-            "quantization_status": ("compressed",),
+            "quantization_status": ("compressed", "frozen"),  # of the training that came before
             **dict.fromkeys(("config_groups", "ignore", "version", "global_compression_ratio"), ANY),
         },
     ),

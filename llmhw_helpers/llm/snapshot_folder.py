@@ -57,7 +57,8 @@ def open_snapshot(path: Path) -> tuple[Mapping, Mapping, Mapping, Mapping[str, C
     if not isinstance(config, dict) or type(config.get("num_hidden_layers")) is not int:
         raise BadModelFile(f"{path / 'config.json'} does not say num_hidden_layers")
     check_architecture(path, config.get("model_type"))
-    how, stored = scheme(config.get("quantization_config"), path), _tensors(path)
+    how = scheme(config.get("quantization_config") or config.get("quantization"), path)  # the second is MLX's
+    stored = _tensors(path)
     weights = {ours: tensor for theirs, tensor in stored.items() if (ours := _our_name(theirs))}
     scales = {ours: _scale(path, tensor, stored, how) for ours, tensor in weights.items()}
     if how and not any(scales.values()):
@@ -78,6 +79,8 @@ def _json(path: Path, missing: str) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadModelFile(missing) from None
+    except OSError as error:
+        raise BadModelFile(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadModelFile(f"{path} is not JSON: {error}") from None
 
@@ -115,7 +118,8 @@ def _only_file(path: Path) -> str:
     there = sorted(file.name for file in path.glob("*.safetensors"))
     of_model = [ALONE] if ALONE in there else [name for name in there if not NOT_THE_MODEL.match(name)] or there
     if not of_model:
-        raise BadModelFile(f"{path} holds no *.safetensors file")
+        pickled = " (a *.bin is a pickle, which may run any program: convert it)" if any(path.glob("*.bin")) else ""
+        raise BadModelFile(f"{path} holds no *.safetensors file{pickled}")
     if len(of_model) > 1:
         raise BadModelFile(f"{path} holds {of_model[0]} and {len(of_model) - 1} more, and no {INDEX}: get that as well")
     return of_model[0]
@@ -127,7 +131,7 @@ def _read(file: Path) -> Iterator[Stored]:
             for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
                 piece = tensors.get_slice(name)
                 yield Stored(file, name, piece.get_dtype(), tuple(piece.get_shape()))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise BadModelFile(f"{file} is truncated or damaged ({error})") from None
 
 

@@ -19,6 +19,8 @@ ACTIVATIONS = {
     **dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_tanh"),
     "relu": "relu",
 }
+# Under which names files say it; a second one is said again (Falcon 3), or unknown
+ACTIVATION_NAMES = ("hidden_act", "hidden_activation", "activation", "activation_function")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ def _read(settings: Settings, family: Family) -> families.Fields:
         "activation": ACTIVATIONS[settings.one_of("hidden_act", ACTIVATIONS, "silu")],
         **family.own(settings),
     }
+    for key in ACTIVATION_NAMES:
+        said = settings.values.get(key)
+        if isinstance(said, str) and ACTIVATIONS.get(said) == fields["activation"]:
+            settings.known(key)
     if "d_ff" not in fields:
         fields["d_ff"] = settings.size("intermediate_size")
     if "n_kv_heads" not in fields:

@@ -54,6 +54,9 @@ def qwen3_moe(settings: Settings) -> Fields:
     dense = {layer for layer in settings.listed("mlp_only_layers") or () if 0 <= layer < n_layers}
     n_dense = n_layers - n_layers // step + sum((layer + 1) % step == 0 for layer in dense)
     settings.known("norm_topk_prob", "max_window_layers")
+    # Qwen3-Coder's files say these again
+    for key, value in (("qkv_bias", False), ("use_qk_norm", True), ("shared_expert_intermediate_size", 0)):
+        settings.require(key, value)
     bias = settings.flag("attention_bias")
     windows = _windows(settings, n_layers) if settings.flag("use_sliding_window") else _no_windows(settings)
     experts = _experts(settings, EXPERTS[::-1], "moe_intermediate_size", n_dense_layers=n_dense)
@@ -82,7 +85,9 @@ def smollm3(settings: Settings) -> Fields:
 
 def gemma2(settings: Settings) -> Fields:
     """Gemma 2: every other layer is local, from the first on."""
-    return _gemma(settings) | _windows(settings, (settings.size("num_hidden_layers") + 1) // 2)
+    windows = _windows(settings, (settings.size("num_hidden_layers") + 1) // 2)
+    settings.require("sliding_window_size", windows["sliding_window"])
+    return _gemma(settings) | windows
 
 
 def gemma3(settings: Settings) -> Fields:
@@ -173,10 +178,11 @@ def falcon(settings: Settings) -> Fields:
     groups, single = settings.size("num_kv_heads", n_heads), settings.flag("multi_query", True)
     n_kv_heads = groups if new else 1 if single else n_heads
     settings.require("apply_residual_connection_post_layernorm", False)
-    bias = settings.flag("bias")
+    bias, d_ff = settings.flag("bias"), settings.size("ffn_hidden_size", 4 * d_model)
+    settings.require("ff_factor", d_ff // d_model)
     return {
         **{"n_kv_heads": n_kv_heads, "head_dim": d_model // n_heads},
-        **{"d_ff": settings.size("ffn_hidden_size", 4 * d_model), "gated_mlp": False, "layer_norm": True},
+        **{"d_ff": d_ff, "gated_mlp": False, "layer_norm": True},
         **{"qkv_bias": bias, "o_bias": bias, "mlp_bias": bias, "parallel_blocks": parallel or new},
         "norms_per_block": 2 if n_norms == 2 or not parallel else 1,
         "positions": "alibi" if settings.flag("alibi") else "rotary",

@@ -24,7 +24,8 @@ BY_KIND = {  # what each kind may say
         *("short_factor", "long_factor", "short_mscale", "long_mscale"),
     ),
 }
-COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
+# "finetuned" tells people that the model was trained with the stretched frequencies.
+COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned")
 
 
 def read_rotary(settings: Settings, theta: float, partial: float | None = None) -> dict[str, object]:

@@ -16,20 +16,26 @@ HARMLESS = frozenset(
     exponential_decay_length_penalty finetuning_task for_llm_compressor gradient_checkpointing id2label
     is_llama_config label2id length_penalty max_length min_length model_type name_or_path no_repeat_ngram_size
     num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
-    output_router_logits output_scores prefix pretraining_tp problem_type quantization_config remove_invalid_values
+    output_router_logits output_scores prefix pretraining_tp problem_type quantization quantization_config
+    remove_invalid_values
     repetition_penalty return_dict return_dict_in_generate suppress_tokens task_specific_params temperature
     tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
     typical_p use_bfloat16 use_cache use_return_dict
     """.split()  # noqa: SIM905
 )
 HARMLESS_KIND = re.compile(
-    r"dropout|pdrop$|^initializer|_token_ids?$|_token_index$|aux_loss|jitter|^summary_|^unsloth_"
+    r"dropout|pdrop$|^initializer|_token_ids?$|_token_index$|aux_loss|jitter|^summary_|^unsloth_|flash_?att(n|ention)"
 )
 # Parts of names behind which quantization, rotary positions, attention, norms, experts or a multiplier would hide.
 SUSPECT = re.compile(
     r"quant|compress|rope|rotary|nope|alibi|posi|activ|(^|_)act(_|$)|attention|attn|qkv|(^|_)kv|window|sliding|chunk"
     r"|norm|(^|_)ln_|(^|_)eps|expert|moe|rout|topk|gate|glu|mlp|ffn|scal|multipl|(^|_)ratio|cap(_|$|ping)|clip|clamp|limit"
     r"|factor|bias|residual|sink|layer|head|dim(_|$)|rank|lora|causal|decoder|mamba|ssm|(^|_)conv|mup|parallel|(^|_)tie_"
+    r"|ntk|yarn|(^|_)beta_(fast|slow)|xpos|bidirectional|(^|_)[a-z]*bits?(_|$)|bitnet|softmax|logit|tanh|sparse"
+)
+# What a Llama has: here true asks for nothing, and false does.
+HAS = re.compile(
+    r"(is_|use_)?(causal|rope|rotary(_emb(eddings?)?)?|rms_?norm|pre_?(layer)?norm|swiglu|glu|gated(_mlp)?)"
 )
 FACTORS = re.compile(r"scal|multipl|(^|_)ratio|factor")
 LARGEST = 2**53  # no size of a model is larger, and sums and ratios of smaller numbers are safe
@@ -164,6 +170,8 @@ def _harmless(key: object) -> bool:
 
 def neutral(key: str, value: object) -> bool:
     """A value with which a setting asks for nothing: null, false, an empty table, no experts, a factor of one."""
+    if isinstance(value, bool) and HAS.fullmatch(key):
+        return value
     if value is None or value is False or value in ("", [], {}):
         return True
     if key == "layer_types" and isinstance(value, list):

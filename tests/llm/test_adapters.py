@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from llmhw_helpers.llm.adapters import APPLIED, CONFIG, HARMLESS, OFF, TENSORS, load_adapter, save_adapter
+from llmhw_helpers.llm.adapters import APPLIED, CONFIG, HARMLESS, HEAD, OFF, TENSORS, load_adapter, save_adapter
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.lora import BadAdapter, LoRALinear, adapters, add_lora, remove_lora
@@ -69,7 +69,8 @@ def test_we_load_pefts(snapshot, tmp_path, targets, rslora):
     for name, parameter in theirs.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.1)
-    theirs.save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    theirs.save_pretrained(tmp_path / "a")  # where the head is adapted, the base's head is in it, too
+    assert (HEAD in load_file(tmp_path / "a" / TENSORS)) == ("lm_head" in targets)
     ours = load_model(snapshot)
     load_adapter(ours, tmp_path / "a")
     torch.testing.assert_close(logits(ours), logits(theirs), atol=ATOL, rtol=ATOL)
@@ -362,6 +363,16 @@ def test_loading_twice_asks_for_the_first_to_be_taken_off(snapshot, saved):
     load_adapter(model, saved)
 
 
+@pytest.mark.parametrize("spoil", [lambda head: head + 1, lambda head: head[1:]])
+def test_another_head_than_the_bases_is_refused(snapshot, tmp_path, spoil):
+    save_adapter(adapted(snapshot, ("output",)), tmp_path)
+    tensors = load_file(tmp_path / TENSORS) | {HEAD: load_model(snapshot).output.weight.detach().clone()}
+    save_file(tensors, tmp_path / TENSORS)
+    load_adapter(load_model(snapshot), tmp_path)
+    save_file(tensors | {HEAD: spoil(tensors[HEAD])}, tmp_path / TENSORS)
+    refused(snapshot, tmp_path, "holds another head than base\\w* has")
+
+
 def test_a_tied_head_has_no_adapter_of_its_own(small_llama, saved, tmp_path):
     small_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "tied")
     model = load_model(tmp_path / "tied")
@@ -369,4 +380,6 @@ def test_a_tied_head_has_no_adapter_of_its_own(small_llama, saved, tmp_path):
     assert dataclasses.replace(model.spec).tied_embeddings
     tensors = {f"base_model.model.lm_head.lora_{k}.weight": torch.zeros(4, 4) for k in "AB"}
     save_file(tensors, saved / TENSORS)
+    refused(tmp_path / "tied", saved, "has no layer output")
+    save_file({HEAD: torch.zeros(4, 4)}, saved / TENSORS)
     refused(tmp_path / "tied", saved, "has no layer output")

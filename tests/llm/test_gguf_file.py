@@ -10,6 +10,7 @@ import torch
 from llmhw_helpers.llm.checkpoints import BadModelFile, find_model, load_model, open_checkpoint
 
 N_LAYERS, HEAD_DIM = 3, 8
+LARGE = 2**31 - 2
 ROPE_DIMENSIONS = "llama.rope.dimension_count"
 SCALING = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
@@ -314,6 +315,20 @@ def test_a_tensor_of_another_size_is_named_with_both_shapes(tmp_path, small_llam
     expected = r"blk\.1\.ffn_gate\.weight is \(40, 32\), and its architecture says \(80, 32\)"
     with pytest.raises(BadModelFile, match=expected):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("block_count", r"has no tensor 'blk\.2147483645\.attn_q\.weight'"),
+        ("attention.key_length", r"blk\.2\.attn_q\.weight is \(32, 32\), and its architecture says"),
+    ],
+)
+def test_a_lie_about_how_many_or_how_wide_costs_nothing(tmp_path, small_llama, key, line):
+    without, says = ["block_count", "rope_dimension_count"], {"block_count": N_LAYERS} | {key: LARGE}
+    says = {f"llama.{name}": value for name, value in says.items()}
+    with pytest.raises(BadModelFile, match=line):
+        load_model(write(tmp_path / "small.gguf", small_llama(), without=without, says=says))
 
 
 def test_a_head_that_does_not_fit_the_vocabulary_is_refused(tmp_path, small_llama):

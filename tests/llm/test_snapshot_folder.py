@@ -99,6 +99,18 @@ def test_an_only_file_may_have_any_name(single, llama):
     refused(single, f"again.safetensors and 1 more, and no {INDEX}: get that as well")
 
 
+def test_pickles_alone_are_refused_with_the_reason(single):
+    (single / "model.safetensors").rename(single / "pytorch_model.bin")
+    refused(single, r"holds no \*.safetensors file \(a \*.bin is a pickle, which may run any program: convert it\)")
+
+
+@pytest.mark.parametrize(("name", "line"), [("config.json", "cannot be read"), ("model.safetensors", "damaged")])
+def test_a_folder_in_the_place_of_a_file(single, name, line):
+    (single / name).unlink()
+    (single / name).mkdir()
+    refused(single, line)
+
+
 def test_shards_without_their_index_are_refused(sharded):
     (sharded / INDEX).unlink()
     refused(sharded, f"more, and no {INDEX}")
@@ -264,6 +276,7 @@ FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
 INT8 = {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False, "llm_int8_threshold": 6.0}
 KINDS = {
     "fp8, a scale a tensor": (by_tensor, compressed("tensor"), 2**-4),
+    "fp8, as files of 2024 say it": (by_tensor, compressed("tensor") | {"quantization_status": "frozen"}, 2**-4),
     "fp8, a scale a row": (by_row, compressed("channel"), 2**-4),
     "fp8, a scale a group": (by_group, compressed("group", group_size=4), 2**-4),
     "fp8, a scale a block": (by_block, FP8 | {"weight_block_size": [16, 8]}, 2**-4),
@@ -398,6 +411,11 @@ def test_small_numbers_that_are_not_read_are_refused_in_a_line(single, kind):
     store, said, line = NOT_READ[kind]
     pack(single, store, said)
     refused(single, line)
+
+
+def test_mlxs_word_for_it_is_the_same_word(single):
+    change(single / "config.json", quantization={"bits": 4, "group_size": 64})
+    refused(single, "is quantised by None; read are")
 
 
 @pytest.mark.parametrize("nothing", [None, {}])

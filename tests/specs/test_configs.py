@@ -97,6 +97,10 @@ def test_what_transformers_writes_is_read_whole_and_without_a_word(kind):
         {"layer_types": ["full_attention"] * 4, "clip_qkv": None, "num_experts": 0, "rope_interleaved": False},
         {"partial_rotary_factor": 1.0, "rope_scaling": {}, "rope_parameters": None, "is_encoder_decoder": False},
         {"head_dim": None, "num_key_value_heads": 2, "hidden_act": "swish", "tie_word_embeddings": None},
+        {"is_causal": True, "use_rope": True, "swiglu": True, "pre_norm": True, "use_bidirectional": False},
+        {"_flash_attn_2_enabled": True, "use_flash_attention": True, "use_flashattn": True},  # how, and not what
+        {"activation": "swish", "quantization": {"bits": 4, "group_size": 64}},  # Falcon 3; MLX
+        {"rope_scaling": {"type": "default", "finetuned": True}},
     ],
 )
 def test_settings_that_ask_for_nothing_pass_without_a_word(change):
@@ -129,6 +133,14 @@ def test_settings_that_ask_for_nothing_pass_without_a_word(change):
         {"parallel_attn": True},
         {"layer_norm_eps": 1e-5},
         {"swiglu_limit": 7.0},
+        {"is_causal": False},  # without is what asks for something
+        {"use_rope": False},
+        {"swiglu": False},
+        {"activation": "gelu"},  # and hidden_act is silu
+        {"activation": ["swish"]},
+        {"ntk_alpha": 8},
+        {"use_bidirectional": True},
+        {"w_bits": 4},
     ],
 )
 def test_what_may_change_the_computation_is_refused_in_one_line(change):
@@ -278,6 +290,8 @@ DOWNLOADED = {
         **{"experts_per_token": 2, "initial_context_length": 32, "swiglu_limit": 7.0, "router_aux_loss_coef": 0.9},
         **{"quantization_config": {"quant_method": "mxfp4"}, "output_router_logits": False},
     },
+    "gemma2": {"sliding_window": 4096, "sliding_window_size": 4096, "hidden_act": "gelu_pytorch_tanh"},
+    "qwen3_moe": {"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0},  # Qwen3-Coder
     "llama4_text": {"for_llm_compressor": False, "attn_temperature_tuning": 4, "router_jitter_noise": 0.0},
     "kimi_k2": {
         **{"aux_loss_alpha": 0.001, "seq_aux": True, "ep_size": 1, "moe_layer_freq": 1, "num_nextn_predict_layers": 0},
@@ -287,7 +301,10 @@ DOWNLOADED = {
         **{"aux_loss_alpha": 0.001, "seq_aux": True, "ep_size": 1, "moe_layer_freq": 1, "norm_topk_prob": False},
         **{"topk_method": "greedy", "scoring_func": "softmax", "routed_scaling_factor": 1.0},
     },
-    "falcon": {"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0, "auto_map": {}},
+    "falcon": {
+        **{"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0, "auto_map": {}},
+        "ff_factor": 4,
+    },
     "smollm3": {"max_window_layers": 28, "pretraining_tp": 2, "no_rope_layers": [1, 1, 1, 0]},
 }
 
@@ -298,6 +315,21 @@ def test_files_that_people_download_are_read_without_a_word(kind):
         warnings.simplefilter("error")
         read = from_config({"model_type": kind, **TINY[kind], **DOWNLOADED[kind]})
     assert read.n_params == n_parameters(theirs(kind, **TINY[kind]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("gemma2", {"sliding_window": 4096, "sliding_window_size": 1024}),
+        ("qwen3_moe", {"qkv_bias": True}),
+        ("qwen3_moe", {"use_qk_norm": False}),
+        ("qwen3_moe", {"shared_expert_intermediate_size": 64}),
+        ("falcon", {"ff_factor": 3}),
+    ],
+)
+def test_what_a_file_says_twice_it_says_alike_or_it_is_refused(kind, change):
+    with pytest.raises(ValueError, match=f"config: '{[*change][-1]}' is .*, which has no formula here"):
+        from_config({"model_type": kind, **TINY[kind], **change})
 
 
 # Rotary positions
