@@ -134,7 +134,8 @@ class Engine:
         requests = [list(scheduled)[i] for i in ready]
         logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
         self._count(scheduled)
-        self.scheduler.advance(scheduled)
+        sound = stream[0].isfinite().all(-1).split(list(scheduled.values()))
+        self.scheduler.advance(scheduled, {each for each, rows in zip(scheduled, sound, strict=True) if not rows.all()})
         for request, row in zip(requests, logits, strict=True):
             self._write(request, row)
         return list(scheduled)

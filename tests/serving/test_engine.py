@@ -288,6 +288,27 @@ def test_scores_of_one_text_that_are_no_numbers_end_it_alone(tiny):
     assert engine.blocks.n_free == 60
 
 
+@pytest.mark.parametrize("max_step_tokens", [6, 64])
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+def test_a_token_that_is_no_number_spoils_no_other_text(tiny, block_size, max_step_tokens):
+    """Beside it, in the blocks that it leaves behind, and after the same beginning."""
+    with torch.no_grad():
+        tiny.output = torch.nn.Linear(32, 50, bias=False)
+        tiny.output.weight.copy_(tiny.token_embd.weight)
+        tiny.token_embd.weight[49] = torch.nan
+        tiny.output.weight[49] = 0  # never the best one
+    served, first = Served(tiny), [i % 49 for i in TEXTS[0]]
+    spoilt, texts = [*first[:17], 49, 5, 6], [first[1:6], first[:20], first[30:38]]
+    engine = Engine(served, 24 * 16 // block_size, block_size, max_step_tokens=max_step_tokens, max_batch_size=4)
+    expected = [alone(served, text, 9) for text in texts]
+    for _ in range(2):
+        requests = [engine.submit(spoilt, 5), *(engine.submit(text, 9) for text in texts)]
+        run(engine)
+        assert [each.finished for each in requests] == ["error", *["length"] * 3]
+        assert [each.output for each in requests[1:]] == expected
+    assert requests[2].n_reused  # what is sound is found all the same
+
+
 def speaking(*tokens):
     """A tokenizer of these tokens only."""
     library = Library(models.BPE({chr(ord("A") + token): token for token in tokens}, []))
