@@ -6,6 +6,7 @@ The update is ``torch.optim.AdamW`` in its fused form, one kernel for all parame
 which notebook 02 derives and the tests hold equal to it.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
@@ -263,5 +264,5 @@ class Trainer:
     def _identity(self) -> dict:
         """What must be equal for the losses to go on as if nothing had happened."""
         batches = self.batches.state() if isinstance(self.batches, Batches) else None
-        plan = asdict(self.plan) | {"betas": list(self.plan.betas)}
-        return {"model": asdict(self.model.spec), "plan": plan, "corpus or batches": batches}
+        said = {"model": asdict(self.model.spec), "plan": asdict(self.plan), "corpus or batches": batches}
+        return json.loads(json.dumps(said))  # as a file holds it: there, a tuple is a list
