@@ -110,6 +110,9 @@ class Engine:
         sampling = replace(sampling, **changes)
         if sampling.stop_strings and self.tokenizer is None:
             raise ValueError("stop strings need text: give the engine a tokenizer")
+        if sampling.stop_strings:  # one that is a control token's has no text to be found in
+            written = [self.tokenizer.control[stop] for stop in sampling.stop_strings if stop in self.tokenizer.control]
+            sampling = replace(sampling, stop=(*sampling.stop, *written))
         requests = [self._request(prompt, n_new, each, i) for i, each in enumerate(sampling.of_each(n))]
         requests[0].siblings = requests[1:]
         self.scheduler.submit(requests[0])

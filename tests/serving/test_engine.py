@@ -189,6 +189,16 @@ def test_stop_tokens_end_an_answer_and_are_not_part_of_it(tiny):
     assert request.finished == "stop"
 
 
+def test_a_stop_string_that_is_a_special_tokens_ends_the_answer_at_it(new_engine, letters):
+    """Its text is none of the answer's, where it could be found."""
+    engine, token = new_engine(), letters.control["<|x|>"]
+    drawn = {seed: engine.generate([[1, 2, 3]], 40, temperature=2.0, seed=seed)[0] for seed in range(20)}
+    seed, whole = next((seed, answer) for seed, answer in drawn.items() if token in answer[1:])
+    request = engine.submit([1, 2, 3], 40, temperature=2.0, seed=seed, stop_strings=["<|x|>", "not there"])
+    run(engine)
+    assert (request.finished, request.output) == ("stop", whole[: whole.index(token)])
+
+
 def test_a_stream_gives_tokens_as_they_come_and_frees_its_blocks_when_it_is_closed(tiny):
     served = Served(tiny)
     engine = Engine(served, 60, 4)
