@@ -93,7 +93,9 @@ class Tokenizer:
         tokens = list(tokens)
         for token in tokens:
             self._check(token)
-        return self.library.decode(tokens, skip_special_tokens=not special)
+        # Left out here, as the library itself keeps those that a normalizer writes otherwise: Prepend, "\u2581</s>".
+        shown = tokens if special else [token for token in tokens if token not in self._special]
+        return self.library.decode(shown, skip_special_tokens=False)
 
     def piece(self, token: int) -> str:
         r"""One token for people to read: its text, or its bytes (``\xf0\x9f``) where they are no whole characters."""
@@ -140,7 +142,7 @@ class Tokenizer:
         """
         pieces = self._template(template).pieces(messages, answer, self._control.values())
         tokens = self.library.encode(_whole("".join(pieces)), add_special_tokens=False).ids
-        own = {text: token for token, text in self._control.items()}
+        own = self.control
         if [token for token in tokens if token in self._control] == [own[word] for word in pieces[1::2]]:
             return tokens
         pieces[1::2] = [self._hidden_names[own[word]] for word in pieces[1::2]]
@@ -158,6 +160,11 @@ class Tokenizer:
             holes = f" but for {len(self.holes)} of them" if self.holes else ""
             known = f"which go from 0 to {self.vocab_size - 1}{holes}"
             raise BadText(f"token {token} is none of this vocabulary's, {known}")
+
+    @cached_property
+    def control(self) -> dict[str, int]:
+        """The tokens that no user's text makes, by their text: special ones, and those that end a turn."""
+        return {text: token for token, text in self._control.items()}
 
     @cached_property
     def _hidden_names(self) -> dict[int, str]:

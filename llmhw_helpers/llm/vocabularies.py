@@ -49,6 +49,8 @@ IDS = {
 ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # tokenizer.json's ways back to text, in which what is said of some tokens holds whatever follows
 DECODERS = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece", "BPEDecoder"}
+# The classes of tokenizer_config.json that take tokenizer.json as it stands; of the others, each asks for its own kind.
+GENERIC = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
 ADDED = {"add_bos_token", "add_eos_token"}
 OFF = {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}  # nothing that byte-level BPE has
 
@@ -180,7 +182,8 @@ def _read(path: Path) -> dict:
 def _add_tokens(folder: Path, library: Library, said: Mapping[str, object]) -> dict[str, str]:
     """Add the tokens that stand beside tokenizer.json; returns the special ones that have a name, by it."""
     named = {name: _token(said[name]) for name in NAMES if said.get(name)}
-    named |= {name: _token(said[name]) for name in said if name.endswith("_token") and isinstance(said[name], str)}
+    others = [name for name in said if name.endswith("_token") and said[name] and isinstance(said[name], str)]
+    named |= {name: _token(said[name]) for name in others}
     extra = said.get("extra_special_tokens") or said.get("additional_special_tokens") or []
     if isinstance(extra, dict):
         named |= {name: _token(token) for name, token in extra.items()}
@@ -206,6 +209,10 @@ def _refuse_unknown(folder: Path, library: Library, said: Mapping[str, object]) 
         raise BadModelFile(
             f"{folder}: split_special_tokens, which cuts up the chat template's tokens, is not known here"
         )
+    prefix = said.get("add_prefix_space")
+    if said.get("tokenizer_class", GENERIC[0]) not in GENERIC and prefix is not None and prefix != _puts_space(library):
+        other = "true, and tokenizer.json puts no space" if prefix else "false, and tokenizer.json puts a space"
+        raise BadModelFile(f"{folder}: add_prefix_space is {other} before a text")
     if said.get("clean_up_tokenization_spaces") and kind != "BPE":
         raise BadModelFile(f"{folder}: clean_up_tokenization_spaces with a {kind} model is not known here")
     decoder = json.loads(library.decoder.__getstate__()) if library.decoder is not None else {}
@@ -217,6 +224,13 @@ def _refuse_unknown(folder: Path, library: Library, said: Mapping[str, object]) 
     for token in library.get_added_tokens_decoder().values():
         if token.special and token.single_word:
             raise BadModelFile(f"{folder}: the special token {token.content!r} is single_word, which is not known here")
+
+
+def _puts_space(library: Library) -> bool:
+    """Whether a space is put before a text, as a letter."""
+    text = library.normalizer.normalize_str("a") if library.normalizer else "a"
+    words = library.pre_tokenizer.pre_tokenize_str(text) if library.pre_tokenizer else [(text, (0, 1))]
+    return words[0][0].startswith((" ", "\N{LOWER ONE EIGHTH BLOCK}", "\u0120"))
 
 
 def _ends(folder: Path, config: Mapping[str, object], library: Library) -> list[int]:

@@ -77,7 +77,7 @@ def home() -> Path:
     Where that cannot be written, as with many accounts in containers, a folder among the temporary files, which is said
     once. Where nothing can be written there is no such folder, and a `Record` lives in its kernel's memory.
     """
-    named = os.environ.get("LLMHW_HOME", "").strip()
+    named = os.environ.get("LLMHW_HOME", "").strip(" \t\n\"'")  # a container's list of variables keeps quotes
     wanted = _expanded(named) if named else _data_folder()
     if wanted and _is_writable(wanted):
         return wanted

@@ -146,7 +146,9 @@ def _message(name: str, message: object) -> dict[str, str]:
                 raise Refused(f"{name}.content: this server reads parts of type text only", name)
             parts.append(text(f"{name}.content", part.get("text")))
         content = "".join(parts)
-    return {"role": ROLES[role], "content": text(f"{name}.content", content)}
+    said = {"role": ROLES[role], "content": text(f"{name}.content", content)}
+    speaker = message.get("name")  # templates may write it
+    return said if speaker is None else said | {"name": text(f"{name}.name", speaker)}
 
 
 def stream_options(name: str, value: object) -> bool:

@@ -26,19 +26,23 @@ NOT_HERE = {
     **dict.fromkeys(("tools", "functions"), ([],)),
     **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
     **dict.fromkeys(("logprobs", "echo"), (False,)),
-    **dict.fromkeys(("audio", "prediction", "reasoning_effort", "verbosity", "web_search_options"), ()),
+    **dict.fromkeys(("audio", "prediction", "web_search_options"), ()),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
     "logit_bias": ({},),
     "suffix": ("",),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     **dict.fromkeys(("min_p", "min_tokens", "priority"), (0,)),
     **dict.fromkeys(("repetition_penalty", "length_penalty"), (1,)),
-    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "documents"), ([],)),
+    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "documents", "logits_processors"), ([],)),
     **dict.fromkeys(("use_beam_search", "early_stopping", "include_stop_str_in_output"), (False,)),
     **dict.fromkeys(("continue_final_message", "return_token_ids", "return_tokens_as_token_ids"), (False,)),
-    **dict.fromkeys(("skip_special_tokens", "add_generation_prompt"), (True,)),
-    **dict.fromkeys(("prompt_logprobs", "chat_template", "structured_outputs", "truncate_prompt_tokens"), ()),
-    "chat_template_kwargs": ({},),
+    **dict.fromkeys(("skip_special_tokens", "add_generation_prompt", "detokenize", "include_reasoning"), (True,)),
+    **dict.fromkeys(("prompt_logprobs", "chat_template", "truncate_prompt_tokens"), ()),
+    **dict.fromkeys(("chat_template_kwargs", "mm_processor_kwargs", "structured_outputs"), ({},)),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_grammar", "guided_decoding_backend"), ()),
+    "guided_choice": ([],),
 }
 
 
@@ -103,6 +107,7 @@ def read_ask(body: Mapping, chat: bool, tokenizer: Tokenizer, names: Sequence[st
     given = {name: value for name, value in body.items() if value is not None}
     own = CHAT if chat else COMPLETION
     nothing = NOT_HERE | {"best_of": (given.get("n", 1),)}  # of as many answers as are wanted none is left out
+    nothing |= {"add_special_tokens": (not chat,)}  # vLLM's default: a chat's are the template's
     for name, value in given.items():
         if name in nothing:
             if not any(_same(value, each) for each in nothing[name]):

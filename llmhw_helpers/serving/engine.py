@@ -110,6 +110,9 @@ class Engine:
         sampling = replace(sampling, **changes)
         if sampling.stop_strings and self.tokenizer is None:
             raise ValueError("stop strings need text: give the engine a tokenizer")
+        if sampling.stop_strings:  # one that is a control token's has no text to be found in
+            written = [self.tokenizer.control[stop] for stop in sampling.stop_strings if stop in self.tokenizer.control]
+            sampling = replace(sampling, stop=(*sampling.stop, *written))
         requests = [self._request(prompt, n_new, each, i) for i, each in enumerate(sampling.of_each(n))]
         requests[0].siblings = requests[1:]
         self.scheduler.submit(requests[0])
@@ -134,7 +137,8 @@ class Engine:
         requests = [list(scheduled)[i] for i in ready]
         logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
         self._count(scheduled)
-        self.scheduler.advance(scheduled)
+        sound = stream[0].isfinite().all(-1).split(list(scheduled.values()))
+        self.scheduler.advance(scheduled, {each for each, rows in zip(scheduled, sound, strict=True) if not rows.all()})
         for request, row in zip(requests, logits, strict=True):
             self._write(request, row)
         return list(scheduled)

@@ -60,7 +60,6 @@ class PagedCache:
             raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
         self.n_blocks, self.block_size = n_blocks, block_size
         shape = (spec.n_layers, n_blocks, block_size, spec.n_kv_heads, spec.head_dim)
-        # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         # A layer's keys and values, by block and by slot. Made once: a view costs as much as a small product.
@@ -155,7 +154,10 @@ class _Group:
         self._shape = (len(tables), n_queries)
         self._real = None if real.all() else real.to(device)
         self._from_start = len(tables) == 1 and not starts.any()  # a prompt whose keys are all in this step
-        seen = (starts[:, None] + steps)[:, :, None] >= torch.arange(n_blocks * cache.block_size)
+        slots = torch.arange(n_blocks * cache.block_size)
+        # Slots without a token of the sequence take part in a masked sum, and 0 times a NaN that another left is NaN.
+        self._empty = (slots >= (starts + counts)[:, None]).flatten().nonzero()[:, 0].to(device)
+        seen = (starts[:, None] + steps)[:, :, None] >= slots
         hidden = torch.zeros(seen.shape, dtype=cache.keys.dtype).masked_fill(~seen, -torch.inf)
         self._mask = hidden[:, None].to(device)  # [n_sequences, 1, n_queries, n_slots], once for all layers
 
@@ -164,10 +166,8 @@ class _Group:
         n_sequences, n_queries = self._shape
         if self._from_start:
             return causal_attention(*(each.transpose(0, 1)[None] for each in (q, k, v)))[0].transpose(0, 1)
-        seen = [
-            pool.index_select(0, self._tables).view(n_sequences, -1, *k.shape[1:]).transpose(1, 2)
-            for pool in self._cache.blocks[layer]
-        ]
+        found = [pool.index_select(0, self._tables).flatten(0, 1) for pool in self._cache.blocks[layer]]
+        seen = [each.index_fill_(0, self._empty, 0).unflatten(0, (n_sequences, -1)).transpose(1, 2) for each in found]
         if n_queries == 1:  # the queries that share a key/value head stand in for several positions: it is read once
             grouped = q.reshape(n_sequences, k.shape[1], -1, q.shape[-1])
             return F.scaled_dot_product_attention(grouped, *seen, self._mask).view(q.shape)

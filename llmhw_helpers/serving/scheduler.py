@@ -6,6 +6,7 @@ recomputation: arXiv:2309.06180, section 4.5.
 
 import sys
 from bisect import insort
+from collections.abc import Collection
 
 from .blocks import BlockManager, OutOfBlocks, block_hashes
 from .request import Request
@@ -95,14 +96,17 @@ class Scheduler:
             self._admit(scheduled, budget if self.continuous else sys.maxsize)
         return scheduled, [pair for pairs in copies.values() for pair in pairs]
 
-    def advance(self, scheduled: dict[Request, int]) -> None:
-        """The step is done: its tokens are in the cache, and what blocks they filled can be found."""
+    def advance(self, scheduled: dict[Request, int], unsound: Collection[Request] = ()) -> None:
+        """The step is done: its tokens are in the cache, and what blocks they filled can be found.
+
+        But for those of `unsound` requests, which hold NaN or infinity: whoever found one would fail as well.
+        """
         size = self.blocks.block_size
         for request, n_new in scheduled.items():
             n_full = request.n_cached // size
             request.n_cached += n_new
             filled = slice(n_full, request.n_cached // size)
-            if self.sharing and filled.stop > filled.start:
+            if self.sharing and request not in unsound and filled.stop > filled.start:
                 read = request.tokens[: request.n_cached]
                 request.block_hashes = block_hashes(read, size, request.block_hashes)
                 for block, block_hash in zip(request.block_table[filled], request.block_hashes[filled], strict=True):

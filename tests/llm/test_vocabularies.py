@@ -176,10 +176,32 @@ def test_a_vocabulary_with_holes(folder):
         ours.decode([0, 1])
 
 
+def test_special_tokens_that_the_normalizer_writes_otherwise_are_left_out_all_the_same(vocabularies, folder):
+    """As in the first files of Llama 2, whose library then calls </s> by another name than its list."""
+    said = json.loads(vocabularies["Llama 2"].to_str())
+    for token in said["added_tokens"]:
+        token["normalized"] = True
+    ours = load_tokenizer(folder(Library.from_str(json.dumps(said))))
+    tokens = [*ours.encode("hello"), ours.end]
+    assert ours.decode(tokens, special=False) == "".join(ours.stream(tokens, special=False)) == "hello"
+    assert ours.decode(tokens) == "".join(ours.stream(tokens)) == ours.library.decode(tokens, skip_special_tokens=False)
+
+
 REFUSED = [
     ({"split_special_tokens": True}, "Llama 2", "split_special_tokens, which cuts up"),
     ({"clean_up_tokenization_spaces": True}, "Unigram", "clean_up_tokenization_spaces with a Unigram model"),
     ({"eos_token": None}, "Llama 2", "no token ends a turn: neither tokenizer_config.json"),
+    ({"eos_token": ""}, "Llama 2", "no token ends a turn: neither tokenizer_config.json"),
+    (
+        {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False},
+        "Llama 2",
+        "add_prefix_space is false, and tokenizer.json puts a space before a text",
+    ),
+    (
+        {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True},
+        "Llama 3",
+        "add_prefix_space is true, and tokenizer.json puts no space before a text",
+    ),
     ({"eos_token": 5}, "Llama 2", "not of the known form"),
     ({"chat_template": 5}, "Llama 2", "chat_template in tokenizer_config.json is no text"),
     ({"chat_template": [{"name": "default"}]}, "Llama 2", "not of the known form"),

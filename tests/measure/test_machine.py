@@ -59,6 +59,7 @@ def test_results_are_kept_in_the_users_own_folder_without_a_word(tmp_path, capsy
         ("${LLMHW_BASE}", "elsewhere"),
         (" ", "home/.local/share/llmhw"),
         ("../beside", "beside"),
+        ('"../beside"', "beside"),
     ],
 )
 def test_a_folder_may_be_named_as_in_a_shell(tmp_path, monkeypatch, capsys, named, meant):

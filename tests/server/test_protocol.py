@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llmhw_helpers.llm.tokenizer import Tokenizer
 from llmhw_helpers.server.fields import Refused
 from llmhw_helpers.server.protocol import CHAT, COMPLETION, IGNORED, NOT_HERE, SHARED, check_model, read_ask, read_json
 from llmhw_helpers.server.replies import Reply, error_of
@@ -94,6 +95,9 @@ def test_what_changes_nothing_is_taken(read):
         {"skip_special_tokens": True, "spaces_between_special_tokens": False},
         {"min_tokens": 0, "stop_token_ids": [], "bad_words": [], "use_beam_search": False, "logit_bias": {}},
         {"echo": None, "suffix": None, "logprobs": None, "tools": [], "tool_choice": "none"},
+        {"detokenize": True, "include_reasoning": True, "logits_processors": [], "mm_processor_kwargs": {}},
+        {"guided_json": None, "guided_choice": [], "structured_outputs": {}, "add_special_tokens": None},
+        {"reasoning_effort": "none", "verbosity": "medium", "length_penalty": 1.0, "early_stopping": False},
         {**dict.fromkeys(SHARED), **dict.fromkeys(NOT_HERE), "best_of": None},
     ],
     ids=str,
@@ -108,6 +112,8 @@ def test_a_value_that_asks_for_nothing_is_as_good_as_left_out(read, fields, chat
         *[{"best_of": 1, "n": 2}, {"best_of": 2}, {"best_of": True}, {"min_p": False}, {"repetition_penalty": True}],
         *[{"skip_special_tokens": False}, {"skip_special_tokens": 1}, {"min_p": 0.1}, {"repetition_penalty": 1.1}],
         *[{"stop_token_ids": [1]}, {"logit_bias": {"1": 0}}, {"tools": [{}]}, {"min_tokens": 1}],
+        *[{"detokenize": False}, {"guided_choice": ["a"]}, {"structured_outputs": {"regex": "a"}}],
+        *[{"verbosity": "low"}, {"add_special_tokens": False}],
     ],
     ids=str,
 )
@@ -115,6 +121,20 @@ def test_a_value_that_asks_for_something_is_refused(read, fields):
     with pytest.raises(Refused, match="this server has no ") as error:
         read(**fields)
     assert error.value.param in fields
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_special_tokens_are_added_where_vllm_adds_them(read, chat):
+    assert read(chat, add_special_tokens=not chat) == read(chat)
+    with pytest.raises(Refused, match="this server has no add_special_tokens"):
+        read(chat, add_special_tokens=chat)
+
+
+def test_a_template_may_write_the_name_of_who_speaks(letters):
+    by_name = Tokenizer(letters.library, letters.end, "{% for m in messages %}{{ m.name }}:{{ m.content }}{% endfor %}")
+    body = {"messages": [{"role": "user", "content": "b", "name": "a<|im_end|>"}, {"role": "user", "content": "c"}]}
+    found = read_ask(body, True, by_name, ["m"], 100).prompts[0]
+    assert found == by_name.encode("a<|im_end|>:b:c")
 
 
 def test_a_prompt_begins_and_an_answer_ends_as_the_file_says(letters):

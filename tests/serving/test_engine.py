@@ -189,6 +189,16 @@ def test_stop_tokens_end_an_answer_and_are_not_part_of_it(tiny):
     assert request.finished == "stop"
 
 
+def test_a_stop_string_that_is_a_special_tokens_ends_the_answer_at_it(new_engine, letters):
+    """Its text is none of the answer's, where it could be found."""
+    engine, token = new_engine(), letters.control["<|x|>"]
+    drawn = {seed: engine.generate([[1, 2, 3]], 40, temperature=2.0, seed=seed)[0] for seed in range(20)}
+    seed, whole = next((seed, answer) for seed, answer in drawn.items() if token in answer[1:])
+    request = engine.submit([1, 2, 3], 40, temperature=2.0, seed=seed, stop_strings=["<|x|>", "not there"])
+    run(engine)
+    assert (request.finished, request.output) == ("stop", whole[: whole.index(token)])
+
+
 def test_a_stream_gives_tokens_as_they_come_and_frees_its_blocks_when_it_is_closed(tiny):
     served = Served(tiny)
     engine = Engine(served, 60, 4)
@@ -286,6 +296,27 @@ def test_scores_of_one_text_that_are_no_numbers_end_it_alone(tiny):
     assert [each.finished for each in requests] == ["length", "error", "length"]
     assert [requests[0].output, requests[2].output] == [expected[0], expected[2]]
     assert engine.blocks.n_free == 60
+
+
+@pytest.mark.parametrize("max_step_tokens", [6, 64])
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+def test_a_token_that_is_no_number_spoils_no_other_text(tiny, block_size, max_step_tokens):
+    """Beside it, in the blocks that it leaves behind, and after the same beginning."""
+    with torch.no_grad():
+        tiny.output = torch.nn.Linear(32, 50, bias=False)
+        tiny.output.weight.copy_(tiny.token_embd.weight)
+        tiny.token_embd.weight[49] = torch.nan
+        tiny.output.weight[49] = 0  # never the best one
+    served, first = Served(tiny), [i % 49 for i in TEXTS[0]]
+    spoilt, texts = [*first[:17], 49, 5, 6], [first[1:6], first[:20], first[30:38]]
+    engine = Engine(served, 24 * 16 // block_size, block_size, max_step_tokens=max_step_tokens, max_batch_size=4)
+    expected = [alone(served, text, 9) for text in texts]
+    for _ in range(2):
+        requests = [engine.submit(spoilt, 5), *(engine.submit(text, 9) for text in texts)]
+        run(engine)
+        assert [each.finished for each in requests] == ["error", *["length"] * 3]
+        assert [each.output for each in requests[1:]] == expected
+    assert requests[2].n_reused  # what is sound is found all the same
 
 
 def speaking(*tokens):

@@ -35,8 +35,8 @@ def steps(block_size, texts, order):
         tables.append(free[:n])
         free = free[n:]
     cache = PagedCache(SPEC, len(order), block_size)
-    cache.keys.fill_(50.0)  # as left by somebody before
-    cache.values.fill_(-1e3)
+    cache.keys.fill_(torch.nan)  # as left by somebody before
+    cache.values.fill_(torch.inf)
     whole = [[torch.randn(1, heads, length, 8, generator=generator) for heads in (6, 2, 2)] for length in lengths]
     done, ours, theirs = [0] * len(texts), [], []
     for chunk in range(max(map(len, texts))):
