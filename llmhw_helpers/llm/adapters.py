@@ -125,13 +125,13 @@ def _read_config(folder: Path) -> dict:
         alpha, kind = config["lora_alpha"], config["peft_type"]
         if type(config["r"]) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise BadAdapter(f"{path.name} in {folder.name} is damaged: it does not say r and lora_alpha") from None
     on = [key for key, value in config.items() if key not in APPLIED | HARMLESS and value not in OFF]
     on += ["biases"] if config.get("bias", "none") != "none" else []
     if kind != "LORA" or on:
         what = f"LORA with {', '.join(on)}" if kind == "LORA" else kind
-        raise BadAdapter(f"{folder.name} is an adapter of another kind ({what:.200}); plain LoRA is read here")
+        raise BadAdapter(f"{folder.name} is an adapter of another kind ({what!s:.200}); plain LoRA is read here")
     if config.get("init_lora_weights") not in STARTS:
         start = f"{folder.name} began with init_lora_weights = {config['init_lora_weights']!s:.40}"
         how = "save it again with path_initial_model_for_weight_conversion"

@@ -13,14 +13,14 @@ HARMLESS = frozenset(
     _attn_implementation _attn_implementation_autoset _attn_implementation_internal _commit_hash _name_or_path
     architectures attn_implementation auto_map bad_words_ids begin_suppress_tokens cache_implementation
     chunk_size_feed_forward diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
-    exponential_decay_length_penalty finetuning_task for_llm_compressor gradient_checkpointing id2label
-    is_llama_config label2id length_penalty max_length min_length model_type name_or_path no_repeat_ngram_size
-    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
-    output_router_logits output_scores prefix pretraining_tp problem_type quantization quantization_config
-    remove_invalid_values
-    repetition_penalty return_dict return_dict_in_generate suppress_tokens task_specific_params temperature
-    tf_legacy_loss tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
-    typical_p use_bfloat16 use_cache use_return_dict
+    exponential_decay_length_penalty finetuning_task for_llm_compressor gradient_checkpointing id2label is_decoder
+    is_llama_config label2id length_penalty logits_to_keep max_length min_length model_type name_or_path
+    no_repeat_ngram_size num_beam_groups num_beams num_labels num_logits_to_keep num_return_sequences output_attentions
+    output_hidden_states output_logits output_router_logits output_scores prefix pretraining_tp problem_type
+    quantization quantization_config remove_invalid_values renormalize_logits repetition_penalty return_dict
+    return_dict_in_generate suppress_tokens task_specific_params temperature tf_legacy_loss tokenizer_class top_k top_p
+    torch_dtype torchscript transformers.js_config transformers_version typical_p use_bfloat16 use_cache
+    use_return_dict
     """.split()  # noqa: SIM905
 )
 HARMLESS_KIND = re.compile(

@@ -244,7 +244,9 @@ def test_an_adapter_for_another_base_of_the_same_shape_is_refused(tmp_path, save
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"bias": "all"}, "another kind .*biases"),
         ({"peft_type": "IA3"}, r"another kind \(IA3\)"),
+        ({"peft_type": None}, r"another kind \(None\)"),
         ({"r": "four"}, "does not say r and lora_alpha"),
+        ({"lora_alpha": 10**400}, "does not say r and lora_alpha"),
         ({"lora_alpha": None}, "does not say r and lora_alpha"),
         ({"r": 8}, "another base, or damaged"),
         ({"r": True}, "does not say r and lora_alpha"),
@@ -270,6 +272,20 @@ def test_a_description_that_does_not_fit_is_refused(snapshot, saved, changes, sa
     config = json.loads((saved / CONFIG).read_text())
     (saved / CONFIG).write_text(json.dumps(config | changes))
     refused(snapshot, saved, said)
+
+
+@pytest.mark.parametrize("junk", [None, [], {}, "", "x", -1, 0, 1.5, True, [None], ["a"], {"a": 1}, [[]], 10**400])
+def test_junk_in_any_setting_is_read_or_refused_in_one_line(snapshot, saved, junk):
+    config, model = json.loads((saved / CONFIG).read_text()), load_model(snapshot)
+    for key in [*LoraConfig().to_dict(), "of_tomorrow"]:
+        (saved / CONFIG).write_text(json.dumps(config | {key: junk}))
+        said = ""
+        try:
+            load_adapter(model, saved)
+        except BadAdapter as error:
+            said = str(error)
+        assert "\n" not in said
+        remove_lora(model)
 
 
 def test_missing_files_say_what_makes_them(snapshot, saved, tmp_path):

@@ -99,6 +99,7 @@ def test_what_transformers_writes_is_read_whole_and_without_a_word(kind):
         {"head_dim": None, "num_key_value_heads": 2, "hidden_act": "swish", "tie_word_embeddings": None},
         {"is_causal": True, "use_rope": True, "swiglu": True, "pre_norm": True, "use_bidirectional": False},
         {"_flash_attn_2_enabled": True, "use_flash_attention": True, "use_flashattn": True},  # how, and not what
+        {"logits_to_keep": 1, "renormalize_logits": True, "is_decoder": True},  # of generating, and of encoders
         {"activation": "swish", "quantization": {"bits": 4, "group_size": 64}},  # Falcon 3; MLX
         {"rope_scaling": {"type": "default", "finetuned": True}},
     ],
