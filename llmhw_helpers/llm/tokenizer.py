@@ -207,7 +207,7 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
         ) from None
     tokenizer = Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
     rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
-    if tokenizer.vocab_size > rows or (tokenizer.vocab_size < rows and not checkpoint.path.is_dir()):
+    if tokenizer.vocab_size > rows:
         raise BadModelFile(f"{checkpoint.path}: {tokenizer.vocab_size} tokens, and an embedding for {rows}")
     return tokenizer
 

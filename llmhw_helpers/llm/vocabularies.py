@@ -32,8 +32,9 @@ WORDS = {
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo"), (GPT2,)),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3"), LLAMA3),
 }
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # token types of a GGUF file that are never made by merging
-SPECIAL = (UNKNOWN, CONTROL)  # the last kind is text as any other
+# Token types of a GGUF file that are never made by merging; the last kind only fills up the embedding's rows.
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5
+SPECIAL = (UNKNOWN, CONTROL)  # what a user defined is text as any other
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # GGUF's fields that change tokens; what else begins with "tokenizer." and is not listed here is refused.
 TABLES = {"model", "pre", "tokens", "token_type", "merges", "scores", "token_type_count"}
@@ -104,9 +105,13 @@ def of_gguf(checkpoint: Checkpoint) -> Vocabulary:
     names = {name: tokens[said[key]] for name, key in IDS.items() if 0 <= said.get(key, -1) < len(tokens)}
     try:
         pairs = [tuple(merge.split(" ", 1)) for merge in merges]
-        library = Library(models.BPE(vocabulary, pairs, ignore_merges=WORDS[words] is LLAMA3))
+        in_use = {token: i for token, i in vocabulary.items() if types[i] != UNUSED or i in ends}
+        library = Library(models.BPE(in_use, pairs, ignore_merges=WORDS[words] is LLAMA3))
     except Exception as error:  # the library raises plain ones
         raise BadModelFile(f"{path}: the tokenizer's merges do not fit its tokens ({error})") from None
+    rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
+    if len(tokens) != rows:
+        raise BadModelFile(f"{path}: {len(tokens)} tokens, and an embedding for {rows}")
     library.pre_tokenizer = pre_tokenizers.Sequence(list(WORDS[words]))
     library.decoder = decoders.ByteLevel()
     added = [(token, type_) for token, type_ in zip(tokens, types, strict=True) if type_ in (*SPECIAL, USER_DEFINED)]

@@ -326,6 +326,20 @@ def test_named_templates_of_a_gguf_file(gguf):
     assert ours.chat(HI) == gguf().chat(HI)
 
 
+def test_tokens_that_only_fill_up_the_embedding_are_none(gguf):
+    """Converters give rows beyond the tokenizer's a name, [PAD49150]: no answer says it."""
+    tokens, merges = (list(SAID[f"tokenizer.ggml.{each}"]) for each in ("tokens", "merges"))
+    n = len(tokens)
+    gone = set(tokens[-3:])
+    types = [*list(SAID["tokenizer.ggml.token_type"])[:-3], 5, 5, 5]
+    tokens[-3:] = [f"[PAD{token}]" for token in range(n - 3, n)]
+    merges = [merge for merge in merges if not {*merge.split(" "), merge.replace(" ", "")} & gone]
+    ours = gguf(ggml__tokens=tokens, ggml__token_type=types, ggml__merges=merges)
+    assert ours.vocab_size == n - 3
+    with pytest.raises(room.BadText, match=f"token {n - 1} is none"):
+        ours.decode([n - 1])
+
+
 def test_tokens_that_a_user_defined_are_words(gguf):
     """llama.cpp finds them in any text; a control token only where it is asked for."""
     types = [4 if token == 100 else type_ for token, type_ in enumerate(SAID["tokenizer.ggml.token_type"])]
