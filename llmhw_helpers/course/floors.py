@@ -44,7 +44,7 @@ def check_floors(
         why = "the machine was busy when it was calibrated; calibrate again in a quiet moment: calibrate()"
         said = f"{len(low)} of {len(times)} measured faster than the floor ({names}): {why}"
     else:
-        said = "nothing was faster than its floor"
+        said = "nothing was clearly faster than its floor"
     print(measured(f"floors: {said}"))
     return calibration
 

@@ -34,7 +34,7 @@ def test_times_above_their_floors_cost_nothing(capsys):
     before = calibrated(100.0)
     assert check_floors(before, {"a step": 1.0, "another": 0.02}, floors, recalibrate=never) is before
     assert check_floors(before, {"a step": 0.81}, floors, recalibrate=never) is before  # within the slack
-    assert capsys.readouterr().out == 2 * "~floors: nothing was faster than its floor\n"
+    assert capsys.readouterr().out == 2 * "~floors: nothing was clearly faster than its floor\n"
 
 
 def test_a_busy_calibration_is_made_again_and_the_higher_roofs_are_kept(capsys):
@@ -44,7 +44,7 @@ def test_a_busy_calibration_is_made_again_and_the_higher_roofs_are_kept(capsys):
     assert found.roof().peak("fp32") == 200.0
     assert found.roof().bytes_per_s == 5e9
     assert load_calibration().roof().peak("fp32") == 200.0
-    assert capsys.readouterr().out == "~floors: nothing was faster than its floor\n"
+    assert capsys.readouterr().out == "~floors: nothing was clearly faster than its floor\n"
 
 
 def test_what_stays_below_is_named_and_the_page_goes_on(capsys):
@@ -64,5 +64,8 @@ def test_the_notebooks_tests_do_not_compare_the_line():
     rules = configparser.ConfigParser(interpolation=None)
     rules.read(Path(__file__).parents[1] / "nbval_sanitize.cfg")
     regex = rules["measured"]["regex"]
-    lines = ["~floors: nothing was faster than its floor", "~floors: 2 of 3 measured faster than the floor (x): y()"]
+    lines = [
+        "~floors: nothing was clearly faster than its floor",
+        "~floors: 2 of 3 measured faster than the floor (x): y()",
+    ]
     assert {re.sub(regex, " MEASURED", line) for line in lines} == {" MEASURED"}
