@@ -133,7 +133,7 @@ def phases(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) ->
     logits = max(operation.kept for operation in last)  # of the loss, whose input is still there as well
     kept = blocks_kept(model, run) + sum(o.kept for o in first_operations(model, run) + last)
     forward = held | {"gradients": gradients if accumulate else 0, "activations": kept, "working": logits}
-    step = held | {"gradients": gradients, "activations": 0, "working": _temporaries(model, recipe)}
+    step = held | {"gradients": gradients, "activations": 0, "working": temporaries(model, recipe)}
     return [
         Phase("forward", forward, "loss"),
         fullest(units(model, run), held, kept, Gradients(made, made, accumulate)),
@@ -152,13 +152,16 @@ def peak(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) -> P
     return max(phases(model, run, recipe, accumulate), key=lambda phase: phase.bytes)
 
 
-def _temporaries(model: Model, recipe: Recipe) -> int:
-    """What a step allocates for itself: in the rule, and to widen the gradients for a finer master copy."""
+def temporaries(model: Model, recipe: Recipe, n_ranks: int = 1) -> int:
+    """What a step allocates for itself: in the rule, and to widen the gradients for a finer master copy.
+
+    Of `n_ranks` ranks that update a share of each tensor, one.
+    """
     rule = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
     kind = look_up(recipe.implementation, IMPLEMENTATIONS, "optimizer implementation")
     if kind == "fused":
         return 0
-    sizes = [0, *parameter_sizes(model)]
+    sizes = [0, *(-(-size // n_ranks) for size in parameter_sizes(model))]
     n_temporary = n_widened = sum(sizes)
     if kind == "foreach":
         n_temporary *= rule.foreach_copies
