@@ -170,18 +170,19 @@ class _Walk:
         n_next = 0 if operation.name == "loss" else n_next  # it lies outside of what gathers
         added = self.rule.exist and not self.rule.reduced  # to those that are there, at once
         now[here] += 0 if added else new
-        self._look(at, operation.makes + (new if added else 0), (block + n_next) * self.rule.gathered)
+        gathered = (self.n_around + block + n_next) * self.rule.gathered
+        self._look(at, operation.makes + (new if added else 0), gathered)
         now["working"] += operation.makes - operation.drops
         now["activations"] -= operation.kept
 
     def _reduce(self, n_params: int, of: str, n_next: int, at: str):
         """Gradients of a unit that is done: kept as they are, or reduced to a share."""
         now, rule = self.now, self.rule
-        share = 0 if rule.exist else rule.share(n_params)
         if rule.reduced:
             now["sent"], now["waiting"] = n_params * rule.reduced, now["waiting"] - n_params * rule.gathered
-            self._look(at, rule.share(n_params), n_next * rule.gathered)
-        now[of], now["settled"] = 0, now["settled"] + share
+            around = 0 if of == "around" else self.n_around
+            self._look(at, 0, (around + n_next) * rule.gathered)
+        now[of], now["settled"] = 0, now["settled"] + (0 if rule.exist else rule.share(n_params))
 
     def _look(self, at: str, working: int, gathered: int):
         now, rule = self.now, self.rule
@@ -191,7 +192,7 @@ class _Walk:
             "working": now["working"] + working,
         }
         if rule.gathered:
-            parts["gathered"] = self.n_around * rule.gathered + (now["waiting"] if rule.stay else gathered)
+            parts["gathered"] = (self.n_around * rule.gathered + now["waiting"]) if rule.stay else gathered
         if self.best is None or sum(parts.values()) > self.best.bytes:
             self.best = Phase("backward", parts, at)
 

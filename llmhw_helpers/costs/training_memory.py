@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..specs.architectures import Model, NoFormula
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
-from .activations import blocks_kept, first_operations, last_operations
+from .activations import block_kept, blocks_kept, last_operations
 from .backward import Gradients, Phase, fullest, units
 from .lora import NF4_BITS, LoRA, finetuning_bytes, n_trainable
 from .memory import BATCH_BYTES, FP32, Recipe, copies, temporaries
@@ -129,6 +129,10 @@ class _Rank:
         self.in_flight = layout.in_flight(stage)
         # what the walk goes through: a stage has no tied head, since the two matrices are in different stages
         self.walked = replace(self.part, tied_embeddings=model.tied_embeddings and not self.in_pipeline)
+        self.walk = units(self.walked, self.run, self.first, self.last)
+        self.around = [unit for unit in self.walk if unit.layer is None]
+        self.n_around = sum(unit.n_params for unit in self.around)
+        self.last_block, *_, self.first_block = 2 * [u.n_params for u in self.walk if u.layer is not None]
         self.rule = self._rule(mixed)
         self.held = self._held(mixed)
 
@@ -165,32 +169,36 @@ class _Rank:
 
     def kept(self) -> int:
         """Activations of a micro-batch whose forward pass is done; a stage keeps what it has sent on, too."""
-        first = first_operations(self.walked, self.run) if self.first else []
-        last = last_operations(self.walked, self.run) if self.last else []
+        around = sum(o.kept for unit in self.around for o in unit.operations)
         sent = 0 if self.last else self.part.d_model * self.run.number_bytes * self.run.stream.n_tokens
-        return blocks_kept(self.walked, self.run) + sum(o.kept for o in first + last) + sent
+        return blocks_kept(self.walked, self.run) + around + sent
 
     def forward(self) -> Phase:
-        """Fullest at the loss, or where a stage has none, at its end."""
+        """Fullest at the loss or, in a stage that has none, at its end; or where parameters are gathered."""
         last = last_operations(self.walked, self.run) if self.last else []
-        around = self.part.parameters()
-        n_around = around.get("embedding", 0) + around.get("head", 0) + self.part.d_model
-        return Phase(
-            "forward",
-            self.held
-            | {
-                "gradients": self.rule.share(self.n_params) if self.rule.exist else 0,
-                "activations": self.in_flight * self.kept(),
-                "working": max((operation.kept for operation in last), default=0),
-                "gathered": (self.n_params if self.rule.stay else n_around) * self.rule.gathered,
-            },
-            "loss" if self.last else "output",
-        )
+        loss = "loss" if self.last else "output", max((o.kept for o in last), default=0), self.in_flight * self.kept()
+        moments = [(*loss, self.n_params if self.rule.stay else self.n_around)]
+        if self.rule.gathered and not self.in_pipeline:
+            # parameters as they were received are let go when those of the next block are in their places
+            h = self.part.d_model * self.run.number_bytes * self.run.stream.n_tokens
+            before = blocks_kept(self.walked, self.run) - block_kept(self.walked, self.run, self.part.n_layers - 1)
+            others = self.n_params - self.last_block if self.rule.stay else self.n_around
+            moments += [
+                ("first block, all-gather", h, 0, 2 * (self.n_around + self.first_block)),
+                ("last block, down", 2 * h, blocks_kept(self.walked, self.run), others + 2 * self.last_block),
+                ("last block, all-gather", h, before, others + 3 * self.last_block),
+            ]
+        gradients = self.rule.share(self.n_params) if self.rule.exist else 0
+        phases = []
+        for at, working, kept, n_gathered in moments:
+            parts = {"gradients": gradients, "activations": kept, "working": working}
+            parts["gathered"] = n_gathered * self.rule.gathered
+            phases.append(Phase("forward", self.held | parts, at))
+        return max(phases, key=lambda phase: phase.bytes)
 
     def backward(self) -> Phase:
         """The walk through one micro-batch, while others in flight keep what they keep."""
-        walk = units(self.walked, self.run, self.first, self.last)
-        return fullest(walk, self.held, self.in_flight * self.kept(), self.rule)
+        return fullest(self.walk, self.held, self.in_flight * self.kept(), self.rule)
 
     def step(self) -> Phase:
         """All gradients, and what the optimizer makes for itself."""
