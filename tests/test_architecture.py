@@ -55,6 +55,12 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "specs/other_cards.py": ["test_accelerators.py"],
     "specs/architectures.py": ["test_models.py"],
     "specs/families.py": ["test_models.py"],
+    "specs/families_layer_norm.py": ["test_models.py"],
+    "specs/hub.py": ["test_models.py"],
+    **{
+        f"specs/models_{family}.py": ["test_models.py"]
+        for family in ("deepseek", "gemma", "llama", "mistral", "other", "qwen")
+    },
     "specs/parts.py": ["test_models.py"],
     "specs/rotary.py": ["test_configs.py"],
     "specs/settings.py": ["test_configs.py"],
