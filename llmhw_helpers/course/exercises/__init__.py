@@ -4,6 +4,7 @@ from . import (
     attention,
     autodiff,
     flash,
+    gpus,
     inference,
     lora,
     number_formats,
@@ -30,6 +31,7 @@ ROOMS = (
     number_formats,
     quantization,
     offload,
+    gpus,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
