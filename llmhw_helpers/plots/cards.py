@@ -31,9 +31,9 @@ def plot_working_sets(
     for name, n_bytes in caches.items():
         ax.axvline(n_bytes, color="gray", ls=":", lw=1.2)
         ax.text(n_bytes, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: _binary(n)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: _binary(float(n))))
     ax.set_xticks([2**10 * 8**k for k in range(8) if min(sizes) <= 2**10 * 8**k <= max(sizes)])
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: si(rate, "B/s")))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: si(float(rate), "B/s")))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend(fontsize=9)
     return ax
