@@ -1,0 +1,192 @@
+"""Rows of measured speeds, and what `costs.speed` predicts for each: groups B (serving) and C (training)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llmhw_helpers.costs import speed
+from llmhw_helpers.costs.flavours import weight_bytes
+from llmhw_helpers.costs.inference import kv_bytes
+from llmhw_helpers.costs.parallelism import part
+from llmhw_helpers.specs.accelerators import accelerator
+from llmhw_helpers.specs.figures import Figure
+from llmhw_helpers.specs.flavours import Flavour, flavour
+from llmhw_helpers.specs.measured import Row
+from llmhw_helpers.specs.models import model
+
+NOT_HERE = Figure(None, "", "loss of quality", "not asked for here")
+FLAVOURS = {
+    "bf16": "bf16",
+    "fp16": "fp16",
+    "f16": "fp16",
+    "fp8": "FP8 W8A8",
+    "int8 w8a8": "INT8 W8A8",
+    "int8": Flavour("int8, weights only", NOT_HERE, "gpt-fast, README", bits=8, scale_bits=16),
+    "gptq int8": Flavour("GPTQ int8", NOT_HERE, "GPTQModel", bits=8, group=128, scale_bits=24),
+    "int4": Flavour("int4, weights only", NOT_HERE, "gpt-fast, README: groups of 32", bits=4, group=32, scale_bits=32),
+    "gptq int4": "GPTQ int4",
+    "awq int4": "AWQ int4",
+    "nf4": "NF4",
+    "mxfp4": Flavour("MXFP4", NOT_HERE, "gpt-oss", bits=4, layout="MXFP4"),
+}
+PROGRAMS = (  # by what a row's software contains, the first that fits
+    ("llama.cpp", "llama.cpp"),
+    ("gpt-fast", "compiled"),
+    ("tensorrt", "compiled"),
+    ("vllm", "engine"),
+    ("sglang", "engine"),
+    ("bnb", "bitsandbytes"),
+    ("transformers", "eager"),
+    ("litgpt", "eager"),
+    ("autoawq", "eager"),
+)
+
+
+MOST_USERS = 2048  # at once, where a row says "saturated": TensorRT-LLM's largest batch unless one asks for more
+
+
+class NotPredicted(ValueError):
+    """A row that lacks what a prediction asks for, or that is of another kind."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A row with its range, in the row's unit."""
+
+    row: Row
+    low: float
+    high: float
+    note: str
+
+
+def predict(row: Row) -> Prediction:
+    """The range for a row of group B or C.
+
+    Raises:
+        NotPredicted, UnknownName, NoFormula, UnknownFigure, ...: all ValueErrors or LookupErrors, in one line.
+    """
+    if row.value is None:
+        raise NotPredicted(f"{row.text!r} is no number")
+    if row.quantity not in KINDS:
+        raise NotPredicted(f"no prediction of {row.quantity}")
+    return KINDS[row.quantity](row)
+
+
+def rows(measured: Iterable[Row]) -> list[tuple[Row, float | None, float | None, float | None, str]]:
+    """Each row with the predicted range, the measured value and a note; without a range, why there is none."""
+    found = []
+    for row in measured:
+        try:
+            each = predict(row)
+            found.append((row, each.low, each.high, row.value, each.note))
+        except (ValueError, LookupError) as error:
+            found.append((row, None, None, row.value, f"not predicted: {error}"))
+    return found
+
+
+def _serving_arguments(row: Row) -> dict:
+    return {
+        "card": accelerator(_said(row, "gpu")),
+        "model": model(re.sub(r" *\(.*", "", _said(row, "model"))),
+        "flavour": _flavour(_said(row, "dtype_quant")),
+        "tp_size": row.tp_size or 1,
+        "pp_size": row.pp_size or 1,
+        "nodes": row.nodes or 1,
+        "program": _program(_said(row, "software")),
+        "kv_dtype": "fp8_e4m3" if (row.dtype_quant, "tensorrt" in row.software.lower()) == ("fp8", True) else "bf16",
+    }
+
+
+def _said(row: Row, name: str) -> str:
+    if getattr(row, name) in (None, "?", "unknown"):
+        raise NotPredicted(f"{name} is not said")
+    return getattr(row, name)
+
+
+def _flavour(name: str) -> str | Flavour:
+    if re.fullmatch(r"I?Q\d.*", name):
+        return flavour(f"GGUF {name}")
+    if name.lower() not in FLAVOURS:
+        raise NotPredicted(f"unknown format {name!r}; known are {', '.join(FLAVOURS)}")
+    return FLAVOURS[name.lower()]
+
+
+def _program(software: str) -> str:
+    for word, program in PROGRAMS:
+        if word in software.lower():
+            return program
+    raise NotPredicted(f"no class of programs for {software!r}")
+
+
+def _lengths(row: Row) -> tuple[int, int]:
+    """Tokens of prompt and answer; where a row does not say, a short question with an answer of 256."""
+    text = row.seq_len or ""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if re.match(r"tg ?\d", text):
+        return 1, numbers[0]
+    if re.match(r"pp ?\d", text):
+        return numbers[0], 1
+    if len(numbers) == 2:
+        return numbers[0], numbers[1]
+    if len(numbers) == 1 and "out" in text:
+        return 1, numbers[0]
+    if len(numbers) == 1 and "prompt" in text:
+        return numbers[0], 1
+    if text:
+        raise NotPredicted(f"lengths {text!r}")
+    return 32, 256
+
+
+def _decode(row: Row) -> Prediction:
+    prompt, answer = _lengths(row)
+    arguments = _serving_arguments(row)
+    if "includes prefill" in (row.other_inputs or "") or "/" in (row.seq_len or ""):
+        return _prediction(row, speed.serving_speed(users=1, prompt=prompt, answer=answer, **arguments))
+    return _prediction(row, speed.decode_speed(batch_size=1, context=prompt + (answer + 1) // 2, **arguments))
+
+
+def _prefill(row: Row) -> Prediction:
+    return _prediction(row, speed.prefill_speed(prompt=_lengths(row)[0], **_serving_arguments(row)))
+
+
+def _first_token(row: Row) -> Prediction:
+    prompt = _lengths(row)[0]
+    rate = speed.prefill_speed(prompt=prompt, **_serving_arguments(row))
+    unit = 1e3 if row.unit == "ms" else 1
+    return Prediction(row, unit * prompt / rate.high, unit * prompt / rate.low, rate.share.basis)
+
+
+def _batch(row: Row) -> Prediction:
+    prompt, answer = _lengths(row)
+    arguments = _serving_arguments(row)
+    try:
+        users = int(float(row.util_or_batch))
+    except (TypeError, ValueError):
+        users = _saturated(arguments, prompt, answer)
+    rate = speed.serving_speed(users=users, prompt=prompt, answer=answer, **arguments)
+    n_gpus = arguments["tp_size"] * arguments["pp_size"]
+    return _prediction(row, rate, 1 / n_gpus if "per GPU" in f"{row.unit} {row.other_inputs}" else 1)
+
+
+def _saturated(arguments: dict, prompt: int, answer: int) -> int:
+    """As many texts as nine tenths of the memory hold beside the weights, each half answered."""
+    rank = part(arguments["model"], arguments["tp_size"])
+    of = arguments["flavour"] if isinstance(arguments["flavour"], Flavour) else flavour(arguments["flavour"])
+    room = 0.9 * arguments["card"].memory_bytes.known() - weight_bytes(rank, of)
+    users = int(room / kv_bytes(rank, prompt + (answer + 1) // 2, arguments["kv_dtype"]))
+    if users < 1:
+        raise NotPredicted("not one text fits")
+    return min(MOST_USERS, users)
+
+
+def _prediction(row: Row, rate: speed.Speed, factor: float = 1) -> Prediction:
+    return Prediction(row, factor * rate.low, factor * rate.high, rate.share.basis)
+
+
+KINDS = {
+    "decode_single_stream": _decode,
+    "decode_single_stream_pipeline": _decode,
+    "prefill": _prefill,
+    "ttft": _first_token,
+    "batch_throughput": _batch,
+}
