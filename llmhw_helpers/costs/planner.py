@@ -98,7 +98,7 @@ def nearest(request: Request) -> str:
     if coarser := plan(any_format).plans:
         lost = "an unknown loss" if coarser[0].loss is None else f"a loss of {coarser[0].loss:.1%}"
         possible.append(f"{coarser[0].name}, with {lost}")
-    possible += _fewer(request) or _fewer(any_format)
+    possible += _fewer(request) or ([] if possible else _fewer(any_format))
     possible += _more(request) or _more(any_format)
     return "; or ".join(possible)
 

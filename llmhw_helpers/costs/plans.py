@@ -141,13 +141,21 @@ def _of_rate(per_s: float, n_tokens: float, rate: Range) -> Range:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What was tried and does not do, and why; `bytes_over` of the fullest GPU, None where memory is not the reason."""
+    """What does not do, and why.
+
+    Attributes:
+        what, why: in words.
+        bytes_over: of the fullest GPU, beyond what it has; None where memory is not the reason.
+        offer, format: the cards, and the format of the weights.
+        n_gpus: with so many; 0 where the format is not weighed on the card at all.
+        source: of the reason, where it is not arithmetic.
+    """
 
     what: str
     why: str
-    bytes_over: float | None = None
-    offer: Offer | None = None
-    format: str = ""
+    bytes_over: float | None
+    offer: Offer
+    format: str
     n_gpus: int = 0
     source: str = ""
 

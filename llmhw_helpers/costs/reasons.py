@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ..specs.flavours import FLAVOURS
 from .plans import Plan, Rate, Refusal, cost, gb, priced
@@ -89,17 +90,27 @@ def nothing(request: Request, refusals: Sequence[Refusal]) -> str:
 
 
 def grouped(plans: Iterable[Plan], refusals: Iterable[Refusal]) -> list[Refusal]:
-    """Of each card and format one refusal: what comes nearest, or where there are plans, just below the smallest."""
+    """Of each card and format one refusal: what comes nearest, or where there are plans, just below the smallest.
+
+    Cards on which a format is not weighed at all, for one and the same reason, are named together.
+    """
     least: dict[tuple, int] = {}
     for plan in plans:
         key = plan.offer.name, plan.format
         least[key] = min(plan.n_gpus, least.get(key, plan.n_gpus))
-    kept: dict[tuple, list[Refusal]] = {}
-    for refusal in refusals:
-        key = (refusal.offer.name if refusal.offer else ""), refusal.format
-        if key not in least or refusal.n_gpus < least[key]:
-            kept.setdefault(key, []).append(refusal)
-    return [_nearest(group) for group in kept.values()]
+    tried: dict[tuple, list[Refusal]] = {}
+    untried: dict[tuple, list[Refusal]] = {}
+    for each in refusals:
+        key = each.offer.name, each.format
+        if not each.n_gpus:
+            untried.setdefault((each.format, each.why), []).append(each)
+        elif key not in least or each.n_gpus < least[key]:
+            tried.setdefault(key, []).append(each)
+    together = [
+        replace(group[0], what=f"{of} on {', '.join(each.offer.card.name for each in group)}")
+        for (of, _), group in untried.items()
+    ]
+    return [_nearest(group) for group in tried.values()] + together
 
 
 def _nearest(refusals: Sequence[Refusal]) -> Refusal:

@@ -98,7 +98,7 @@ def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int) -> Iterat
 def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Iterator[Plan | Refusal]:
     """Plans with one way to divide the model, and more and more copies of it."""
     n_gpus, users = tp_size * pp_size, request.users
-    what = f"{of.name} on {n_gpus} x {offer.name}"
+    what = f"{of.name} on {n_gpus} x {offer.card.name}"
     held = _held(request.model, offer, of, tp_size, pp_size, request.utilisation)
     text = -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
     room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
