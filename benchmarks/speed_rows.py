@@ -44,14 +44,11 @@ PROGRAMS = (  # by what a row's software contains, the first that fits
 )
 
 
-GPTS = {
-    "GPT-22B": (48, 6144, 64),
-    "GPT-175B": (96, 12288, 96),
-    "GPT-530B": (105, 20480, 128),
-    "GPT-1T": (128, 25600, 160),
-}
-USUAL_LENGTH = 4096  # of training sequences, where a row does not say
-PIPELINE_PARTS = 8  # for each stage, where a row does not say into how many parts a pipeline's batch is divided
+# Megatron's models: layers, width, heads
+GPTS = {"GPT-22B": (48, 6144, 64), "GPT-175B": (96, 12288, 96), "GPT-530B": (105, 20480, 128)}
+# Of training, where a row does not say: tokens in a sequence, tokens in a micro-batch, micro-batches in a step, and the
+# same for each stage of a pipeline.
+USUAL_LENGTH, USUAL_TOKENS, USUAL_PARTS, PIPELINE_PARTS = 4096, 16384, 8, 8
 MOST_USERS = 2048  # at once, where a row says "saturated": TensorRT-LLM's largest batch unless one asks for more
 
 
@@ -262,6 +259,7 @@ def _model(name: str) -> Model:
     if name not in GPTS:
         return model({"Llama-8B": "Llama-3.1-8B", "Llama-70B": "Llama-3.1-70B"}.get(name, name))
     n_layers, d_model, n_heads = GPTS[name]
+    heads = {"n_heads": n_heads, "n_kv_heads": n_heads, "head_dim": d_model // n_heads}
     heads = {"n_heads": n_heads, "n_kv_heads": n_heads, "head_dim": d_model // n_heads}
     sizes = {"n_layers": n_layers, "d_model": d_model, "d_ff": 4 * d_model, "vocab_size": 51200}
     return replace(model("gpt2"), name=name, **sizes, **heads, context_length=2048)
