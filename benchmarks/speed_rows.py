@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmhw_helpers.costs import speed
 from llmhw_helpers.costs.flavours import weight_bytes
 from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.costs.parallelism import part
+from llmhw_helpers.costs.training import flops_per_token
 from llmhw_helpers.specs.accelerators import accelerator
+from llmhw_helpers.specs.architectures import Model
 from llmhw_helpers.specs.figures import Figure
 from llmhw_helpers.specs.flavours import Flavour, flavour
 from llmhw_helpers.specs.measured import Row
@@ -42,6 +44,11 @@ PROGRAMS = (  # by what a row's software contains, the first that fits
 )
 
 
+# Megatron's models: layers, width, heads
+GPTS = {"GPT-22B": (48, 6144, 64), "GPT-175B": (96, 12288, 96), "GPT-530B": (105, 20480, 128)}
+# Of training, where a row does not say: tokens in a sequence, tokens in a micro-batch, micro-batches in a step, and the
+# same for each stage of a pipeline.
+USUAL_LENGTH, USUAL_TOKENS, USUAL_PARTS, PIPELINE_PARTS = 4096, 16384, 8, 8
 MOST_USERS = 2048  # at once, where a row says "saturated": TensorRT-LLM's largest batch unless one asks for more
 
 
@@ -87,7 +94,7 @@ def rows(measured: Iterable[Row]) -> list[tuple[Row, float | None, float | None,
 def _serving_arguments(row: Row) -> dict:
     return {
         "card": accelerator(_said(row, "gpu")),
-        "model": model(re.sub(r" *\(.*", "", _said(row, "model"))),
+        "model": _model(_said(row, "model")),
         "flavour": _flavour(_said(row, "dtype_quant")),
         "tp_size": row.tp_size or 1,
         "pp_size": row.pp_size or 1,
@@ -179,6 +186,85 @@ def _saturated(arguments: dict, prompt: int, answer: int) -> int:
     return min(MOST_USERS, users)
 
 
+def _training(row: Row) -> Prediction:
+    run, n_gpus = _training_arguments(row), row.n_gpu or 1
+    rate = speed.training_speed(**run)
+    if "iteration" in (row.unit or ""):  # gradients of several micro-batches make one
+        n_tokens = run["seq_len"] * run["batch_size"] * run["n_micro_batches"]
+        return Prediction(row, n_tokens / rate.high, n_tokens / rate.low, rate.share.basis)
+    if "MFU" in row.unit or "FLOP" in row.unit:
+        peak = run["card"].peak(run["dtype"]).known()
+        flops = flops_per_token(run["model"], run["seq_len"])
+        return _prediction(row, rate, flops / (peak / 100 if "MFU" in row.unit else 1e12))
+    together = "total" in f"{row.unit} {row.other_inputs}"
+    return _prediction(row, rate, n_gpus if together else 1)
+
+
+def _training_arguments(row: Row) -> dict:
+    said = row.other_inputs or ""
+    if "ladder: baseline" in said:
+        raise NotPredicted("texts are not packed, and their lengths are not said")
+    if row.tp_size is None and (row.n_gpu or 1) > 1:
+        raise NotPredicted("how the model is divided is not said")
+    ranks = (row.tp_size or 1) * (row.pp_size or 1)
+    sharded = re.search(r"FSDP|FULL_SHARD|ZeRO-3", row.dp_or_shard or "")
+    seq_len = int(float(row.seq_len)) if row.seq_len else USUAL_LENGTH
+    micro, accumulated = row.micro_batch, re.search(r"(?:grad accum|GA) ?(\d+)", said)
+    if accumulated:
+        n_micro_batches = int(accumulated[1])
+    elif (row.pp_size or 1) > 1:  # the micro-batch of such a row is what the pipeline divides into parts
+        n_micro_batches, micro = max(micro or 1, PIPELINE_PARTS * row.pp_size), 1
+    else:
+        n_micro_batches = 1 if micro else USUAL_PARTS
+    return {
+        "card": accelerator(_said(row, "gpu")),
+        "model": _model(_said(row, "model")),
+        "seq_len": seq_len,
+        "dtype": "fp8_e4m3" if row.dtype_quant == "fp8" else "bf16",
+        "recompute": _recomputed(row),
+        "batch_size": micro or max(1, USUAL_TOKENS // seq_len),
+        "dp_size": max(1, (row.n_gpu or 1) // ranks),
+        "tp_size": row.tp_size or 1,
+        "pp_size": row.pp_size or 1,
+        "zero": 3 if sharded else 1,
+        "n_micro_batches": n_micro_batches,
+        "nodes": row.nodes or 1,
+        "lora": "lora" in row.quantity,
+        "packed": "qlora" in row.quantity,
+        "program": _trainer(_said(row, "software") if row.software else "torch"),
+    }
+
+
+def _recomputed(row: Row) -> str | float:
+    """How much of the forward pass a tool computes again, by what the row says, else by the tool's habit."""
+    said, tool = (row.other_inputs or "").lower(), (row.software or "").lower()
+    if re.search(r"selective ac|per-op ac|default ac", said):
+        return 0.5  # torchtitan: every second layer, or every second product
+    if re.search(r"full ac|full recompute|checkpointing true", said):
+        return "full"
+    if "ladder" in said:
+        return "none" if re.search(r"packed|\+compile|chunked", said) else "full"
+    return "full" if re.search(r"torchtune|qwen finetune", tool) else "none"
+
+
+def _trainer(software: str) -> str:
+    if re.search(r"megatron|nemo", software.lower()):
+        return "megatron"
+    return "eager" if re.search(r"deepspeed|finetune|transformers|peft", software.lower()) else "torch"
+
+
+def _model(name: str) -> Model:
+    """By name, without what stands in brackets; Megatron's GPTs by the sizes in arXiv:2205.05198, table 3."""
+    name = re.sub(r" *\(.*", "", name)
+    if name not in GPTS:
+        return model({"Llama-8B": "Llama-3.1-8B", "Llama-70B": "Llama-3.1-70B"}.get(name, name))
+    n_layers, d_model, n_heads = GPTS[name]
+    heads = {"n_heads": n_heads, "n_kv_heads": n_heads, "head_dim": d_model // n_heads}
+    heads = {"n_heads": n_heads, "n_kv_heads": n_heads, "head_dim": d_model // n_heads}
+    sizes = {"n_layers": n_layers, "d_model": d_model, "d_ff": 4 * d_model, "vocab_size": 51200}
+    return replace(model("gpt2"), name=name, **sizes, **heads, context_length=2048)
+
+
 def _prediction(row: Row, rate: speed.Speed, factor: float = 1) -> Prediction:
     return Prediction(row, factor * rate.low, factor * rate.high, rate.share.basis)
 
@@ -189,4 +275,6 @@ KINDS = {
     "prefill": _prefill,
     "ttft": _first_token,
     "batch_throughput": _batch,
+    **dict.fromkeys(("train_speed", "train_speed_lora", "train_speed_qlora", "train_mfu", "train_tflops"), _training),
+    **dict.fromkeys(("train_step_time", "train_step_time_lora", "train_step_time_qlora"), _training),
 }

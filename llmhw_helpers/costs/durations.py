@@ -12,6 +12,7 @@ from ..specs.flavours import flavour as find_flavour
 from .efficiency import (
     FITTED,
     all_reduce_seconds,
+    attention_flops_per_s,
     bytes_per_s,
     flops_per_s,
     layer_seconds,
@@ -144,12 +145,13 @@ class Training:
         passes = 2 if self.adapters else 3  # nobody asks for the gradients of frozen weights
         blocks = (passes + self.again) * sum(flops.values())
         pairs *= 3 + self.again
-        peak, half = self.card.peak(self.dtype).known(), self.card.peak(multiplied_in(self.card, BF16)).known()
+        half = multiplied_in(self.card, BF16)
+        peak, half_peak = (self.card.peak(number).known() for number in (self.dtype, half))
         share = fitted["training products"]
         moved = fitted[f"training bytes, {kind}"] * model.d_model * n_tokens * (1 + self.again / 3)
         busy = {
-            "products": (blocks / peak + passes * head / half) / share / ranks,
-            "attention": pairs / half / fitted["training attention"] / ranks,
+            "products": (blocks / peak + passes * head / half_peak) / share / ranks,
+            "attention": pairs / attention_flops_per_s(self.card, half, fitted) / ranks,
             "memory": layers * moved / self.tp_size / bytes_per_s(self.card, "engine", fitted=fitted),
         }
         if self.packed:

@@ -48,7 +48,8 @@ FITTED: Mapping[str, float] = {
     "link": 150e9,  # B/s of a rank in an all-reduce within a node
     "network": 25e9,  # the same between nodes
     "training products": 0.7,
-    "training attention": 0.3,
+    "training attention": 0.5,
+    "cycle operations, attention": 700.0,
     "training bytes, torch": 450.0,  # to and from memory for each of a token's d_model numbers, in a layer
     "training bytes, megatron": 250.0,
     "training bytes, eager": 700.0,
@@ -105,6 +106,12 @@ def layer_seconds(program: str, fitted: Mapping[str, float] = FITTED) -> float:
 def trainer(name: str) -> str:
     """The class of training programs called `name`; `UnknownName` with the nearest names where there is none."""
     return look_up(name, {each: each for each in TRAINERS}, "class of training programs")
+
+
+def attention_flops_per_s(card: Accelerator, number: str, fitted: Mapping[str, float] = FITTED) -> float:
+    """Operations a second of fused attention, forward and back; raises as `Accelerator.peak`."""
+    reached, cycles = fitted["training attention"] * card.peak(number).known(), _cycles(card)
+    return min(reached, fitted["cycle operations, attention"] * cycles) if cycles else reached
 
 
 def link_bytes_per_s(nodes: int = 1, fitted: Mapping[str, float] = FITTED) -> float:
