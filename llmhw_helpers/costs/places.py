@@ -21,6 +21,7 @@ class Offer:
         card: the GPU.
         n_gpus: how many may be used.
         gpus_per_node: the most of them in one node, where tensor parallelism stays.
+        there: how many stand in the cluster; None where more can be had.
         price: of a GPU-hour.
         network: of a node to others, nominal, one direction.
         cluster, gpu_type: whose they are, and what Slurm calls them; None where there is none, or it is not known.
@@ -29,6 +30,7 @@ class Offer:
     card: Accelerator
     n_gpus: int
     gpus_per_node: int
+    there: int | None = None
     price: Figure = NO_PRICE
     network: Figure = NO_NETWORK
     cluster: str | None = None
@@ -48,9 +50,9 @@ class Offer:
         return -(-n_gpus // self.gpus_per_node)
 
     def more(self, n_gpus: int) -> "Offer":
-        """As if there were so many of them: cards of one's own fill a node before there is a second one."""
-        if self.cluster:
-            return replace(self, n_gpus=n_gpus)
+        """With so many of them, or all that the cluster has; cards of one's own fill a node before there is another."""
+        if self.there is not None:
+            return replace(self, n_gpus=min(n_gpus, self.there))
         return replace(self, n_gpus=n_gpus, gpus_per_node=min(n_gpus, CARDS_PER_NODE))
 
 
@@ -123,6 +125,7 @@ def _of_node(home: Cluster, node: NodeType, most: int | None) -> Offer:
         card=accelerator(node.accelerator),
         n_gpus=there if most is None else min(there, most),
         gpus_per_node=int(node.gpus_per_node[-1].known()),
+        there=there,
         price=node.price,
         network=node.network_bits_per_s,
         cluster=home.name,

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..specs.architectures import Model
 from ..specs.figures import si
 from .places import Offer
 
@@ -150,6 +149,7 @@ class Refusal:
     offer: Offer | None = None
     format: str = ""
     n_gpus: int = 0
+    source: str = ""
 
 
 def cost(plan: Plan, by_price: bool) -> float:
@@ -213,13 +213,3 @@ def gb(n_bytes: float) -> str:
     '141 GB'
     """
     return si(n_bytes, "B")
-
-
-def about(model: Model) -> str:
-    """A model and its size, for a headline.
-
-    >>> from llmhw_helpers.specs.models import model
-    >>> about(model("Llama-3.1-70B"))
-    'Llama-3.1-70B (70.6 billion parameters)'
-    """
-    return f"{model.name} ({model.n_params / 1e9:.3g} billion parameters)"

@@ -33,7 +33,8 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
     for offer in request.where:
         for of in request.formats:
             if refused := _refused(request, offer, of):
-                refusals.append(Refusal(f"{of.name} on {offer.name}", refused, None, offer, of.name))
+                source = support(PROGRAM, of.name).source
+                refusals.append(Refusal(f"{of.name} on {offer.name}", refused, None, offer, of.name, source=source))
                 continue
             for found in _layouts(request, offer, of):
                 (plans if isinstance(found, Plan) else refusals).append(found)
@@ -49,7 +50,7 @@ def _refused(request: Request, offer: Offer, of: Flavour) -> str:
         how = {"no": "does not run there", "trial": "is an experiment there"}.get(
             state, "may run or not: no source says"
         )
-        return f"{how} in {PROGRAM}: {runs.why} ({runs.source})"
+        return f"{how} in {PROGRAM}: {runs.why}"
     if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(capability) in RUNS:
         return "bf16 runs there, and takes the same bytes"
     lost = loss(request.model, of)
@@ -103,7 +104,7 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
     room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
     if room[0] < 1:
         with_one = replace(held, parts=held.parts | {"cache": text})
-        why = f"one text of {request.context} tokens is {gb(with_one.over)} over the {gb(held.limit)} of a GPU"
+        why = _over(with_one, f"one text of {request.context} tokens")
         yield Refusal(what, why, with_one.over, offer, of.name, n_gpus)
         return
     dp_size = -(-users // int(room[1] if room[1] >= 1 else room[0]))
@@ -112,7 +113,7 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
     if dp_size * n_gpus > offer.n_gpus:
         batch = -(-users // (offer.n_gpus // n_gpus))
         with_all = replace(held, parts=held.parts | {"cache": text * batch})
-        why = f"{users} texts of {request.context} tokens are {gb(with_all.over)} over the {gb(held.limit)} of a GPU"
+        why = _over(with_all, f"{batch} texts of {request.context} tokens")
         yield Refusal(what, why, with_all.over, offer, of.name, offer.n_gpus // n_gpus * n_gpus)
         return
     sure = False
@@ -125,6 +126,11 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
             return
         sure = isinstance(found, Plan) and found.sure == "yes"
         dp_size *= 2
+
+
+def _over(memory: Memory, texts: str) -> str:
+    weights = gb(memory.parts["weights"])
+    return f"{weights} of weights and {texts} are {gb(memory.over)} more than the {gb(memory.limit)} that a GPU gives"
 
 
 def _plan(
