@@ -49,13 +49,22 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "server/replies.py": ["test_protocol.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
+    "specs/data_sheets.py": ["test_accelerators.py"],
+    "specs/datacenter_cards.py": ["test_accelerators.py"],
+    "specs/home_cards.py": ["test_accelerators.py"],
+    "specs/other_cards.py": ["test_accelerators.py"],
     "specs/architectures.py": ["test_models.py"],
     "specs/families.py": ["test_models.py"],
+    "specs/families_layer_norm.py": ["test_models.py"],
+    "specs/hub.py": ["test_models.py"],
+    **{
+        f"specs/models_{family}.py": ["test_models.py"]
+        for family in ("deepseek", "gemma", "llama", "mistral", "other", "qwen")
+    },
     "specs/parts.py": ["test_models.py"],
     "specs/rotary.py": ["test_configs.py"],
     "specs/settings.py": ["test_configs.py"],
     "costs/flops.py": ["test_roofline.py"],
-    "costs/devices.py": ["test_flavours.py"],
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],

@@ -11,7 +11,7 @@ experts and latent attention (both in `sparse`).
 
 from ..specs.architectures import Model
 from ..specs.dtypes import dtype as find_dtype
-from .operations import FP32_BYTES, Operation, Pass, attention, meet, mlp, norm
+from .operations import FP32_BYTES, Operation, Pass, attention, gathered, meet, mlp, norm
 from .sparse import experts, latent_attention
 from .transformer import BIASES, EXPERTS, LATENT, LOCAL, QK_NORM, require
 
@@ -30,15 +30,18 @@ def block_operations(model: Model, run: Pass, layer: int = 0) -> list[Operation]
         NoFormula: the model has a part that is not known.
     """
     require(model, "formula of activations", KNOWN)
-    h = model.d_model * run.number_bytes * run.n_tokens
+    d, stream = model.d_model, run.stream
+    h = d * run.number_bytes * stream.n_tokens
     sparse = layer >= model.n_layers - model.n_moe_layers
+    heads = latent_attention(model, run) if model.latent else _heads(model, run)
+    inner = experts(model, run) if sparse else mlp(run, run.n_tokens, d, model.d_ff, model.mlp_bias)
     return [
         meet(h),
-        *norm("attention_norm", run, model.d_model),
-        *(latent_attention(model, run) if model.latent else _heads(model, run)),
+        *norm("attention_norm", stream, d),
+        *gathered("qkv", run, d, heads),
         meet(h),
-        *norm("mlp_norm", run, model.d_model),
-        *(experts(model, run) if sparse else mlp(run, run.n_tokens, model.d_model, model.d_ff, model.mlp_bias)),
+        *norm("mlp_norm", stream, d),
+        *gathered("gate_up", run, d, inner),
     ]
 
 
@@ -70,25 +73,32 @@ def _heads(model: Model, run: Pass) -> list[Operation]:
 def first_operations(model: Model, run: Pass) -> list[Operation]:
     """Before the blocks: the embedding. It keeps the tokens' numbers only, and those belong to the batch."""
     require(model, "formula of activations", KNOWN)
-    h, matrix = model.d_model * run.number_bytes * run.n_tokens, model.vocab_size * model.d_model
+    h, matrix = model.d_model * run.number_bytes * run.stream.n_tokens, model.vocab_size * model.d_model
+    whole = model.d_model * run.number_bytes * run.n_tokens if run.stream_ranks > 1 else 0  # gathered for its backward
     if not model.tied_embeddings:
-        return [Operation("embedding", drops=h, n_weights=matrix)]
+        return [Operation("embedding", makes=whole, drops=h + whole, n_weights=matrix)]
     waiting = matrix * run.number_bytes  # the head's gradient waits for this one; their sum is a third
-    return [Operation("embedding", drops=2 * waiting, n_weights=matrix), Operation("embedding", makes=waiting, drops=h)]
+    return [
+        Operation("embedding", drops=2 * waiting, n_weights=matrix),
+        Operation("embedding", makes=waiting + whole, drops=h + whole),
+    ]
 
 
 def last_operations(model: Model, run: Pass) -> list[Operation]:
     """After the blocks: the last norm, the output head and the loss, which keeps a probability for every word."""
     require(model, "formula of activations", KNOWN)
     c, wide, tokens = run.number_bytes, int(find_dtype(run.logits_dtype).bytes), run.n_tokens
-    h, v, matrix = model.d_model * c * tokens, model.vocab_size * tokens, model.vocab_size * model.d_model
+    h, matrix = model.d_model * c * tokens, model.vocab_size * model.d_model
+    v = model.vocab_size * run.logits_ranks * tokens
     logits, tied = v * wide, model.tied_embeddings
     cast = [Operation("loss", makes=v * c, drops=logits)] if wide != c else []
     made = h + matrix * c if tied else h  # the gradient of a tied matrix waits for the embedding's
-    head = Operation("head", kept=h, makes=made, drops=v * c, n_weights=0 if tied else matrix)
+    share = model.d_model * c * run.stream.n_tokens
+    gather = [Operation("head", makes=share, drops=h)] if run.stream_ranks > 1 else []
     return [
-        *norm("final_norm", run, model.d_model),
-        head,
+        *norm("final_norm", run.stream, model.d_model),
+        *gather,
+        Operation("head", kept=h, makes=made, drops=v * c, n_weights=0 if tied else matrix),
         *cast,
         Operation("loss", kept=logits, makes=logits, drops=logits),  # log-softmax keeps its result
         Operation("loss", kept=wide, makes=logits),  # the mean keeps the weight that it divided by
@@ -129,7 +139,7 @@ def activations(model: Model, run: Pass) -> dict[str, int]:
 def block_kept(model: Model, run: Pass, layer: int = 0) -> int:
     """Bytes that a block keeps from its forward to its backward: everything, or only its input."""
     if run.recompute == "full":
-        return model.d_model * run.number_bytes * run.n_tokens
+        return model.d_model * run.number_bytes * run.stream.n_tokens
     return sum(block_activations(model, run, layer).values())
 
 

@@ -5,21 +5,14 @@ optimizer steps; gradients are the other way round. So the peak is the largest o
 """
 
 import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..specs.architectures import Model
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
-from .activations import (
-    block_kept,
-    block_operations,
-    blocks_kept,
-    first_operations,
-    keeps_its_input,
-    last_operations,
-)
-from .operations import Operation, Pass
+from .activations import blocks_kept, first_operations, last_operations
+from .backward import Gradients, Phase, fullest, units
+from .operations import Pass
 from .parameters import n_tensors, parameter_sizes
 
 
@@ -115,26 +108,6 @@ def copies(n_params: int, recipe: Recipe, n_tensors: int = 0) -> dict[str, int]:
     return held | ({"step": COUNTER_BYTES * n_tensors} if rule.counter and n_tensors else {})
 
 
-@dataclass(frozen=True)
-class Phase:
-    """What is in memory at the fullest moment of a phase, in bytes.
-
-    Attributes:
-        name: ``"forward"``, ``"backward"`` or ``"step"``.
-        parts: by what it is; ``"working"`` are gradients of activations, or the optimizer's temporaries.
-        at: the operation that it happens at.
-    """
-
-    name: str
-    parts: dict[str, int]
-    at: str
-
-    @property
-    def bytes(self) -> int:
-        """All parts together."""
-        return sum(self.parts.values())
-
-
 def phases(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) -> list[Phase]:
     """The three phases of a training step that is not the first (the optimizer's states exist), each at its fullest.
 
@@ -155,15 +128,15 @@ def phases(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) ->
         )
     n_params = sum(parameter_sizes(model))  # a router's bias is none: nothing learns it by gradients
     held = copies(n_params, recipe, n_tensors(model)) | {"batch": BATCH_BYTES * run.n_tokens}
-    gradients = held.pop("gradients")
+    gradients, made = held.pop("gradients"), int(find_dtype(recipe.gradient_dtype).bytes)
     last = last_operations(model, run)
     logits = max(operation.kept for operation in last)  # of the loss, whose input is still there as well
     kept = blocks_kept(model, run) + sum(o.kept for o in first_operations(model, run) + last)
     forward = held | {"gradients": gradients if accumulate else 0, "activations": kept, "working": logits}
-    step = held | {"gradients": gradients, "activations": 0, "working": _temporaries(model, recipe)}
+    step = held | {"gradients": gradients, "activations": 0, "working": temporaries(model, recipe)}
     return [
         Phase("forward", forward, "loss"),
-        _backward(model, run, recipe, held, kept, gradients if accumulate else 0),
+        fullest(units(model, run), held, kept, Gradients(made, made, accumulate)),
         Phase("step", step, "optimizer"),
     ]
 
@@ -179,53 +152,16 @@ def peak(model: Model, run: Pass, recipe: Recipe, accumulate: bool = False) -> P
     return max(phases(model, run, recipe, accumulate), key=lambda phase: phase.bytes)
 
 
-def _backward(model: Model, run: Pass, recipe: Recipe, held: dict, kept: int, gradients: int) -> Phase:
-    """Walk the operations backwards: what is alive at each, and the fullest of them."""
-    g, accumulate = int(find_dtype(recipe.gradient_dtype).bytes), gradients > 0
-    working, best = 0, None
-    for name, operation in _walk(model, run):
-        new = operation.n_weights * g
-        now = held | {
-            "gradients": gradients + (0 if accumulate else new),
-            "activations": kept,
-            "working": working + operation.makes + (new if accumulate else 0),
-        }
-        if best is None or sum(now.values()) > best.bytes:
-            best = Phase("backward", now, name)
-        working += operation.makes - operation.drops
-        kept -= operation.kept
-        gradients += 0 if accumulate else new
-    return best
+def temporaries(model: Model, recipe: Recipe, n_ranks: int = 1) -> int:
+    """What a step allocates for itself: in the rule, and to widen the gradients for a finer master copy.
 
-
-def _walk(model: Model, run: Pass) -> Iterable[tuple[str, Operation]]:
-    """Every operation in the order of the backward pass."""
-    for operation in reversed(last_operations(model, run)):
-        yield operation.name, operation
-    for layer in reversed(range(model.n_layers)):
-        for operation in _backward_of_block(model, run, layer):
-            yield f"block {layer}, {operation.name}", operation
-    for operation in reversed(first_operations(model, run)):
-        yield operation.name, operation
-
-
-def _backward_of_block(model: Model, run: Pass, layer: int) -> list[Operation]:
-    block = list(reversed(block_operations(model, run, layer)))
-    if run.recompute != "full":
-        return block
-    held, whole = block_kept(model, run, layer), sum(operation.kept for operation in block)
-    shared = held if keeps_its_input(run) else 0  # the input, kept already, is among what the block keeps
-    again = Operation("recompute", kept=shared - whole)  # negative: it comes back
-    return [again, *block, Operation("recompute", kept=held - shared)]
-
-
-def _temporaries(model: Model, recipe: Recipe) -> int:
-    """What a step allocates for itself: in the rule, and to widen the gradients for a finer master copy."""
+    Of `n_ranks` ranks that update a share of each tensor, one.
+    """
     rule = look_up(recipe.optimizer, OPTIMIZERS, "optimizer")
     kind = look_up(recipe.implementation, IMPLEMENTATIONS, "optimizer implementation")
     if kind == "fused":
         return 0
-    sizes = [0, *parameter_sizes(model)]
+    sizes = [0, *(-(-size // n_ranks) for size in parameter_sizes(model))]
     n_temporary = n_widened = sum(sizes)
     if kind == "foreach":
         n_temporary *= rule.foreach_copies

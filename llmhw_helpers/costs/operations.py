@@ -1,6 +1,6 @@
 """The parts that any block is made of, as the backward pass meets them: what each keeps, makes and lets go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
@@ -26,6 +26,9 @@ class Pass:
         recompute: ``"none"``; ``"selective"`` (arXiv:2205.05198): keep the queries, keys, values and the result of
             attention, and run what lies between again for its backward, in a naive attention the table of scores;
             ``"full"``: keep each block's input, and run the block again.
+        stream_ranks: tensor-parallel ranks that share, by tokens, what lies between the products (sequence
+            parallelism, arXiv:2205.05198); before a product its input is gathered, and kept as a whole.
+        logits_ranks: ranks that divide the output head and gather its result, so that each has all logits.
     """
 
     batch_size: int
@@ -36,6 +39,8 @@ class Pass:
     norm: str = "fused"
     native_gqa: bool = True
     recompute: str = "none"
+    stream_ranks: int = 1
+    logits_ranks: int = 1
 
     def __post_init__(self):
         if min(self.batch_size, self.seq_len) < 1:
@@ -50,6 +55,13 @@ class Pass:
     def n_tokens(self) -> int:
         """Tokens in the batch."""
         return self.batch_size * self.seq_len
+
+    @property
+    def stream(self) -> "Pass":
+        """The same pass between the products: the tokens of which a rank has the residual stream."""
+        if self.stream_ranks == 1:
+            return self
+        return replace(self, batch_size=1, seq_len=-(-self.n_tokens // self.stream_ranks), stream_ranks=1)
 
     @property
     def number_bytes(self) -> int:
@@ -80,6 +92,19 @@ class Operation:
 def meet(numbers_bytes: int) -> Operation:
     """Where two ways go out from one tensor of so many bytes, their gradients become a sum."""
     return Operation("residual", makes=numbers_bytes, drops=2 * numbers_bytes)
+
+
+def gathered(name: str, run: Pass, width: int, products: list[Operation]) -> list[Operation]:
+    """Products in the midst of a stream whose tokens are shared: their input is gathered, their result shared out.
+
+    Backwards it is the other way round: the gradient of the result is gathered, that of the input shared out.
+    """
+    if run.stream_ranks == 1:
+        return products
+    whole, share = (each.n_tokens * each.number_bytes * width for each in (run, run.stream))
+    *others, last = products
+    last = replace(last, drops=last.drops + whole)
+    return [Operation(name, makes=share, drops=whole), *others, last, Operation(name, makes=whole)]
 
 
 def norm(name: str, run: Pass, width: int, rows_per_token: int = 1, input_bytes: int | None = None) -> list[Operation]:

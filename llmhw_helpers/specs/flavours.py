@@ -114,6 +114,8 @@ class Support:
     def state(self, device: float | str) -> str:
         """On a GPU of that compute capability, or a CPU, ``"x86"`` or ``"arm"``; unknown where no row fits.
 
+        So it is for GPUs by other makers, which CUDA does not know (``"AMD"``, ``"Apple"``): no row here is about them.
+
         >>> [support("vLLM", "FP8 W8A8").state(device) for device in (8.0, 9.0, "x86")]
         ['no', 'hardware', 'no']
         """
