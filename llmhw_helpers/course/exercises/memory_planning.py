@@ -8,8 +8,8 @@ from ..grading import Exercise, Mistake
 
 BLOCK_SIZE = 16  # vLLM's usual
 GPUS = [
-    ("Llama-3.1-8B", "A100-40GB", 2.5e9, 8010),
-    ("Llama-2-7B", "A40", 1.7e9, 1001),
+    ("Llama-3.1-8B", "A100-40GB", 2.5e9, 250),
+    ("Llama-2-7B", "A40", 1.7e9, 130),
     ("Llama-2-13B", "A100-40GB", 2.2e9, 2041),
     ("Llama-3.1-8B", "T4", 1e9, 2041),  # not even the weights
 ]
