@@ -66,6 +66,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "specs/rotary.py": ["test_configs.py"],
     "specs/settings.py": ["test_configs.py"],
     "costs/flops.py": ["test_roofline.py"],
+    "costs/durations.py": ["test_speed.py"],
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],

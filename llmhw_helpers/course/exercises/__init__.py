@@ -7,6 +7,7 @@ from . import (
     gpus,
     inference,
     lora,
+    memory_planning,
     number_formats,
     offload,
     paging,
@@ -32,6 +33,7 @@ ROOMS = (
     quantization,
     offload,
     gpus,
+    memory_planning,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
