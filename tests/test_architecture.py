@@ -69,6 +69,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/serving_ranks.py": ["test_serving_memory.py"],
     "costs/serving_reserve.py": ["test_serving_memory.py"],
     "costs/flops.py": ["test_roofline.py"],
+    "costs/durations.py": ["test_speed.py"],
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],
