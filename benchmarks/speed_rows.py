@@ -1,10 +1,11 @@
 """Rows of measured speeds, and what `costs.speed` predicts for each: groups B (serving) and C (training)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from llmhw_helpers.costs import speed
+from llmhw_helpers.costs.efficiency import FITTED
 from llmhw_helpers.costs.flavours import weight_bytes
 from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.costs.parallelism import part
@@ -58,15 +59,16 @@ class NotPredicted(ValueError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A row with its range, in the row's unit."""
+    """A row with its range and what is likely, in the row's unit."""
 
     row: Row
     low: float
     high: float
+    likely: float
     note: str
 
 
-def predict(row: Row) -> Prediction:
+def predict(row: Row, fitted: Mapping[str, float] = FITTED) -> Prediction:
     """The range for a row of group B or C.
 
     Raises:
@@ -76,7 +78,7 @@ def predict(row: Row) -> Prediction:
         raise NotPredicted(f"{row.text!r} is no number")
     if row.quantity not in KINDS:
         raise NotPredicted(f"no prediction of {row.quantity}")
-    return KINDS[row.quantity](row)
+    return KINDS[row.quantity](row, fitted)
 
 
 def rows(measured: Iterable[Row]) -> list[tuple[Row, float | None, float | None, float | None, str]]:
@@ -91,13 +93,14 @@ def rows(measured: Iterable[Row]) -> list[tuple[Row, float | None, float | None,
     return found
 
 
-def _serving_arguments(row: Row) -> dict:
+def _serving_arguments(row: Row, fitted: Mapping[str, float]) -> dict:
     return {
         "card": accelerator(_said(row, "gpu")),
         "model": _model(_said(row, "model")),
         "flavour": _flavour(_said(row, "dtype_quant")),
         "tp_size": row.tp_size or 1,
         "pp_size": row.pp_size or 1,
+        "fitted": fitted,
         "nodes": row.nodes or 1,
         "program": _program(_said(row, "software")),
         "kv_dtype": "fp8_e4m3" if (row.dtype_quant, "tensorrt" in row.software.lower()) == ("fp8", True) else "bf16",
@@ -144,28 +147,27 @@ def _lengths(row: Row) -> tuple[int, int]:
     return 32, 256
 
 
-def _decode(row: Row) -> Prediction:
+def _decode(row: Row, fitted: Mapping[str, float]) -> Prediction:
     prompt, answer = _lengths(row)
-    arguments = _serving_arguments(row)
+    arguments = _serving_arguments(row, fitted)
     if "includes prefill" in (row.other_inputs or "") or "/" in (row.seq_len or ""):
         return _prediction(row, speed.serving_speed(users=1, prompt=prompt, answer=answer, **arguments))
     return _prediction(row, speed.decode_speed(batch_size=1, context=prompt + (answer + 1) // 2, **arguments))
 
 
-def _prefill(row: Row) -> Prediction:
-    return _prediction(row, speed.prefill_speed(prompt=_lengths(row)[0], **_serving_arguments(row)))
+def _prefill(row: Row, fitted: Mapping[str, float]) -> Prediction:
+    return _prediction(row, speed.prefill_speed(prompt=_lengths(row)[0], **_serving_arguments(row, fitted)))
 
 
-def _first_token(row: Row) -> Prediction:
+def _first_token(row: Row, fitted: Mapping[str, float]) -> Prediction:
     prompt = _lengths(row)[0]
-    rate = speed.prefill_speed(prompt=prompt, **_serving_arguments(row))
-    unit = 1e3 if row.unit == "ms" else 1
-    return Prediction(row, unit * prompt / rate.high, unit * prompt / rate.low, rate.share.basis)
+    rate = speed.prefill_speed(prompt=prompt, **_serving_arguments(row, fitted))
+    return _time(row, rate, prompt * (1e3 if row.unit == "ms" else 1))
 
 
-def _batch(row: Row) -> Prediction:
+def _batch(row: Row, fitted: Mapping[str, float]) -> Prediction:
     prompt, answer = _lengths(row)
-    arguments = _serving_arguments(row)
+    arguments = _serving_arguments(row, fitted)
     try:
         users = int(float(row.util_or_batch))
     except (TypeError, ValueError):
@@ -186,12 +188,12 @@ def _saturated(arguments: dict, prompt: int, answer: int) -> int:
     return min(MOST_USERS, users)
 
 
-def _training(row: Row) -> Prediction:
-    run, n_gpus = _training_arguments(row), row.n_gpu or 1
+def _training(row: Row, fitted: Mapping[str, float]) -> Prediction:
+    run, n_gpus = _training_arguments(row, fitted), row.n_gpu or 1
     rate = speed.training_speed(**run)
     if "iteration" in (row.unit or ""):  # gradients of several micro-batches make one
         n_tokens = run["seq_len"] * run["batch_size"] * run["n_micro_batches"]
-        return Prediction(row, n_tokens / rate.high, n_tokens / rate.low, rate.share.basis)
+        return _time(row, rate, n_tokens)
     if "MFU" in row.unit or "FLOP" in row.unit:
         peak = run["card"].peak(run["dtype"]).known()
         flops = flops_per_token(run["model"], run["seq_len"])
@@ -200,7 +202,7 @@ def _training(row: Row) -> Prediction:
     return _prediction(row, rate, n_gpus if together else 1)
 
 
-def _training_arguments(row: Row) -> dict:
+def _training_arguments(row: Row, fitted: Mapping[str, float]) -> dict:
     said = row.other_inputs or ""
     if "ladder: baseline" in said:
         raise NotPredicted("texts are not packed, and their lengths are not said")
@@ -226,6 +228,7 @@ def _training_arguments(row: Row) -> dict:
         "dp_size": max(1, (row.n_gpu or 1) // ranks),
         "tp_size": row.tp_size or 1,
         "pp_size": row.pp_size or 1,
+        "fitted": fitted,
         "zero": 3 if sharded else 1,
         "n_micro_batches": n_micro_batches,
         "nodes": row.nodes or 1,
@@ -266,7 +269,11 @@ def _model(name: str) -> Model:
 
 
 def _prediction(row: Row, rate: speed.Speed, factor: float = 1) -> Prediction:
-    return Prediction(row, factor * rate.low, factor * rate.high, rate.share.basis)
+    return Prediction(row, factor * rate.low, factor * rate.high, factor * rate.likely, rate.share.basis)
+
+
+def _time(row: Row, rate: speed.Speed, n_tokens: float) -> Prediction:
+    return Prediction(row, n_tokens / rate.high, n_tokens / rate.low, n_tokens / rate.likely, rate.share.basis)
 
 
 KINDS = {

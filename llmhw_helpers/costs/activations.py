@@ -89,10 +89,12 @@ def last_operations(model: Model, run: Pass) -> list[Operation]:
     require(model, "formula of activations", KNOWN)
     c, wide, tokens = run.number_bytes, int(find_dtype(run.logits_dtype).bytes), run.n_tokens
     h, matrix = model.d_model * c * tokens, model.vocab_size * model.d_model
-    v = model.vocab_size * run.logits_ranks * tokens
+    v = model.vocab_size * tokens * (1 if run.loss_parallel else run.vocab_ranks)
     logits, tied = v * wide, model.tied_embeddings
     cast = [Operation("loss", makes=v * c, drops=logits)] if wide != c else []
     made = h + matrix * c if tied else h  # the gradient of a tied matrix waits for the embedding's
+    # a divided loss is composed: the gradient and the probabilities are two tensors (torch.distributed.tensor)
+    made_of = 2 * logits if run.loss_parallel and run.vocab_ranks > 1 else logits
     share = model.d_model * c * run.stream.n_tokens
     gather = [Operation("head", makes=share, drops=h)] if run.stream_ranks > 1 else []
     return [
@@ -100,7 +102,7 @@ def last_operations(model: Model, run: Pass) -> list[Operation]:
         *gather,
         Operation("head", kept=h, makes=made, drops=v * c, n_weights=0 if tied else matrix),
         *cast,
-        Operation("loss", kept=logits, makes=logits, drops=logits),  # log-softmax keeps its result
+        Operation("loss", kept=logits, makes=made_of, drops=made_of),  # log-softmax keeps its result
         Operation("loss", kept=wide, makes=logits),  # the mean keeps the weight that it divided by
     ]
 

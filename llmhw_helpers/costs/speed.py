@@ -25,7 +25,8 @@ class Speed:
         low, high: the range that is expected.
         floor: tokens a second where a pass takes the roofline's floor of time: no system is faster.
         share: of `floor`, and what this rests on.
-        seconds: of what was timed, at the middle of the range, by what they go to.
+        seconds: of what was timed, where it goes at the likely speed, by what they go to.
+        likely: what the fitted constants give, between the two.
     """
 
     low: float
@@ -33,6 +34,7 @@ class Speed:
     floor: float
     share: Share
     seconds: Mapping[str, float]
+    likely: float
 
 
 def decode_speed(
@@ -193,4 +195,4 @@ def _speed(kind: str, n_tokens: float, duration: Duration) -> Speed:
     low, high = likely / SPREAD[kind], min(most, likely * SPREAD[kind])
     longest = max(duration.parts, key=duration.parts.get)
     share = Share(low / most, high / most, f"fitted to measured speeds; most of the time goes to {longest}")
-    return Speed(low, high, most, share, duration.parts)
+    return Speed(low, high, most, share, duration.parts, likely)

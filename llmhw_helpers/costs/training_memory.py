@@ -123,7 +123,8 @@ class _Rank:
         self.run = replace(
             run,
             stream_ranks=layout.tp_size if layout.sequence_parallel else 1,
-            logits_ranks=1 if layout.loss_parallel else layout.tp_size,
+            vocab_ranks=layout.tp_size,
+            loss_parallel=layout.loss_parallel,
         )
         self.first, self.last = stage == 0, stage == layout.pp_size - 1
         self.in_flight = layout.in_flight(stage)

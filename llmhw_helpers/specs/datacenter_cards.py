@@ -121,7 +121,7 @@ DATACENTER_CARDS = (
         **chip("Ampere", 8.6, A10_SHEET, 72, 1695),
         "cuda_core": rates(_SLOW_FP64, GA102_PAPER, fp64=0.49) | rates(CUDA, A10_SHEET, fp32=31.2),
         "tensor_core": rates(TENSOR, A10_SHEET, tf32=62.5, bf16=125, fp16=125, int8=250, int4=500),
-        **memory(A10_SHEET, 24, 600),
+        **memory(A10_SHEET, 24, 600, 22.05),
         **watts(A10_SHEET, 150),
     },
     {
@@ -129,7 +129,7 @@ DATACENTER_CARDS = (
         **chip("Ampere", 8.6, A10G_SHEET, 80, 1710),
         "cuda_core": rates(_SLOW_FP64, GA102_PAPER, fp64=0.55) | rates(CUDA, A10G_SHEET, fp32=35),
         "tensor_core": rates(TENSOR, A10G_SHEET, tf32=35, bf16=70, fp16=70, int8=140, int4=280),
-        **memory(A10G_SHEET, 24, 600),
+        **memory(A10G_SHEET, 24, 600, 22.06),
         **watts(A10G_SHEET, 300),
     },
     {
@@ -150,7 +150,7 @@ DATACENTER_CARDS = (
         "name": "L4",
         **chip("Ada", 8.9, L4_SHEET, 58, 2040),
         **_ada(L4_SHEET, 0.47, 30.3, 60, 121, 242.5),
-        **memory(L4_SHEET, 24, 300),
+        **memory(L4_SHEET, 24, 300, 22.03),
         **watts(L4_SHEET, 72),
     },
     {
@@ -164,7 +164,7 @@ DATACENTER_CARDS = (
         "name": "L40S",
         **chip("Ada", 8.9, L40S_SHEET, 142, 2520),
         **_ada(L40S_SHEET, 1.43, 91.6, 183, 362.05, 733),
-        **memory(L40S_SHEET, 48, 864),
+        **memory(L40S_SHEET, 48, 864, 44.39),
         **watts(L40S_SHEET, 350),
     },
     {
@@ -184,7 +184,7 @@ DATACENTER_CARDS = (
     {
         "name": "H200",
         **_SXM5,
-        **memory(H200_SHEET, 141, 4800),
+        **memory(H200_SHEET, 141, 4800, 139.8),
         **watts(H200_SHEET, 700, "SXM5 module, maximum"),
     },
     {

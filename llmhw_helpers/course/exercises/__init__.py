@@ -6,6 +6,7 @@ from . import (
     flash,
     inference,
     lora,
+    memory_planning,
     number_formats,
     offload,
     paging,
@@ -30,6 +31,7 @@ ROOMS = (
     number_formats,
     quantization,
     offload,
+    memory_planning,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
