@@ -25,6 +25,7 @@ REFUSED = (UnknownName, UnknownFigure, NoFormula, Indivisible, ValueError)
 # what people write, and a card of that kind: its compute capability and size are what counts
 CARDS = {"V100-32": "V100", "A100-40": "A100-40GB", "A100-80": "A100-80GB", "A6000 class": "RTX A6000"}
 CARDS |= {"24GB class": "RTX 3090", "48GB class": "RTX A6000", "80GB class": "A100-80GB"}
+KV_FP8 = re.compile(r"(kv|cache)[^,;]*fp8|fp8[^,;]*(kv|cache)", re.IGNORECASE)
 UNSAID_LENGTHS = (2048, 8192)  # of the longest text where a row does not say it, beside the model's own limit
 
 
@@ -139,8 +140,9 @@ def _memories(row: Row, reserve_bytes: float | None) -> list[ServingMemory]:
             row.pp_size or 1,
             float(row.util_or_batch or 0.9),
             length,
-            _setting(row, r"MNBT (\d+)"),
-            _setting(row, r"max_num_seqs (\d+)"),
+            _setting(row, r"(?:MNBT|max_num_batched_tokens)\D{0,3}(\d+)"),
+            _setting(row, r"max_num_seqs\D{0,3}(\d+)"),
+            kv_dtype="fp8_e4m3" if KV_FP8.search(row.other_inputs or "") else "bf16",
             program=_program(row),
             memory_bytes=row.gpu_mem_reported_gib and row.gpu_mem_reported_gib * GIB,
             reserve_bytes=reserve_bytes,
