@@ -32,7 +32,12 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Device:
-    """What runs the model: its roofline, and a GPU's compute capability or a CPU's architecture, x86 or arm."""
+    """What runs the model: its roofline and its kind.
+
+    Attributes:
+        kind: a GPU's compute capability, or its maker where CUDA does not know it (``"AMD"``, ``"Apple"``); a CPU's
+            architecture, ``"x86"`` or ``"arm"``.
+    """
 
     roof: Roof
     kind: float | str
@@ -40,7 +45,8 @@ class Device:
     @classmethod
     def of(cls, accelerator: Accelerator) -> "Device":
         """The GPU, by its data sheet."""
-        return cls(Roof.of(accelerator), accelerator.compute_capability.known())
+        capability = accelerator.compute_capability.value
+        return cls(Roof.of(accelerator), accelerator.maker if capability is None else capability)
 
     @classmethod
     def cpu(cls, roof: Roof, kind: str = "x86") -> "Device":
@@ -51,6 +57,8 @@ class Device:
     def half(self) -> str:
         """What 16-bit weights are multiplied in: the fastest of bf16, fp16 and fp32, and of equals the first.
 
-        A processor may know bf16 and be slower in it than in fp32, to which the weights can be widened.
+        A processor may know bf16 and be slower in it than in fp32, to which the weights can be widened. Raises
+        `UnknownFigure` where no source gives the rate of one that it knows.
         """
-        return max((name for name in ("bf16", "fp16", "fp32") if name in self.roof.flops_per_s), key=self.roof.peak)
+        known = (*self.roof.flops_per_s, *self.roof.unknown)
+        return max((name for name in ("bf16", "fp16", "fp32") if name in known), key=self.roof.peak)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..specs.accelerators import Accelerator, UnsupportedDtype
 from ..specs.dtypes import dtype as find_dtype
+from ..specs.figures import UnknownFigure
 from .flops import Work
 
 
@@ -34,6 +35,9 @@ class Floor:
 class Roof:
     """A machine reduced to two numbers: operations per second for each format, and bytes per second.
 
+    Attributes:
+        unknown: formats that it computes in, at a rate that no source gives.
+
     >>> from llmhw_helpers.specs.accelerators import accelerator
     >>> a100 = Roof.of(accelerator("A100-40GB"))
     >>> round(a100.ridge("bf16"), 1), a100.floor(Work(flops=312e12, bytes=1555e9), "bf16").seconds
@@ -43,6 +47,7 @@ class Roof:
     name: str
     flops_per_s: Mapping[str, float]
     bytes_per_s: float
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self):
         for what, rate in [("bandwidth", self.bytes_per_s), *self.flops_per_s.items()]:
@@ -54,19 +59,25 @@ class Roof:
         """The data sheet's roofline: dense peaks of the faster unit, peak memory bandwidth.
 
         Raises:
-            UnknownFigure: no source gives one of them.
+            UnknownFigure: no source gives the bandwidth. Peaks that none gives are left out, and asking for one is
+                refused.
         """
-        peaks = {name: accelerator.peak(name).known() for name in accelerator.dtypes}
-        return cls(accelerator.name, peaks, accelerator.bytes_per_s.known())
+        peaks = {name: accelerator.peak(name).value for name in accelerator.dtypes}
+        known = {name: peak for name, peak in peaks.items() if peak is not None}
+        unknown = tuple(name for name in peaks if name not in known)
+        return cls(accelerator.name, known, accelerator.bytes_per_s.known(), unknown)
 
     def peak(self, dtype: str) -> float:
         """Operations per second in `dtype`.
 
         Raises:
-            UnsupportedDtype: this machine has no figure for the format.
+            UnsupportedDtype: this machine does not compute in the format, or nobody has measured it.
+            UnknownFigure: it does, and no source says how fast.
             UnknownName: there is no such format.
         """
         name = find_dtype(dtype).name
+        if name in self.unknown:
+            raise UnknownFigure(f"{self.name} computes in {name}, and no source says how fast")
         if name not in self.flops_per_s:
             raise UnsupportedDtype(f"{self.name} has no {name} arithmetic; it has {', '.join(self.flops_per_s)}")
         return self.flops_per_s[name]

@@ -6,6 +6,7 @@ from ..specs.architectures import Model, NoFormula
 
 # parts by the names of `Model.unlike_llama`, for those who know them
 EXPERTS, LATENT, LOCAL = "a mixture of experts", "latent attention", "local layers"
+UNGATED = "MLPs without a gate"
 QK_NORM, OUTER_NORMS, BIASES = "norms of queries and keys", "norms after each part", "biases"
 
 
@@ -47,7 +48,7 @@ def multiplied(model: Model) -> dict[str, int]:
     >>> multiplied(model("Mixtral-8x7B"))["experts"] == 2 * model("Mixtral-8x7B").parameters()["experts"] // 8
     True
     """
-    require(model, "count of operations", elementwise(model) | {EXPERTS, LATENT, LOCAL})
+    require(model, "count of operations", elementwise(model) | {EXPERTS, LATENT, LOCAL, UNGATED})
     d, latent, e = model.d_model, model.latent, model.experts
     into, out = d * (model.q_width + 2 * model.kv_width), model.q_width * d
     if latent:
@@ -56,8 +57,8 @@ def multiplied(model: Model) -> dict[str, int]:
         into += d * (latent.kv_lora_rank + latent.qk_rope_head_dim)
         into += latent.kv_lora_rank * model.n_heads * (latent.qk_nope_head_dim + latent.v_head_dim)
         out = model.n_heads * latent.v_head_dim * d
-    n_dense = model.n_layers - model.n_moe_layers
-    parts = {"qkv": model.n_layers * into, "output": model.n_layers * out, "mlp": n_dense * 3 * d * model.d_ff}
+    mlp = (model.n_layers - model.n_moe_layers) * (3 if model.gated_mlp else 2) * d * model.d_ff
+    parts = {"qkv": model.n_layers * into, "output": model.n_layers * out, "mlp": mlp}
     if e:
         visited = e.n_experts_per_token + e.n_shared_experts
         parts["router"] = model.n_moe_layers * d * e.n_experts

@@ -40,6 +40,7 @@ class Model:
             by tanh) or ``"relu"``.
         gated_mlp: an MLP has three matrices, two side by side; else two (GPT-2).
         layer_norm: LayerNorm, with a weight and a bias for each number, in place of RMSNorm.
+        norm_bias: these norms have the bias (MPT: not).
         norms_after: a block's two norms are over the outputs of attention and MLP, not over their inputs (OLMo 2).
         qk_norm_kind: ``"head"``: one weight vector of ``head_dim`` for queries, one for keys (Qwen3). ``"all heads"``:
             over all heads together, with as many weights (OLMo 2). ``"unweighted"``: no weights, and on turned layers
@@ -81,6 +82,7 @@ class Model:
     activation: str = "silu"
     gated_mlp: bool = True
     layer_norm: bool = False
+    norm_bias: bool = True
     norms_after: bool = False
     qk_norm_kind: str = "head"
     positions: str = "rotary"
@@ -236,7 +238,7 @@ class Model:
         return experts.n_experts * (self.d_model + (1 if experts.router_bias else 0))
 
     def _norm(self) -> int:
-        return 2 * self.d_model if self.layer_norm else self.d_model
+        return 2 * self.d_model if self.layer_norm and self.norm_bias else self.d_model
 
     def _block_norms(self) -> int:
         latents = (self.latent.q_lora_rank or 0) + self.latent.kv_lora_rank if self.latent else 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-from . import families
+from . import families, families_layer_norm
 from .architectures import Model
 from .rotary import read_rotary
 from .settings import Settings, shown
@@ -52,6 +52,10 @@ _GPT2 = {
     **{"max_position_embeddings": "n_positions", "rms_norm_eps": "layer_norm_epsilon"},
     "hidden_act": "activation_function",
 }
+_MPT = {
+    **{"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
+    **{"max_position_embeddings": "max_seq_len", "rms_norm_eps": "layer_norm_epsilon"},
+}
 _WINDOW = {"sliding_window": 4096}
 _GEMMA = {**_WINDOW, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"}
 _GEMMA3 = {  # its first files leave out what is as in the 4B model
@@ -71,6 +75,11 @@ FAMILIES = {
     "mistral": Family(families.mistral, defaults=_WINDOW),
     "qwen2": Family(families.qwen2, defaults=_WINDOW),
     "qwen3": Family(families.qwen3, defaults=_WINDOW, head_dim_is_said=True),
+    "gemma": Family(
+        families.gemma,
+        defaults={"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
+        names={"hidden_act": "hidden_activation"},
+    ),
     "gemma2": Family(
         families.gemma2,
         defaults={
@@ -91,7 +100,7 @@ FAMILIES = {
     ),
     "phi3": Family(families.phi3, defaults={**_EPS, "original_max_position_embeddings": 4096}, as_many_kv_heads=True),
     "gpt2": Family(
-        families.gpt2, defaults={**_EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=_GPT2
+        families_layer_norm.gpt2, defaults={**_EPS, "tie_word_embeddings": True, "hidden_act": "gelu_new"}, names=_GPT2
     ),
     "olmo2": Family(families.olmo2, defaults=_EPS, as_many_kv_heads=True),
     "smollm3": Family(families.smollm3, defaults={"tie_word_embeddings": True}, rope_theta=2e6),
@@ -107,9 +116,13 @@ FAMILIES = {
     ),
     "glm4_moe": Family(families.glm4_moe, defaults={**_EPS, "n_shared_experts": 1, "first_k_dense_replace": 1}),
     "falcon": Family(
-        families.falcon,
+        families_layer_norm.falcon,
         defaults={**_EPS, **_FALCON},
         names={"hidden_act": "activation", "rms_norm_eps": "layer_norm_epsilon"},
+    ),
+    "stablelm": Family(families_layer_norm.stablelm, defaults=_EPS, names={"rms_norm_eps": "layer_norm_eps"}),
+    "mpt": Family(
+        families_layer_norm.mpt, defaults={**_EPS, "hidden_act": "gelu", "max_position_embeddings": 2048}, names=_MPT
     ),
 }
 # Models of text and images: the text model is read, and it is said that the rest is not.

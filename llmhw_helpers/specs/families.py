@@ -83,6 +83,14 @@ def smollm3(settings: Settings) -> Fields:
     return llama(settings) | windows | {"n_nope_layers": n_nope}
 
 
+def gemma(settings: Settings) -> Fields:
+    """Gemma: a Llama with scaled embeddings; its first files name another function than the one that it has."""
+    settings.known("hidden_act")
+    settings.require("use_bidirectional_attention", False)
+    bias = settings.flag("attention_bias")
+    return {"qkv_bias": bias, "o_bias": bias, "further": (SCALED_EMBEDDINGS, SHIFTED_NORMS)}
+
+
 def gemma2(settings: Settings) -> Fields:
     """Gemma 2: every other layer is local, from the first on."""
     windows = _windows(settings, (settings.size("num_hidden_layers") + 1) // 2)
@@ -151,42 +159,6 @@ def deepseek_v2(settings: Settings) -> Fields:
     settings.require("topk_method", "greedy", "group_limited_greedy")
     settings.require("mlp_bias", False)
     return _latent(settings) | {"experts": _deepseek_experts(settings)}
-
-
-def gpt2(settings: Settings) -> Fields:
-    """GPT-2: learned positions, layer norms, biases everywhere, MLPs without a gate."""
-    d_model, n_heads = settings.size("hidden_size"), settings.size("num_attention_heads")
-    if d_model % n_heads:
-        raise settings.wrong(f"{d_model} numbers, no multiple of {n_heads} heads")
-    settings.require("add_cross_attention", False)
-    settings.known("n_ctx", "reorder_and_upcast_attn", "predict_special_tokens")
-    rescaled = settings.flag("scale_attn_by_inverse_layer_idx") or not settings.flag("scale_attn_weights", True)
-    return {
-        **{"n_kv_heads": n_heads, "head_dim": d_model // n_heads, "d_ff": settings.size("n_inner", 4 * d_model)},
-        **{"qkv_bias": True, "o_bias": True, "mlp_bias": True, "gated_mlp": False, "layer_norm": True},
-        **{"positions": "learned", "rope_theta": 0.0, "further": (RESCALED_SCORES,) if rescaled else ()},
-    }
-
-
-def falcon(settings: Settings) -> Fields:
-    """Falcon: attention and MLP side by side; one key/value head (7B), or groups (40B)."""
-    d_model, n_heads = settings.size("hidden_size"), settings.size("num_attention_heads")
-    if d_model % n_heads:
-        raise settings.wrong(f"{d_model} numbers, no multiple of {n_heads} heads")
-    new, parallel = settings.flag("new_decoder_architecture"), settings.flag("parallel_attn", True)
-    n_norms = settings.size("num_ln_in_parallel_attn", 2 if new else 1)
-    groups, single = settings.size("num_kv_heads", n_heads), settings.flag("multi_query", True)
-    n_kv_heads = groups if new else 1 if single else n_heads
-    settings.require("apply_residual_connection_post_layernorm", False)
-    bias, d_ff = settings.flag("bias"), settings.size("ffn_hidden_size", 4 * d_model)
-    settings.require("ff_factor", d_ff // d_model)
-    return {
-        **{"n_kv_heads": n_kv_heads, "head_dim": d_model // n_heads},
-        **{"d_ff": d_ff, "gated_mlp": False, "layer_norm": True},
-        **{"qkv_bias": bias, "o_bias": bias, "mlp_bias": bias, "parallel_blocks": parallel or new},
-        "norms_per_block": 2 if n_norms == 2 or not parallel else 1,
-        "positions": "alibi" if settings.flag("alibi") else "rotary",
-    }
 
 
 def _gemma(settings: Settings) -> Fields:

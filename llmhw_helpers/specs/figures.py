@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -45,8 +46,8 @@ class Figure:
         return self.value
 
 
-def look_up(name: str, table: Mapping[str, T], kind: str) -> T:
-    """The entry of `table` called `name`, whatever its case and punctuation.
+def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str] = MappingProxyType({})) -> T:
+    """The entry of `table` called `name`, whatever its case and punctuation; `also` gives other names of entries.
 
     Raises:
         UnknownName: there is none, or several fit; the message names the nearest.
@@ -58,7 +59,11 @@ def look_up(name: str, table: Mapping[str, T], kind: str) -> T:
         ...
     llmhw_helpers.specs.figures.UnknownName: unknown accelerator 'A10'; did you mean A100-40GB or A40?
     """
+    if name in table:  # as written: no need to go through them all
+        return table[name]
     plain = {_plain(key): key for key in table}
+    plain_also = {_plain(other): key for other, key in also.items()}
+    name = plain_also.get(_plain(name), name)
     if _plain(name) in plain:
         return table[plain[_plain(name)]]
     close = [key for key in table if _plain(name) and _plain(key).startswith(_plain(name))]

@@ -7,6 +7,7 @@ from ..costs.devices import TASKS, Device
 from ..costs.flavours import choose, one_each
 from ..plots.flavours import plot_options
 from ..specs.accelerators import ACCELERATORS
+from ..specs.figures import UnknownFigure
 from ..specs.flavours import IMPLEMENTATIONS
 from ..specs.models import model
 
@@ -33,7 +34,11 @@ def explore_flavours(*more: Device) -> VBox:
 def show_choice(device: Device, what: str, task: str, gigabytes: float, percent: float, program: str = ANY) -> None:
     """Print the reasons of one setting and draw its options."""
     implementation = None if program == ANY else program
-    choice = choose(device, model(what), task, gigabytes * 1e9, percent / 100, implementation)
+    try:
+        choice = choose(device, model(what), task, gigabytes * 1e9, percent / 100, implementation)
+    except UnknownFigure as error:
+        print(error)
+        return
     print("\n".join(choice.reasons))
     plot_options(one_each(choice.options), choice.best)
     plt.show()

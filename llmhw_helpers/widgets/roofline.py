@@ -7,7 +7,7 @@ from ..costs.flops import product
 from ..costs.roofline import Roof
 from ..plots.roofline import Point, plot_roofline
 from ..specs.accelerators import ACCELERATORS, UnsupportedDtype
-from ..specs.figures import si
+from ..specs.figures import UnknownFigure, si
 from ..specs.models import model
 
 LAYERS = ("SmolLM2-135M", "Llama-3.1-8B", "Llama-3.1-70B")
@@ -33,7 +33,7 @@ def show_product(roof: Roof, dtype: str, layer: str, rows: int) -> None:
         shape = model(layer)
         work = product(rows, shape.d_model, shape.d_ff, dtype)
         floor = roof.floor(work, dtype)
-    except UnsupportedDtype as error:
+    except (UnsupportedDtype, UnknownFigure) as error:
         print(error)
         return
     rate = roof.attainable(dtype, work.intensity)

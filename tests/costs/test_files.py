@@ -14,7 +14,7 @@ from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import MODELS, model
 from llmhw_helpers.specs.published_files import BITS_PER_WEIGHT, FILE_BYTES
 
-PLAIN = [each for each in MODELS.values() if each.name.startswith(("Llama", "SmolLM"))]
+PLAIN = [each for each in MODELS.values() if each.name.startswith(("Llama", "SmolLM2"))]
 LLAMA_3_VOCABULARY = 7.8e6  # bytes of 128,256 tokens, their types and 280,147 merges: on top of the tensors
 
 

@@ -204,7 +204,7 @@ def test_another_function_is_refused():
         Transformer(replace(TINY, activation="relu2"))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith(("Smol", "Llama", "Qwen2.5"))])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith(("SmolLM2", "Llama", "Qwen2.5"))])
 def test_every_model_of_the_family_has_as_many_parameters_as_its_formula_says(name):
     with torch.device("meta"):
         built = Transformer(model(name))

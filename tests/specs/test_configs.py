@@ -48,6 +48,9 @@ TINY = {
     },
     "glm4_moe": {**COMMON, **MOE, "head_dim": 24, "n_routed_experts": 4, "n_group": 1, "topk_group": 1},
     "falcon": {"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100},
+    "gemma": {**COMMON, "head_dim": 24},
+    "stablelm": {**COMMON, "use_qkv_bias": True},
+    "mpt": {"n_layers": 4, "d_model": 64, "n_heads": 4, "max_seq_len": 128, "vocab_size": 100},
 }
 LLAMA = {"model_type": "llama", **COMMON}
 
@@ -306,6 +309,13 @@ DOWNLOADED = {
         **{"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0, "auto_map": {}},
         "ff_factor": 4,
     },
+    "gemma": {"hidden_act": "gelu", "hidden_activation": None},
+    "stablelm": {"norm_eps": 1e-5, "rope_pct": 0.25, "hidden_act": "silu"},
+    "mpt": {
+        **{"attn_config": {"attn_impl": "torch", "alibi": True, "prefix_lm": False, "clip_qkv": None}},
+        **{"verbose": 0, "init_device": "cpu", "embedding_fraction": 1.0, "no_bias": True, "logit_scale": None},
+        **{"norm_type": "low_precision_layernorm", "resid_pdrop": 0},
+    },
     "smollm3": {"max_window_layers": 28, "pretraining_tp": 2, "no_rope_layers": [1, 1, 1, 0]},
 }
 
@@ -326,11 +336,30 @@ def test_files_that_people_download_are_read_without_a_word(kind):
         ("qwen3_moe", {"use_qk_norm": False}),
         ("qwen3_moe", {"shared_expert_intermediate_size": 64}),
         ("falcon", {"ff_factor": 3}),
+        ("gemma", {"use_bidirectional_attention": True}),
+        ("stablelm", {"qk_layernorm": True}),
+        ("stablelm", {"use_parallel_residual": True}),
+        ("mpt", {"no_bias": False}),
+        ("mpt", {"logit_scale": "inv_sqrt_d_model"}),
+        ("mpt", {"norm_type": "rmsnorm"}),
     ],
 )
 def test_what_a_file_says_twice_it_says_alike_or_it_is_refused(kind, change):
     with pytest.raises(ValueError, match=f"config: '{[*change][-1]}' is .*, which has no formula here"):
         from_config({"model_type": kind, **TINY[kind], **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"clip_qkv": 8}, "'clip_qkv' is 8, which has no formula here"),
+        ({"alibi": False}, "'alibi' is False, which has no formula here"),
+        ({"qk_gn": True}, "'qk_gn' is not known"),
+    ],
+)
+def test_attention_of_mpt_that_nobody_computes_here(change, line):
+    with pytest.raises(ValueError, match=f"config: 'attn_config': {line}"):
+        from_config({"model_type": "mpt", **TINY["mpt"], "attn_config": change})
 
 
 # Rotary positions

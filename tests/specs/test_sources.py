@@ -9,6 +9,7 @@ import pytest
 
 from llmhw_helpers import specs
 from llmhw_helpers.specs.figures import Figure
+from llmhw_helpers.specs.measured import measured_rows
 
 MODULES = [importlib.import_module(f"{specs.__name__}.{found.name}") for found in pkgutil.iter_modules(specs.__path__)]
 TABLES = {
@@ -16,7 +17,7 @@ TABLES = {
     for m in MODULES
     for n, t in vars(m).items()
     if n.isupper() and n[0] != "_" and isinstance(t, Mapping)
-}
+} | {"measured.csv": {row.id: row for row in measured_rows()}}
 
 
 def faults(value, path, has_source=False):

@@ -44,6 +44,11 @@ def test_a_program_narrows_the_choice(capsys):
     assert "Take AWQ int4 in vLLM" in capsys.readouterr().out
 
 
+def test_a_card_whose_rates_no_source_gives_gets_one_line(capsys):
+    room.show_choice(Device.of(accelerator("GB10")), "Llama-3.1-8B", "chat", 100, 3)
+    assert capsys.readouterr().out == "GB10 computes in bf16, and no source says how fast\n"
+
+
 def test_every_setting_draws(capsys, monkeypatch):
     drawn = []
     monkeypatch.setattr(room.plt, "show", lambda: drawn.append(plt.close("all")))

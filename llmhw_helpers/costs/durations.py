@@ -1,0 +1,187 @@
+"""What a pass takes, by what its time goes to: prompts read, tokens decoded, steps of training, on one or many GPUs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..specs.accelerators import Accelerator
+from ..specs.architectures import Model
+from ..specs.figures import UnknownFigure, look_up
+from ..specs.flavours import Flavour
+from ..specs.flavours import flavour as find_flavour
+from .efficiency import (
+    FITTED,
+    all_reduce_seconds,
+    attention_flops_per_s,
+    bytes_per_s,
+    flops_per_s,
+    layer_seconds,
+    link_bytes_per_s,
+    trainer,
+)
+from .flavours import weight_bytes, weights_read
+from .inference import decode_work, kv_bytes, prefill_work
+from .parallelism import part
+from .transformer import forward_flops
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Seconds that are likely, by what they go to, and the roofline's floor of them."""
+
+    parts: Mapping[str, float]
+    floor: float
+
+    @property
+    def seconds(self) -> float:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    def __mul__(self, times: float) -> "Duration":
+        return Duration({name: times * second for name, second in self.parts.items()}, times * self.floor)
+
+    def __add__(self, other: "Duration") -> "Duration":
+        names = dict.fromkeys([*self.parts, *other.parts])
+        parts = {name: self.parts.get(name, 0.0) + other.parts.get(name, 0.0) for name in names}
+        return Duration(parts, self.floor + other.floor)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A model in a program, on ranks of one kind of card: `costs.speed` says what the fields mean."""
+
+    card: Accelerator
+    model: Model
+    flavour: str | Flavour = "bf16"
+    tp_size: int = 1
+    pp_size: int = 1
+    nodes: int = 1
+    program: str = "engine"
+    kv_dtype: str = "bf16"
+    fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
+
+    def decode(self, batch_size: int, context: int) -> Duration:
+        """One new token for each of `batch_size` texts, through all stages."""
+        rank = part(self.model, self.tp_size)
+        flops = decode_work(rank, batch_size, context).flops
+        return self._pass(rank, flops, batch_size, batch_size * kv_bytes(rank, context, self.kv_dtype))
+
+    def prefill(self, batch_size: int, prompt: int) -> Duration:
+        """Reading `batch_size` prompts at once, through all stages."""
+        rank = part(self.model, self.tp_size)
+        flops = prefill_work(rank, batch_size, prompt).flops
+        return self._pass(rank, flops, batch_size * prompt, batch_size * kv_bytes(rank, prompt, self.kv_dtype))
+
+    def _pass(self, rank: Model, flops: float, n_tokens: int, cache: float) -> Duration:
+        of = self.flavour if isinstance(self.flavour, Flavour) else find_flavour(self.flavour)
+        weights, number = read_bytes(rank, of, n_tokens), multiplied_in(self.card, of)
+        bits = 8 * weight_bytes(self.model, of) / self.model.n_params
+        fetch = weights / bytes_per_s(self.card, self.program, bits, self.fitted)
+        products = flops / flops_per_s(self.card, self.program, number, self.fitted)
+        stage = 2 * n_tokens * self.model.d_model / link_bytes_per_s(max(2, self.nodes), self.fitted)
+        parts = _overlap({"weights": fetch}, {"products": products}) | {
+            "cache": cache / bytes_per_s(self.card, self.program, fitted=self.fitted),
+            "layers": rank.n_layers * layer_seconds(self.program, self.fitted),
+            "all-reduces": 2 * rank.n_layers * self._all_reduce(2 * n_tokens * rank.d_model),
+            "stages": (self.pp_size - 1) * (self.fitted["all-reduce"] + stage),
+        }
+        roof = self.card.bytes_per_s.known()
+        return Duration(parts, max((weights + cache) / roof, flops / self.card.peak(number).known()))
+
+    def _all_reduce(self, n_bytes: float) -> float:
+        return all_reduce_seconds(n_bytes, self.tp_size, self.nodes, self.fitted)
+
+
+def read_bytes(model: Model, of: Flavour, n_tokens: float) -> float:
+    """Bytes of weights that a pass over `n_tokens` reads: no input embedding, and of the experts those it needs."""
+    if not (e := model.experts):
+        return weights_read(model, of)
+    asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
+    one = model.parameters()["experts"] / (e.n_experts + e.n_shared_experts)  # of each layer
+    embedding = 0 if model.tied_embeddings else model.parameters()["embedding"]
+    return weight_bytes(model, of) - 2 * embedding - asleep * one * of.bits_per_weight(model.d_model) / 8
+
+
+def multiplied_in(card: Accelerator, of: Flavour) -> str:
+    """The format that a card multiplies a flavour in: its own where the card has it, else 16 or 32 bits."""
+    for number in (of.number, "bf16", "fp16", "fp32"):
+        if number in card.dtypes:
+            return number
+    raise UnknownFigure(f"unknown: peak rates of {card.name} in 16 or 32 bits")
+
+
+BF16 = find_flavour("bf16")
+AGAIN = {"none": 0.0, "selective": 0.0, "full": 1.0}  # share of the blocks' products that is computed again
+
+
+@dataclass(frozen=True)
+class Training:
+    """A step of training, or of fine-tuning with adapters: `costs.speed` says what the fields mean."""
+
+    card: Accelerator
+    model: Model
+    seq_len: int
+    dtype: str = "bf16"
+    recompute: str | float = "none"
+    batch_size: int = 1
+    dp_size: int = 1
+    tp_size: int = 1
+    pp_size: int = 1
+    zero: int = 3
+    n_micro_batches: int = 1
+    nodes: int = 1
+    adapters: bool = False
+    packed: bool = False
+    program: str = "torch"
+    fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
+
+    def micro_batch(self) -> Duration:
+        """`batch_size` sequences through the ranks that share a model, forward and back."""
+        fitted, model, kind = self.fitted, self.model, trainer(self.program)
+        n_tokens, ranks = self.batch_size * self.seq_len, self.tp_size * self.pp_size
+        layers = model.n_layers / self.pp_size
+        flops = forward_flops(model, self.batch_size, self.seq_len)
+        pairs, head = flops.pop("attention") / 2, flops.pop("head")  # kernels skip the pairs that a mask hides
+        passes = 2 if self.adapters else 3  # nobody asks for the gradients of frozen weights
+        blocks = (passes + self.again) * sum(flops.values())
+        pairs *= 3 + self.again
+        half = multiplied_in(self.card, BF16)
+        peak, half_peak = (self.card.peak(number).known() for number in (self.dtype, half))
+        share = fitted["training products"]
+        moved = fitted[f"training bytes, {kind}"] * model.d_model * n_tokens * (1 + self.again / 3)
+        busy = {
+            "products": (blocks / peak + passes * head / half_peak) / share / ranks,
+            "attention": pairs / attention_flops_per_s(self.card, half, fitted) / ranks,
+            "memory": layers * moved / self.tp_size / bytes_per_s(self.card, "engine", fitted=fitted),
+        }
+        if self.packed:
+            busy["unpacking"] = (2 + self.again) * model.n_params / ranks / fitted["unpacked"]
+        waits = {"layers": layers * fitted[f"training layer, {kind}"], "weights": self._weights()}
+        sums = (4 + 2 * self.again) * layers
+        busy["all-reduces"] = sums * all_reduce_seconds(2 * n_tokens * model.d_model, self.tp_size, 1, fitted)
+        parts = _overlap(busy, waits)
+        parts["bubble"] = (self.pp_size - 1) / self.n_micro_batches * sum(parts.values())
+        return Duration(parts, (blocks + pairs + passes * head) / ranks / peak)
+
+    def _weights(self) -> float:
+        """Seconds of sending weights and gradients among the ranks of data parallelism, for one micro-batch."""
+        if self.dp_size == 1:
+            return 0.0
+        sent = 2 * self.model.n_params / self.tp_size / self.pp_size * (self.dp_size - 1) / self.dp_size
+        if self.zero == 3:  # gathered for the forward and for the backward pass, gradients scattered
+            sent *= 2 if self.adapters else 3
+        else:
+            sent *= 0 if self.adapters else 2 / self.n_micro_batches
+        return sent / link_bytes_per_s(self.nodes, self.fitted)
+
+    @property
+    def again(self) -> float:
+        """Share of the blocks' products that is computed a second time."""
+        return self.recompute if isinstance(self.recompute, float) else look_up(self.recompute, AGAIN, "recomputation")
+
+
+def _overlap(busy: Mapping[str, float], waits: Mapping[str, float]) -> dict[str, float]:
+    """Parts of what goes on at the same time: together as long as the hypotenuse, shortened in proportion."""
+    one, each = sum(busy.values()), sum(waits.values())
+    shorter = math.hypot(one, each) / (one + each)
+    return {name: shorter * second for name, second in {**busy, **waits}.items()}

@@ -1,0 +1,114 @@
+import pytest
+
+from llmhw_helpers.costs.parallelism import Indivisible
+from llmhw_helpers.costs.speed import (
+    decode_speed,
+    joules_per_token,
+    prefill_speed,
+    price_per_token,
+    serving_speed,
+    training_speed,
+)
+from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
+from llmhw_helpers.specs.figures import Figure, UnknownFigure, UnknownName
+from llmhw_helpers.specs.models import model
+
+A100, H100 = accelerator("A100-80GB"), accelerator("H100")
+LLAMA = model("Llama-3.1-8B")
+
+
+@pytest.mark.parametrize("card", ACCELERATORS.values(), ids=ACCELERATORS)
+@pytest.mark.parametrize("name", ["SmolLM2-135M", "Llama-3.1-70B", "Mixtral-8x7B", "DeepSeek-V3", "gpt-oss-20b"])
+def test_a_range_lies_below_the_roof_and_is_no_wider_than_a_factor_of_two(card, name):
+    each, dtype = model(name), "bf16" if "bf16" in card.dtypes else "fp16"
+    for speed in (
+        decode_speed(card, each),
+        decode_speed(card, each, "INT8 W8A8", 32, 4096, tp_size=1, pp_size=2),
+        prefill_speed(card, each, prompt=4096),
+        serving_speed(card, each, "bf16", 16, 1000, 300),
+        training_speed(card, each, 2048, dtype, "full"),
+    ):
+        assert 0 < speed.low < speed.high <= speed.floor
+        assert speed.high / speed.low <= 2
+        assert speed.share.high == pytest.approx(speed.high / speed.floor)
+
+
+def test_the_roof_of_a_decode_step_is_weights_and_cache_over_the_bandwidth():
+    """By hand: Llama-3.1-8B in 16 bits without the input embedding, and 128 KiB for each of 1024 tokens."""
+    n_bytes = 2 * (8_030_261_248 - 128_256 * 4096) + 1024 * 131_072
+    assert decode_speed(A100, LLAMA, "bf16", 1, 1024).floor == pytest.approx(2039e9 / n_bytes)
+
+
+def test_a_pipeline_speeds_up_several_texts_and_not_one():
+    one, two = (decode_speed(A100, LLAMA, pp_size=n) for n in (1, 2))
+    assert 0.95 * one.low < two.low < one.low
+    # at 64 texts each of two stages works on 32 of them
+    assert decode_speed(A100, LLAMA, batch_size=64, pp_size=2).low > 1.2 * decode_speed(A100, LLAMA, batch_size=64).low
+
+
+def test_tensor_parallelism_speeds_up_less_than_it_costs():
+    one, eight = (decode_speed(A100, model("Llama-3.1-70B"), tp_size=n).low for n in (1, 8))
+    assert 3 * one < eight < 8 * one
+
+
+def test_ranks_on_several_nodes_wait_for_the_network():
+    near, far = (decode_speed(A100, LLAMA, tp_size=4, nodes=n) for n in (1, 4))
+    assert far.low < near.low / 2
+    assert far.seconds["all-reduces"] > 10 * near.seconds["all-reduces"]
+
+
+def test_fewer_bytes_are_faster_and_a_small_model_stays_farther_from_the_roof():
+    wide, narrow = decode_speed(A100, LLAMA), decode_speed(A100, LLAMA, "AWQ int4")
+    assert narrow.low > wide.low
+    assert narrow.share.high < wide.share.high
+    assert decode_speed(A100, model("SmolLM2-135M")).share.high < 0.3
+
+
+def test_a_mixture_reads_the_experts_that_a_batch_needs():
+    mixture = model("Mixtral-8x7B")
+    one, many = (decode_speed(A100, mixture, batch_size=n, context=1).floor / n for n in (1, 64))
+    # 2 of 8 experts for one text, all 8 for many
+    assert one / many == pytest.approx(46.7 / 12.8, rel=0.02)
+
+
+def test_served_users_share_what_the_card_gives():
+    speeds = [serving_speed(A100, LLAMA, users=n, prompt=512, answer=256).low for n in (1, 8, 64)]
+    assert speeds == sorted(speeds)
+    assert speeds[2] / 64 < speeds[1] / 8 < speeds[0]
+
+
+def test_a_longer_prompt_takes_longer_and_answers_come_at_a_lower_rate():
+    short, long = (serving_speed(A100, LLAMA, users=8, prompt=n, answer=256) for n in (100, 8000))
+    assert long.high < short.low
+
+
+def test_what_is_recomputed_takes_a_quarter_of_the_speed_and_adapters_give_a_third():
+    plain, again = (training_speed(A100, LLAMA, 2048, recompute=way).floor for way in ("none", "full"))
+    assert again / plain == pytest.approx(3 / 4, rel=0.05)
+    assert training_speed(A100, LLAMA, 2048, lora=True).floor / plain == pytest.approx(3 / 2, rel=0.05)
+
+
+def test_a_bubble_is_as_long_as_its_share_of_the_micro_batches():
+    run = training_speed(A100, LLAMA, 2048, pp_size=4, n_micro_batches=8)
+    rest = sum(second for name, second in run.seconds.items() if name != "bubble")
+    assert run.seconds["bubble"] == pytest.approx(rest * 3 / 8)
+
+
+def test_energy_and_price_follow_from_the_speed():
+    speed = decode_speed(A100, LLAMA)
+    assert joules_per_token(speed, A100, 2) == pytest.approx((800 / speed.high, 800 / speed.low))
+    cheap, dear = price_per_token(speed, Figure(3.6, "EUR", "GPU-hour", "a test"))
+    assert (cheap, dear) == pytest.approx((0.001 / speed.high, 0.001 / speed.low))
+    with pytest.raises(UnknownFigure, match="nobody says"):
+        price_per_token(speed, Figure(None, "EUR", "GPU-hour", "nobody says"))
+
+
+def test_what_cannot_be_is_refused_in_a_line():
+    with pytest.raises(Indivisible, match="32 query heads"):
+        decode_speed(A100, LLAMA, tp_size=3)
+    with pytest.raises(UnknownName, match="unknown class of programs 'vllm'"):
+        decode_speed(A100, LLAMA, program="vllm")
+    with pytest.raises(ValueError, match="first of its text"):
+        decode_speed(A100, LLAMA, context=0)
+    with pytest.raises(UnknownName, match="unknown recomputation 'half'"):
+        training_speed(A100, LLAMA, 2048, recompute="half")
