@@ -171,6 +171,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
             "reserve": list(memory.reserve),
             "fits": memory.fits,
             "at": memory.at,
+            "why": memory.why,
         },
         "speed": {
             "low": speed.low,

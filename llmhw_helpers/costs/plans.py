@@ -19,12 +19,14 @@ class Memory:
         parts: what follows from arithmetic, by what it is for.
         reserve: what the program keeps besides, low and high.
         at: which rank, or which moment, is the fullest.
+        why: what the reserve rests on.
     """
 
     limit: float
     parts: Mapping[str, float]
     reserve: Range
     at: str = ""
+    why: str = ""
 
     @property
     def fits(self) -> str:

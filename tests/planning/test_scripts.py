@@ -61,8 +61,9 @@ def test_slurm_gives_what_a_copy_or_a_run_takes(kind):
 
 
 def test_alvis_names_its_cards():
-    asked = directives(job_script(KINDS["one node"], plan_of(KINDS["one node"])))
-    assert (asked["partition"], asked["gpus-per-node"]) == ("alvis", "A100fat:4")
+    plan = plan_of(KINDS["one node"])
+    asked = directives(job_script(KINDS["one node"], plan))
+    assert (asked["partition"], asked["gpus-per-node"]) == ("alvis", f"A100fat:{plan['n_gpus']}")
 
 
 def test_what_nobody_published_of_arrhenius_is_to_be_filled_in():
@@ -99,11 +100,12 @@ def run(script, tmp_path, **env):  # every line that is to be filled in gets its
 
 
 def test_one_process_on_one_node(tmp_path):
-    result, calls = run(job_script(KINDS["one node"], plan_of(KINDS["one node"])), tmp_path)
+    plan = plan_of(KINDS["one node"])
+    result, calls = run(job_script(KINDS["one node"], plan), tmp_path)
     assert result.returncode == 0, result.stderr
+    sizes = f"--tensor-parallel-size {plan['tp_size']} --max-model-len 1300 --max-num-seqs {plan['batch_size']}"
     assert calls == [
-        "serve meta-llama/Llama-3.1-70B --port 8000 --tensor-parallel-size 4 --max-model-len 1300 --max-num-seqs 8"
-        " --gpu-memory-utilization 0.9 --dtype bfloat16 "
+        f"serve meta-llama/Llama-3.1-70B --port 8000 {sizes} --gpu-memory-utilization 0.9 --dtype bfloat16 "
     ]
 
 
@@ -131,8 +133,9 @@ def test_a_line_that_is_not_filled_in_is_said(tmp_path):
 
 
 def test_the_command_alone():
-    command = vllm_command(KINDS["one node"], plan_of(KINDS["one node"]))
-    assert command.startswith("vllm serve meta-llama/Llama-3.1-70B --tensor-parallel-size 4 ")
+    plan = plan_of(KINDS["one node"])
+    command = vllm_command(KINDS["one node"], plan)
+    assert command.startswith(f"vllm serve meta-llama/Llama-3.1-70B --tensor-parallel-size {plan['tp_size']} ")
 
 
 def test_no_command_for_several_nodes():
