@@ -8,18 +8,17 @@ from ..specs.architectures import Model
 from ..specs.figures import Figure
 from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
 from .flavours import weight_bytes
-from .flops import Work
-from .inference import decode_work, kv_bytes, prefill_work
-from .inference import weights_read as plain_weights_read
+from .inference import kv_bytes
 from .parallelism import divides, part
 from .places import Offer
 from .plans import Memory, Plan, Rate, Refusal, gb
 from .requests import Request
-from .roofline import Roof
+from .speed import Speed, prefill_speed, serving_speed
 
 PROGRAM = "vLLM"
 RUNS = ("hardware", "fits")  # states of support that somebody vouches for
 BLOCK = 16  # tokens of a cache's block
+GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
 
 
 def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
@@ -27,7 +26,7 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
 
     Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline may lie in
     several. Of the stages those numbers are weighed that hold a text at all, up to twice the least; of copies the least
-    number that holds everybody, and its doubles until the wished speed is sure, and once more.
+    number that holds everybody, and its doubles as long as the wished speed is not sure and each user gains by them.
     """
     plans, refusals = [], []
     for offer in request.where:
@@ -116,15 +115,16 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
         why = _over(with_all, f"{batch} texts of {request.context} tokens")
         yield Refusal(what, why, with_all.over, offer, of.name, offer.n_gpus // n_gpus * n_gpus)
         return
-    sure = False
-    while dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
+    sure, fastest = False, 0.0
+    while not sure and dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
         batch = -(-users // dp_size)
         memory = replace(held, parts=held.parts | {"cache": text * batch})
-        found = _plan(request, offer, of, (tp_size, pp_size, dp_size), memory, batch)
-        yield found
-        if sure:
+        speed, read = _speed(request, offer, of, tp_size, pp_size, batch)
+        if speed.low < GAIN * fastest:
             return
-        sure = isinstance(found, Plan) and found.sure == "yes"
+        found = _plan(request, offer, of, (tp_size, pp_size, dp_size), memory, batch, speed, read)
+        yield found
+        sure, fastest = isinstance(found, Plan) and found.sure == "yes", speed.low
         dp_size *= 2
 
 
@@ -134,10 +134,17 @@ def _over(memory: Memory, texts: str) -> str:
 
 
 def _plan(
-    request: Request, offer: Offer, of: Flavour, sizes: tuple[int, int, int], memory: Memory, batch: int
+    request: Request,
+    offer: Offer,
+    of: Flavour,
+    sizes: tuple[int, int, int],
+    memory: Memory,
+    batch: int,
+    speed: Rate,
+    read: Rate,
 ) -> Plan | Refusal:
     tp_size, pp_size, dp_size = sizes
-    speed, first_token = _speed(request, offer, of, tp_size, pp_size, batch)
+    first_token = request.prompt / read.high, request.prompt / read.low
     reached = [memory.fits, speed.reaches(request.tokens_per_s)]
     if request.first_token_s:
         low, high = first_token
@@ -151,7 +158,7 @@ def _plan(
         batch_size=batch,
         memory=memory,
         speed=speed,
-        seconds=(first_token[0] + request.answer / speed.high, first_token[1] + request.answer / speed.low),
+        seconds=(request.answer / speed.high, request.answer / speed.low),
         loss=loss(request.model, of),
         sure="yes" if set(reached) == {"yes"} else "perhaps",
         sources=_sources(request.model, offer, of),
@@ -199,16 +206,13 @@ def _held(model: Model, offer: Offer, of: Flavour, tp_size: int, pp_size: int, u
     return Memory(limit(offer, utilisation), {"weights": weights, "cache": cache_bytes}, (1e9, 6e9), at)
 
 
-def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int):
-    """Tokens per second of each user, and seconds until the first token."""
-    model, roof = request.model, Roof.of(offer.card)
-    number = of.number if of.number in roof.flops_per_s else "bf16" if "bf16" in roof.flops_per_s else "fp16"
-    step = decode_work(model, batch, request.context)
-    narrow = _all_weights(model, of) / (2 * model.n_params)
-    moved = step.bytes - (1 - narrow) * plain_weights_read(model, n_tokens=batch)
-    floor = roof.floor(Work(step.flops / tp_size, moved / tp_size), number).seconds
-    read = prefill_work(model, 1, request.prompt)
-    first = roof.floor(Work(read.flops / tp_size, read.bytes / tp_size), number).seconds
-    basis = "between a third and all of the roof: no measured share yet"
-    rate = Rate(1 / floor / 3, 1 / floor, "tokens/s for each user", 1 / floor, basis)
-    return rate, (first, 3 * first)
+def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int) -> tuple[Rate, Rate]:
+    """Tokens per second of each user, waiting for the first one included; and of reading a prompt."""
+    settings = (offer.card, request.model, of)
+    made = serving_speed(*settings, batch, request.prompt, request.answer, tp_size, pp_size)
+    read = prefill_speed(*settings, request.prompt, tp_size, pp_size)
+    return _rate(made, batch, "tokens/s"), _rate(read, 1, "tokens/s")
+
+
+def _rate(speed: Speed, users: int, unit: str) -> Rate:
+    return Rate(speed.low / users, speed.high / users, unit, speed.floor / users, speed.share.basis)

@@ -139,7 +139,7 @@ def _serving(request: Mapping, plan: Mapping) -> list[str]:
         return [*lines, 'apptainer exec --nv "$image" vllm serve "$model" --port "$port" "${options[@]}"']
     lines += [
         f"# One process a node (vLLM {NNODES_SINCE} or newer); the first answers, the others only compute.",
-        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        'read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         "export image model port head",
         "# shellcheck disable=SC2016  # each node fills in its own number",
         "srun bash -c '",
