@@ -42,15 +42,14 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
 
 def _refused(request: Request, offer: Offer, of: Flavour) -> str:
     """Why a format is not weighed on a card at all; empty where it is."""
-    capability = offer.card.compute_capability.value
-    runs = support(PROGRAM, of.name)
-    state = "unknown" if capability is None else runs.state(capability)
+    runs, kind = support(PROGRAM, of.name), offer.card.kind
+    state = runs.state(kind)
     if state not in RUNS:
         how = {"no": "does not run there", "trial": "is an experiment there"}.get(
             state, "may run or not: no source says"
         )
         return f"{how} in {PROGRAM}: {runs.why}"
-    if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(capability) in RUNS:
+    if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(kind) in RUNS:
         return "bf16 runs there, and takes the same bytes"
     lost = loss(request.model, of)
     if lost is None:

@@ -99,6 +99,16 @@ class Accelerator:
         return Figure(dense.known() * gain.known(), "op/s", meaning, f"{dense.source}; {gain.source}")
 
     @property
+    def kind(self) -> float | str:
+        """What programs go by: CUDA's compute capability, or the architecture of a maker that CUDA does not know.
+
+        >>> [accelerator(name).kind for name in ("A40", "MI300X", "M4 Max")]
+        [8.6, 'CDNA 3', 'Apple GPU']
+        """
+        capability = self.compute_capability.value
+        return self.architecture if capability is None else capability
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """The formats it computes in, CUDA cores first."""
         return tuple(dict.fromkeys([*self.cuda_core, *self.tensor_core]))

@@ -33,7 +33,9 @@ def _apple(name: str, cores: int, mhz: int | None, gigabytes: int, gigabytes_per
     unit = "GPU cores" + (f", {mhz} MHz" if mhz else "")
     return {
         "name": f"Apple {name}",
-        **other_chip("Apple", name, source, cores, mhz, Figure(None, "", "gain by 2:4 sparse weights", APPLE_SILENT)),
+        **other_chip(
+            "Apple", "Apple GPU", source, cores, mhz, Figure(None, "", "gain by 2:4 sparse weights", APPLE_SILENT)
+        ),
         "cuda_core": rates(unit, source, fp32=tera, fp16=tera),
         "tensor_core": {},
         **memory(APPLE_SPECS, gigabytes, gigabytes_per_s),
