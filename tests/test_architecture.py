@@ -49,6 +49,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "server/replies.py": ["test_protocol.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
+    "costs/pruning.py": ["../llm/test_pruning.py"],
     "specs/data_sheets.py": ["test_accelerators.py"],
     "specs/datacenter_cards.py": ["test_accelerators.py"],
     "specs/home_cards.py": ["test_accelerators.py"],

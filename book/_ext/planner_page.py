@@ -1,4 +1,4 @@
-"""Sphinx extension: puts the planner into the book, with its form's choices and first answer: a browser runs it alone."""
+"""Sphinx extension: puts the planner into the book, so that a browser runs it, with its choices and first answer."""
 
 import html
 import io

@@ -13,6 +13,7 @@ from .plans import Plan, Refusal, order, pareto
 from .reasons import grouped, headline, nothing, reasons, span, why
 from .requests import USUAL, BadRequest, Request, read_request
 from .serving_plans import serving_plans
+from .training_plans import training_plans
 
 SHOWN = 24  # plans in an answer, besides the Pareto set
 MOST_GPUS = 4096  # that are tried where nothing does with fewer
@@ -41,7 +42,7 @@ def plan(request: Request) -> Result:
     >>> found.plans[0].n_gpus
     4
     """
-    plans, refusals = serving_plans(request)
+    plans, refusals = (serving_plans if request.task == "serve" else training_plans)(request)
     return Result(request, tuple(order(plans)), tuple(pareto(plans)), tuple(refusals))
 
 
@@ -56,8 +57,8 @@ def answer(request: object) -> dict:
         ``{"ok": True, "headline", "reasons", "plans", "refused", "notes"}``, or ``{"ok": False, "error", "nearest"}``,
         each a line.
 
-    >>> answer({"model": "Llama-3.1-8B", "task": "serve", "where": "T5"})["error"]
-    "unknown cluster or card 'T5'; did you mean T4?"
+    >>> answer({"model": "Llama-3.1-8B", "task": "serve", "where": "Arrhenus"})["error"]
+    "unknown cluster or card 'Arrhenus'; did you mean Arrhenius?"
     """
     try:
         result = plan(read_request(request))
@@ -99,7 +100,7 @@ def nearest(request: Request) -> str:
         lost = "an unknown loss" if coarser[0].loss is None else f"a loss of {coarser[0].loss:.1%}"
         possible.append(f"{coarser[0].name}, with {lost}")
     possible += _fewer(request) or ([] if possible else _fewer(any_format))
-    possible += _more(request) or _more(any_format)
+    possible += _more(request) or _more(any_format) or _more(replace(any_format, tokens_per_s=0.0, first_token_s=None))
     return "; or ".join(possible)
 
 
@@ -117,12 +118,14 @@ def _fewer(request: Request) -> list[str]:
 
 
 def _more(request: Request) -> list[str]:
-    """The same cards, doubled until they do."""
+    """The same cards, doubled until they do; from as many as could hold the weights in 4 bits."""
     n = max(offer.n_gpus for offer in request.where)
     while (n := 2 * n) <= MOST_GPUS:
         where = tuple(offer.more(n) for offer in request.where)
         if where == request.where:
             return []
+        if all(each.n_gpus * (each.card.memory_bytes.value or 0) < request.model.n_params / 2 for each in where):
+            continue
         if found := plan(replace(request, where=where)).plans:
             return [found[0].name]
     return []
@@ -150,6 +153,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
         "name": plan.name,
         "format": plan.format,
         "card": plan.offer.card.name,
+        "cluster": plan.offer.cluster,
         "n_gpus": plan.n_gpus,
         "n_nodes": plan.n_nodes,
         "tp_size": plan.tp_size,
@@ -158,6 +162,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
         "zero": plan.zero,
         "recompute": plan.recompute,
         "batch_size": plan.batch_size,
+        "n_micro_batches": plan.n_micro_batches,
         "loss": plan.loss,
         "sure": plan.sure,
         "memory": {
@@ -166,6 +171,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
             "reserve": list(memory.reserve),
             "fits": memory.fits,
             "at": memory.at,
+            "why": memory.why,
         },
         "speed": {
             "low": speed.low,

@@ -19,12 +19,14 @@ class Memory:
         parts: what follows from arithmetic, by what it is for.
         reserve: what the program keeps besides, low and high.
         at: which rank, or which moment, is the fullest.
+        why: what the reserve rests on.
     """
 
     limit: float
     parts: Mapping[str, float]
     reserve: Range
     at: str = ""
+    why: str = ""
 
     @property
     def fits(self) -> str:
@@ -73,7 +75,10 @@ class Plan:
         sure: ``"yes"`` where memory and speed are enough at the worst of their ranges, else ``"perhaps"``.
         sources: of the figures it rests on.
         first_token: seconds until the first token of an answer; None in training.
-        n_tokens: that price and energy are told for.
+        tokens_per_s: of all texts together, low and high.
+        n_tokens: that price and energy are told for: a million of answers, or those of the whole run.
+        n_micro_batches: of an optimizer step, in training.
+        trains: or else it serves.
     """
 
     offer: Offer
@@ -91,8 +96,10 @@ class Plan:
     zero: int = 0
     recompute: str = "none"
     first_token: Range | None = None
-    tokens_per_s: Range = (0.0, 0.0)  # of all texts together
+    tokens_per_s: Range = (0.0, 0.0)
     n_tokens: float = 1e6
+    n_micro_batches: int = 1
+    trains: bool = False
 
     @property
     def n_gpus(self) -> int:
@@ -161,7 +168,14 @@ class Refusal:
 
 
 def cost(plan: Plan, by_price: bool) -> float:
-    """What a plan costs, to compare it with others: the price of an hour, or the number of GPUs."""
+    """What a plan costs, to compare it with others: a server by the hour, a run as a whole; or the number of GPUs."""
+    if plan.trains and by_price:
+        return plan.price[1]
+    return size(plan, by_price)
+
+
+def size(plan: Plan, by_price: bool) -> float:
+    """What a plan takes at a time: the price of an hour, or the number of GPUs."""
     return plan.price_per_hour if by_price else plan.n_gpus
 
 
@@ -172,23 +186,24 @@ def priced(plans: Iterable[Plan]) -> bool:
 
 
 def order(plans: Iterable[Plan]) -> list[Plan]:
-    """The best first: those that are sure to do, of these the cheapest, then what loses less, then the fastest.
+    """The best first: those that are sure to do, of these the cheapest, then what loses less, is smaller, is faster.
 
-    The order is total: it does not hang on that of `plans`.
+    What costs the same to two digits is as cheap: no prediction knows more. The order is total: it does not hang on
+    that of `plans`, and no plan beats the first one (see `pareto`).
     """
     plans = list(plans)
     by_price = priced(plans)
 
     def key(plan: Plan) -> tuple:
-        lost = 1.0 if plan.loss is None else plan.loss
-        watts = (plan.offer.card.tdp_watts.value or 0) * plan.n_gpus
-        return SURE.index(plan.sure), cost(plan, by_price), lost, watts, -plan.speed.low, plan.batch_size, plan.name
+        size_, slowness, lost, unsure = _point(plan, by_price)
+        about = float(f"{cost(plan, by_price):.2g}")
+        return unsure, about, lost, size_, slowness, plan.offer.card.tdp_watts.value or 0, plan.batch_size, plan.name
 
     return sorted(plans, key=key)
 
 
 def pareto(plans: Iterable[Plan]) -> list[Plan]:
-    """The plans that no other one beats: at least as cheap, as fast, as true and as sure, and in one of these better.
+    """The plans that no other one beats: at least as small, as fast, as true and as sure, and in one of these better.
 
     Of several that are alike in all four, the first one in `order` stands for them.
     """
@@ -207,7 +222,7 @@ def pareto(plans: Iterable[Plan]) -> list[Plan]:
 def _point(plan: Plan, by_price: bool) -> tuple[float, ...]:
     """Where less is better, everywhere."""
     lost = 1.0 if plan.loss is None else plan.loss
-    return cost(plan, by_price), -plan.speed.low, lost, SURE.index(plan.sure)
+    return size(plan, by_price), -plan.speed.low, lost, SURE.index(plan.sure)
 
 
 def _covers(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

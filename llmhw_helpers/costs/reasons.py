@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..specs.flavours import FLAVOURS
-from .plans import Plan, Rate, Refusal, cost, gb, priced
+from .plans import Plan, Range, Rate, Refusal, cost, gb, priced
 from .requests import Request
 
 
@@ -21,14 +21,16 @@ def _smaller(plan: Plan, plans: Sequence[Plan], refusals: Sequence[Refusal]) -> 
         return "One GPU is the least there is."
     alike = [each for each in plans if (each.offer, each.format) == (plan.offer, plan.format)]
     fewer = [each for each in alike if each.n_gpus < plan.n_gpus]
-    if fewer:
+    if fewer := [each for each in fewer if each.sure == "yes" or plan.sure != "yes"]:
         return f"Fewer do as well: {_most(fewer).n_gpus} x {plan.offer.card.name}."
+    if fewer := [each for each in alike if each.n_gpus < plan.n_gpus]:
+        return f"Fewer may do: {_most(fewer).n_gpus} x {plan.offer.card.name}."
     lacking = [each for each in refusals if each.offer == plan.offer and each.format == plan.format]
     lacking = [each for each in lacking if each.n_gpus < plan.n_gpus]
     if not lacking:
         return ""
-    nearest = _nearest(lacking)
-    return f"Not on {nearest.n_gpus}: {nearest.why}."
+    n_gpus = max(each.n_gpus for each in lacking)
+    return f"Not on {n_gpus}: {_nearest([each for each in lacking if each.n_gpus == n_gpus]).why}."
 
 
 def _wider(plan: Plan, plans: Sequence[Plan], refusals: Sequence[Refusal]) -> str:
@@ -46,15 +48,16 @@ def _wider(plan: Plan, plans: Sequence[Plan], refusals: Sequence[Refusal]) -> st
 def reasons(request: Request, plans: Sequence[Plan], refusals: Sequence[Refusal]) -> list[str]:
     """Why the first of the plans is the first."""
     best, by_price = plans[0], priced(plans)
-    dear = f"{best.price_per_hour:.3g} {best.offer.price.unit}s an hour" if by_price else f"{best.n_gpus} GPUs"
     sure = [plan for plan in plans if plan.sure == "yes"]
     what = "that are sure to do" if sure else "that may do, while none is sure to"
-    said = [f"Of the {len(sure) or len(plans)} plans {what}, none is cheaper: {dear}."]
+    said = [f"Of the {len(sure) or len(plans)} plans {what}, none is cheaper: {_cost(best, by_price)}."]
     if because := why(best, plans, refusals):
         said.append(because)
     doubtful = [plan for plan in plans if plan.sure != "yes" and cost(plan, by_price) < cost(best, by_price)]
     if sure and doubtful:
         said.append(f"{_upper(doubtful[0].name)} would be cheaper, but {_doubt(request, doubtful[0])}.")
+    if best.trains and (fewest := min(plans, key=lambda plan: plan.n_gpus)).n_gpus < best.n_gpus:
+        said.append(f"With the fewest GPUs: {fewest.name}, in {duration(fewest.seconds)}.")
     truer = [plan for plan in plans if plan.sure == best.sure and _lost(plan) < _lost(best)]
     if truer:
         said.append(f"Without the loss of {_lost(best):.1%}, the cheapest is {truer[0].name}.")
@@ -65,17 +68,45 @@ def _doubt(request: Request, plan: Plan) -> str:
     if plan.memory.fits != "yes":
         low, high = plan.memory.reserve
         return f"it fits only if the program keeps {gb(low)} rather than {gb(high)} for itself"
-    if plan.speed.reaches(request.tokens_per_s) != "yes":
+    if not plan.trains and plan.speed.reaches(request.tokens_per_s) != "yes":
         return f"it writes {span(plan.speed)}, and {request.tokens_per_s:g} are wished for"
-    return "it may be too slow"
+    if plan.trains and plan.seconds[1] > request.days * 86400 > 0:
+        return f"it takes {duration(plan.seconds)}"
+    if plan.trains:
+        return "fp16 needs a scaled loss, and nobody's measured run stands behind its speed"
+    return f"the first token takes {_two_digits(plan.first_token[0])} to {_two_digits(plan.first_token[1])} s"
 
 
 def headline(request: Request, plans: Sequence[Plan]) -> str:
     """The first plan in one sentence."""
     best = plans[0]
     perhaps = "" if best.sure == "yes" else ", perhaps"
-    users = f" of {request.users}" if request.task == "serve" else ""
+    if best.trains:
+        done = "trains" if request.task == "train" else f"is fine-tuned ({request.method})"
+        return f"{request.model.name} {done} on {best.name}{perhaps}: {duration(best.seconds)}, {span(best.speed)}."
+    users = f" for each of {request.users} users"
     return f"{request.model.name} runs on {best.name}{perhaps}: {span(best.speed)}{users}."
+
+
+def _cost(plan: Plan, by_price: bool) -> str:
+    if not by_price:
+        return f"{plan.n_gpus} GPU{'s' if plan.n_gpus > 1 else ''}"
+    unit = f"{plan.offer.price.unit}s"
+    if plan.trains:
+        return f"{_two_digits(plan.price[0])} to {_two_digits(plan.price[1])} {unit} for the run"
+    return f"{plan.price_per_hour:.3g} {unit} an hour"
+
+
+def duration(seconds: Range) -> str:
+    """A range of time in the unit that suits its upper end.
+
+    >>> duration((40.0, 90.0)), duration((3600.0, 9000.0)), duration((2e5, 4e5))
+    ('40 to 90 s', '1 to 2.5 hours', '2.3 to 4.6 days')
+    """
+    unit, n = next(
+        (unit, n) for unit, n in (("days", 86400), ("hours", 3600), ("s", 1)) if seconds[1] >= 2 * n or n == 1
+    )
+    return f"{_two_digits(seconds[0] / n)} to {_two_digits(seconds[1] / n)} {unit}"
 
 
 def nothing(request: Request, refusals: Sequence[Refusal]) -> str:

@@ -48,7 +48,7 @@ class Request:
         utilisation: share of the memory that the server may use (vLLM's ``--gpu-memory-utilization``).
         seq_len, batch_tokens, n_tokens: tokens of a text, of an optimizer step on all GPUs, and of the whole run.
         method: of fine-tuning: ``"lora"``, ``"qlora"`` or ``"full"``.
-        days: the longest that training may take; None for as long as it needs.
+        days: the longest that training may take; 0 for as long as it needs.
         notes: what was taken for granted.
     """
 
@@ -68,7 +68,7 @@ class Request:
     batch_tokens: int = 0
     n_tokens: int = 0
     method: str = "full"
-    days: float | None = None
+    days: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -92,7 +92,7 @@ FIELDS = {
     "seq_len": (COUNT, 1, 10**8, ("fine-tune", "train")),
     "batch_tokens": (COUNT, 1, 10**12, ("fine-tune", "train")),
     "n_tokens": (COUNT, 1, 10**18, ("fine-tune", "train")),
-    "days": (NUMBER, 0.001, 10**5, ("fine-tune", "train")),
+    "days": (NUMBER, 0, 10**5, ("fine-tune", "train")),
     "method": (None, 0, 0, ("fine-tune",)),
 }
 NEEDED = ("model", "task", "where")
@@ -132,17 +132,28 @@ def read_request(said: object) -> Request:
     where = offers(said["where"], given.pop("n_gpus", None))
     if task == "serve":
         of = said.get("formats")
-        return Request(model, task, where, _formats(of), of is not None, notes=notes, **given)
-    return Request(model, task, where, notes=notes, **(_training(model, task, said) | given))
+        asked = Request(model, task, where, _formats(of), of is not None, notes=notes, **given)
+        _within(model, asked.context, f"a prompt of {asked.prompt} tokens and an answer of {asked.answer}")
+        return asked
+    asked = Request(model, task, where, notes=notes, **(_training(model, task, said) | given))
+    _within(model, asked.seq_len, f"a text of {asked.seq_len} tokens")
+    return asked
+
+
+def _within(model: Model, n_tokens: int, what: str) -> None:
+    if n_tokens > model.context_length:
+        nearest = f"{model.context_length} tokens in all"
+        raise BadRequest(f"{what} are more than the {model.context_length} that {model.name} is made for", nearest)
 
 
 def _training(model: Model, task: str, said: Mapping) -> dict:
-    """The usual run: of fine-tuning ten million tokens, of training 20 for each parameter (arXiv:2203.15556)."""
+    """The usual run: fine-tuning on ten million tokens, training on 20 for each parameter (arXiv:2203.15556)."""
     tunes = task == "fine-tune"
     method = look_up(str(said.get("method", "lora")), {name: name for name in METHODS}, "method") if tunes else "full"
     seq_len = said.get("seq_len", min(model.context_length, 2048 if tunes else 4096))
     n_tokens = 10**7 if tunes else CHINCHILLA_TOKENS_PER_PARAMETER * model.n_params
-    return {"method": method, "seq_len": seq_len, "batch_tokens": 2**15 if tunes else 2**20, "n_tokens": n_tokens}
+    usual = {"batch_tokens": 2**17, "days": 1.0} if tunes else {"batch_tokens": 2**20, "days": 30.0}
+    return usual | {"method": method, "seq_len": seq_len, "n_tokens": n_tokens}
 
 
 def _model(said: object) -> tuple[Model, tuple[str, ...]]:

@@ -7,27 +7,26 @@ from functools import cache
 from ..specs.architectures import Model
 from ..specs.figures import Figure
 from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
-from .flavours import weight_bytes
-from .flops import Work
-from .inference import decode_work, kv_bytes, prefill_work
-from .inference import weights_read as plain_weights_read
-from .parallelism import divides, part
+from .parallelism import divides
 from .places import Offer
 from .plans import Memory, Plan, Rate, Refusal, gb
 from .requests import Request
-from .roofline import Roof
+from .serving_memory import BLOCK, serving_memory
+from .speed import Speed, prefill_speed, serving_speed
+from .weights import weight_bytes
 
 PROGRAM = "vLLM"
 RUNS = ("hardware", "fits")  # states of support that somebody vouches for
-BLOCK = 16  # tokens of a cache's block
+GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
 
 
 def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
     """Every plan that holds all users at once and may reach the wished speed; and what does not do, with the reason.
 
-    Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline may lie in
-    several. Of the stages those numbers are weighed that hold a text at all, up to twice the least; of copies the least
-    number that holds everybody, and its doubles until the wished speed is sure, and once more.
+    Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline lie in several
+    where the tensor parallel ranks fill each. Of the stages those numbers are weighed that hold a text at all, up to
+    twice the least; of copies the least number that holds everybody, and its doubles as long as the wished speed is not
+    sure and each user gains by them.
     """
     plans, refusals = [], []
     for offer in request.where:
@@ -70,11 +69,12 @@ def loss(model: Model, of: Flavour) -> float | None:
 
 def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Refusal]:
     """What becomes of one format on one kind of card, over all ways to divide the model."""
-    for tp_size in range(1, min(offer.gpus_per_node, offer.n_gpus) + 1):
-        if not divides(request.model, tp_size):
-            continue
+    model, in_node = _alike(request.model), min(offer.gpus_per_node, offer.n_gpus)
+    tensor = [n for n in range(1, in_node + 1) if divides(model, n)]
+    widest = max(n for n in tensor if offer.gpus_per_node % n == 0)
+    for tp_size in tensor:
         first = None  # the least number of stages that hold a text
-        for pp_size in _stages(request, offer, of, tp_size):
+        for pp_size in _stages(request, offer, of, tp_size, several=tp_size == widest):
             if first and pp_size > 2 * first:
                 break
             found = list(_copies(request, offer, of, tp_size, pp_size))
@@ -86,20 +86,25 @@ def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Ref
                     break
 
 
-def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int) -> Iterator[int]:
-    """Numbers of stages, from the last one that cannot hold the weights."""
-    most = min(request.model.n_layers, offer.n_gpus // tp_size)
-    if offer.gpus_per_node % tp_size:  # its ranks would not stay inside a node
-        most = min(most, offer.gpus_per_node // tp_size)
-    least = int(_all_weights(request.model, of) / tp_size / limit(offer, request.utilisation))
-    return (n for n in range(max(1, min(least, most)), most + 1) if divides(request.model, tp_size, n))
+def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int, several: bool) -> Iterator[int]:
+    """Numbers of stages, from the last one that cannot hold the weights; in one node, or in `several`."""
+    most = min(request.model.n_layers, (offer.n_gpus if several else min(offer.gpus_per_node, offer.n_gpus)) // tp_size)
+    memory = request.utilisation * (offer.card.visible_bytes.value or offer.card.memory_bytes.known())
+    least = int(_all_weights(request.model, of) / tp_size / memory)
+    model = _alike(request.model)
+    return (n for n in range(max(1, min(least, most)), most + 1) if divides(model, tp_size, n))
+
+
+def _alike(model: Model) -> Model:
+    """With local layers like the others, as the cache is counted: for the division they are."""
+    return replace(model, n_local_layers=0, n_nope_layers=0)
 
 
 def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Iterator[Plan | Refusal]:
     """Plans with one way to divide the model, and more and more copies of it."""
     n_gpus, users = tp_size * pp_size, request.users
     what = f"{of.name} on {n_gpus} x {offer.card.name}"
-    held = _held(request.model, offer, of, tp_size, pp_size, request.utilisation)
+    held = _held(request, offer, of, tp_size, pp_size)
     text = -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
     room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
     if room[0] < 1:
@@ -116,15 +121,16 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
         why = _over(with_all, f"{batch} texts of {request.context} tokens")
         yield Refusal(what, why, with_all.over, offer, of.name, offer.n_gpus // n_gpus * n_gpus)
         return
-    sure = False
-    while dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
+    sure, fastest = False, 0.0
+    while not sure and dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
         batch = -(-users // dp_size)
         memory = replace(held, parts=held.parts | {"cache": text * batch})
-        found = _plan(request, offer, of, (tp_size, pp_size, dp_size), memory, batch)
-        yield found
-        if sure:
+        speed, read = _speed(request, offer, of, tp_size, pp_size, batch)
+        if speed.low < GAIN * fastest:
             return
-        sure = isinstance(found, Plan) and found.sure == "yes"
+        found = _plan(request, offer, of, (tp_size, pp_size, dp_size), memory, batch, speed, read)
+        yield found
+        sure, fastest = isinstance(found, Plan) and found.sure == "yes", speed.low
         dp_size *= 2
 
 
@@ -134,10 +140,17 @@ def _over(memory: Memory, texts: str) -> str:
 
 
 def _plan(
-    request: Request, offer: Offer, of: Flavour, sizes: tuple[int, int, int], memory: Memory, batch: int
+    request: Request,
+    offer: Offer,
+    of: Flavour,
+    sizes: tuple[int, int, int],
+    memory: Memory,
+    batch: int,
+    speed: Rate,
+    read: Rate,
 ) -> Plan | Refusal:
     tp_size, pp_size, dp_size = sizes
-    speed, first_token = _speed(request, offer, of, tp_size, pp_size, batch)
+    first_token = request.prompt / read.high, request.prompt / read.low
     reached = [memory.fits, speed.reaches(request.tokens_per_s)]
     if request.first_token_s:
         low, high = first_token
@@ -151,7 +164,7 @@ def _plan(
         batch_size=batch,
         memory=memory,
         speed=speed,
-        seconds=(first_token[0] + request.answer / speed.high, first_token[1] + request.answer / speed.low),
+        seconds=(request.answer / speed.high, request.answer / speed.low),
         loss=loss(request.model, of),
         sure="yes" if set(reached) == {"yes"} else "perhaps",
         sources=_sources(request.model, offer, of),
@@ -178,37 +191,29 @@ def _sources(model: Model, offer: Offer, of: Flavour) -> tuple[str, ...]:
     return tuple(dict.fromkeys([model.source, of.source, support(PROGRAM, of.name).source, of.loss.source, *used]))
 
 
-def limit(offer: Offer, utilisation: float) -> float:
-    """Bytes of a GPU that the server may use."""
-    card = offer.card
-    return utilisation * (card.visible_bytes.value or card.memory_bytes.known())
-
-
 @cache
 def _all_weights(model: Model, of: Flavour) -> int:
     return weight_bytes(model, of)
 
 
-def _held(model: Model, offer: Offer, of: Flavour, tp_size: int, pp_size: int, utilisation: float) -> Memory:
-    """Weights, and the cache of one token, of the fullest stage."""
-    stages = []
-    for stage in sorted({0, pp_size // 2, pp_size - 1}):
-        rank = part(model, tp_size, pp_size, stage, vocab_multiple=64)
-        stages.append((weight_bytes(rank, of), kv_bytes(rank), f"stage {stage + 1} of {pp_size}"))
-    weights, cache_bytes, at = max(stages)
-    return Memory(limit(offer, utilisation), {"weights": weights, "cache": cache_bytes}, (1e9, 6e9), at)
+def _held(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Memory:
+    """Weights, and the cache of one token, of the fullest stage; the reserve has what is not sure of the card."""
+    settings = {"utilisation": request.utilisation, "max_model_len": request.context, "max_seqs": request.users}
+    found = serving_memory(request.model, offer.card, of, tp_size, pp_size, **settings)
+    least, limit, most = found.budget
+    reserve = max(0, found.reserve.low - (most - limit)), found.reserve.high + (limit - least)
+    at = f"stage {found.stage + 1} of {pp_size}" if pp_size > 1 else ""
+    parts = {"weights": found.weights, "cache": found.kv_bytes_per_token}
+    return Memory(limit, parts, reserve, at, found.reserve.why)
 
 
-def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int):
-    """Tokens per second of each user, and seconds until the first token."""
-    model, roof = request.model, Roof.of(offer.card)
-    number = of.number if of.number in roof.flops_per_s else "bf16" if "bf16" in roof.flops_per_s else "fp16"
-    step = decode_work(model, batch, request.context)
-    narrow = _all_weights(model, of) / (2 * model.n_params)
-    moved = step.bytes - (1 - narrow) * plain_weights_read(model, n_tokens=batch)
-    floor = roof.floor(Work(step.flops / tp_size, moved / tp_size), number).seconds
-    read = prefill_work(model, 1, request.prompt)
-    first = roof.floor(Work(read.flops / tp_size, read.bytes / tp_size), number).seconds
-    basis = "between a third and all of the roof: no measured share yet"
-    rate = Rate(1 / floor / 3, 1 / floor, "tokens/s for each user", 1 / floor, basis)
-    return rate, (first, 3 * first)
+def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int) -> tuple[Rate, Rate]:
+    """Tokens per second of each user, waiting for the first one included; and of reading a prompt."""
+    settings = (offer.card, request.model, of)
+    made = serving_speed(*settings, batch, request.prompt, request.answer, tp_size, pp_size)
+    read = prefill_speed(*settings, request.prompt, tp_size, pp_size)
+    return _rate(made, batch, "tokens/s"), _rate(read, 1, "tokens/s")
+
+
+def _rate(speed: Speed, users: int, unit: str) -> Rate:
+    return Rate(speed.low / users, speed.high / users, unit, speed.floor / users, speed.share.basis)

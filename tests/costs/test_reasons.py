@@ -32,7 +32,7 @@ def test_a_refusal_for_each_card_and_format():
 
 
 def test_speed_that_no_plan_reaches():
-    said = ask("Alvis", tokens_per_s=100_000)
+    said = ask("Alvis A40", tokens_per_s=100_000)
     assert not said["ok"]
     assert said["nearest"].startswith("the fastest is ")
 

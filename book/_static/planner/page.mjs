@@ -11,12 +11,9 @@ let wanted = false;
 let busy = false;
 const status = document.getElementById("planner-status");
 const results = document.getElementById("planner-results");
-const form = new Form(document.getElementById("planner-form"));
+export const form = new Form(document.getElementById("planner-form"));
 const placeSliders = joinSliders(form.element);
-export const planner = new Planner({
-  onStep: (step) => busy && say(`The planner starts: it ${step} ...`, "busy"),
-  onFatal: (why) => say(`The planner could not start: ${why}`, "error"),
-});
+export const planner = new Planner((step) => busy && say(`The planner starts: it ${step} ...`, "busy"));
 
 // The one line that screen readers hear: how the start goes, the answer, or what was wrong.
 function say(text, kind) {
@@ -42,7 +39,7 @@ async function reply() {
   try {
     return await planner.ask(form.request());
   } catch (error) {
-    return { ok: false, error: error instanceof BadInput ? error.message : `The planner failed; please report it: ${error.message}` };
+    return { ok: false, error: error instanceof BadInput ? error.message : `The planner failed: ${error.message}` };
   }
 }
 

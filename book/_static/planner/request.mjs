@@ -108,7 +108,7 @@ function set(control, value) {
     if (each) each.checked = true;
     return Boolean(each);
   }
-  if (!control) return false;
+  if (!control || (control.type === "number" && Number.isNaN(Number(value)))) return false;
   control.value = value;
   if (control.options && control.value !== value) {
     control.add(new Option(value, value)); // known or not, the form shows what is asked

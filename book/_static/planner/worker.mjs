@@ -1,5 +1,5 @@
 // Runs the course's own Python beside the page, so that the page stays responsive.
-// In: {id, request}, a JSON text. Out: {step} while it starts, {ready}, then {id, reply} or {id, failed}.
+// In: {id, request}, a JSON text. Out: {step} while it starts; for each request {id, reply}, JSON too, or {id, failed}.
 import { loadPyodide } from "../pyodide/pyodide.mjs";
 
 const REPLY = `
@@ -27,10 +27,7 @@ async function start() {
 
 // A module that waits here would lose the messages of the meantime: they wait for this promise instead.
 const started = start();
-started.then(
-  () => postMessage({ ready: true }),
-  (error) => postMessage({ fatal: lastLine(error) }),
-);
+started.catch(() => {}); // whoever asks is told
 
 addEventListener("message", async ({ data: { id, request } }) => {
   try {

@@ -4,6 +4,7 @@ from . import (
     attention,
     autodiff,
     flash,
+    gpus,
     inference,
     lora,
     memory_planning,
@@ -31,6 +32,7 @@ ROOMS = (
     number_formats,
     quantization,
     offload,
+    gpus,
     memory_planning,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
