@@ -196,7 +196,7 @@ def test_shares_of_accumulated_gradients(oracle):
     ],
 )
 def test_an_8b_on_8_and_a_70b_on_64_ranks(oracle, name, n_layers, run, layout):
-    """Shortened, as a tracker's time grows with the square of the layers; test_backward tells that all layers follow."""
+    """Shortened: a tracker's time grows with the square of the layers. In test_backward all layers follow from four."""
     short = dataclasses.replace(model(name), n_layers=n_layers)
     seen = tracked(oracle, short, run, FP32, layout)
     assert rank_peak(short, run, FP32, layout).bytes == pytest.approx(max(seen.values()), rel=2e-3)
