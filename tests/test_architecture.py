@@ -49,6 +49,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "server/replies.py": ["test_protocol.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
+    "costs/pruning.py": ["../llm/test_pruning.py"],
     "specs/data_sheets.py": ["test_accelerators.py"],
     "specs/datacenter_cards.py": ["test_accelerators.py"],
     "specs/home_cards.py": ["test_accelerators.py"],
@@ -64,6 +65,10 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "specs/parts.py": ["test_models.py"],
     "specs/rotary.py": ["test_configs.py"],
     "specs/settings.py": ["test_configs.py"],
+    "specs/engines.py": ["../costs/test_serving_memory.py"],
+    "specs/serving_flavours.py": ["../costs/test_weights.py"],
+    "costs/serving_ranks.py": ["test_serving_memory.py"],
+    "costs/serving_reserve.py": ["test_serving_memory.py"],
     "costs/flops.py": ["test_roofline.py"],
     "costs/durations.py": ["test_speed.py"],
     "costs/operations.py": ["test_activations.py"],

@@ -75,12 +75,17 @@ def first_operations(model: Model, run: Pass) -> list[Operation]:
     require(model, "formula of activations", KNOWN)
     h, matrix = model.d_model * run.number_bytes * run.stream.n_tokens, model.vocab_size * model.d_model
     whole = model.d_model * run.number_bytes * run.n_tokens if run.stream_ranks > 1 else 0  # gathered for its backward
+    rows = matrix * run.number_bytes
+    # each rank makes a gradient of all words, then copies its own (torch.distributed.tensor; Megatron makes those only)
+    others = (run.vocab_ranks - 1) * rows
+    own = [Operation("embedding", makes=rows, drops=rows + others)] if others else []
     if not model.tied_embeddings:
-        return [Operation("embedding", makes=whole, drops=h + whole, n_weights=matrix)]
-    waiting = matrix * run.number_bytes  # the head's gradient waits for this one; their sum is a third
+        return [*own, Operation("embedding", makes=whole + others, drops=h + whole, n_weights=matrix)]
+    # the head's gradient waits for this one; their sum is a third
     return [
-        Operation("embedding", drops=2 * waiting, n_weights=matrix),
-        Operation("embedding", makes=waiting + whole, drops=h + whole),
+        *own,
+        Operation("embedding", drops=2 * rows, n_weights=matrix),
+        Operation("embedding", makes=rows + whole + others, drops=h + whole),
     ]
 
 
@@ -89,10 +94,12 @@ def last_operations(model: Model, run: Pass) -> list[Operation]:
     require(model, "formula of activations", KNOWN)
     c, wide, tokens = run.number_bytes, int(find_dtype(run.logits_dtype).bytes), run.n_tokens
     h, matrix = model.d_model * c * tokens, model.vocab_size * model.d_model
-    v = model.vocab_size * run.logits_ranks * tokens
+    v = model.vocab_size * tokens * (1 if run.loss_parallel else run.vocab_ranks)
     logits, tied = v * wide, model.tied_embeddings
     cast = [Operation("loss", makes=v * c, drops=logits)] if wide != c else []
     made = h + matrix * c if tied else h  # the gradient of a tied matrix waits for the embedding's
+    # a divided loss is composed: the gradient and the probabilities are two tensors (torch.distributed.tensor)
+    made_of = 2 * logits if run.loss_parallel and run.vocab_ranks > 1 else logits
     share = model.d_model * c * run.stream.n_tokens
     gather = [Operation("head", makes=share, drops=h)] if run.stream_ranks > 1 else []
     return [
@@ -100,7 +107,7 @@ def last_operations(model: Model, run: Pass) -> list[Operation]:
         *gather,
         Operation("head", kept=h, makes=made, drops=v * c, n_weights=0 if tied else matrix),
         *cast,
-        Operation("loss", kept=logits, makes=logits, drops=logits),  # log-softmax keeps its result
+        Operation("loss", kept=logits, makes=made_of, drops=made_of),  # log-softmax keeps its result
         Operation("loss", kept=wide, makes=logits),  # the mean keeps the weight that it divided by
     ]
 

@@ -8,17 +8,16 @@ to them, and none passes them.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
-from ..specs.architectures import Model, NoFormula
+from ..specs.architectures import Model
 from ..specs.figures import look_up, si
 from ..specs.flavours import FLAVOURS, IMPLEMENTATIONS, MEASURED_FROM_PARAMS, STATES, Flavour, flavour, support
 from .devices import RESERVE, TASKS, Device, Task
-from .files import block_of, model_bytes, tensor_bytes
 from .inference import decode_work, kv_bytes
 from .lora import ALL_LINEAR, LoRA, finetuning_bytes, finetuning_flops
 from .operations import Pass
-from .transformer import LOCAL, multiplied, require
+from .transformer import LOCAL, require
+from .weights import weight_bytes, weights_read
 
 QLORA = "QLoRA, arXiv:2305.14314, section 4: fine-tuned from NF4 as good as from 16 bits"
 REFUSED = {
@@ -27,7 +26,6 @@ REFUSED = {
     "no": "does not run here",
 }
 ADAPTER = LoRA(16, ALL_LINEAR)
-_file_bytes = cache(model_bytes)  # goes through hundreds of tensors, and every choice asks for the same
 
 
 @dataclass(frozen=True)
@@ -68,40 +66,6 @@ class Choice:
     options: tuple[Option, ...]
     best: Option | None
     reasons: tuple[str, ...]
-
-
-def weight_bytes(model: Model, of: Flavour) -> int:
-    """Bytes of all weights: matrices of the blocks in the flavour, the rest in 16 bits; GGUF tensor by tensor.
-
-    Raises:
-        NoFormula: a GGUF recipe for a model that is not built like Llama, a part that nobody counts.
-
-    >>> from llmhw_helpers.specs.models import model
-    >>> [round(weight_bytes(model("Llama-3.1-8B"), flavour(n)) / 1e9, 2) for n in ("bf16", "AWQ int4", "GGUF Q4_K_M")]
-    [16.06, 5.73, 4.91]
-    """
-    if of.recipe:
-        return _file_bytes(model, of.recipe)
-    parts = multiplied(model)
-    matrices = parts["qkv"] + parts["output"] + parts["mlp"] + model.parameters().get("experts", 0)
-    bits = of.bits_per_weight(model.d_model)
-    return round(matrices * bits / 8) + max(16, of.bits) // 8 * (model.n_params - matrices)
-
-
-def weights_read(model: Model, of: Flavour) -> int:
-    """Bytes of weights that a decode step reads, as `inference.weights_read`, in a flavour.
-
-    Raises:
-        NoFormula: as `weight_bytes`; a mixture of experts, of which a step reads some.
-    """
-    if model.experts:
-        raise NoFormula(f"no count of the experts of {model.name} that a step reads in a flavour")
-    if model.tied_embeddings:
-        return weight_bytes(model, of)
-    shape = (model.vocab_size, model.d_model)
-    if of.recipe:
-        return weight_bytes(model, of) - tensor_bytes(shape, block_of(model, "token_embd", shape, of.recipe))
-    return weight_bytes(model, of) - max(16, of.bits) // 8 * model.parameters()["embedding"]
 
 
 def choose(

@@ -28,7 +28,8 @@ class Pass:
             ``"full"``: keep each block's input, and run the block again.
         stream_ranks: tensor-parallel ranks that share, by tokens, what lies between the products (sequence
             parallelism, arXiv:2205.05198); before a product its input is gathered, and kept as a whole.
-        logits_ranks: ranks that divide the output head and gather its result, so that each has all logits.
+        vocab_ranks: ranks that divide the output head by words.
+        loss_parallel: they divide the loss, too; else they gather, and each has all logits.
     """
 
     batch_size: int
@@ -40,7 +41,8 @@ class Pass:
     native_gqa: bool = True
     recompute: str = "none"
     stream_ranks: int = 1
-    logits_ranks: int = 1
+    vocab_ranks: int = 1
+    loss_parallel: bool = True
 
     def __post_init__(self):
         if min(self.batch_size, self.seq_len) < 1:

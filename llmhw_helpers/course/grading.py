@@ -37,6 +37,8 @@ class Exercise:
         right: the oracle.
         mistakes: what to recognise, first match wins.
         rtol: relative tolerance for numbers.
+        rule: where several answers are right: from the answer and the case's arguments the hint at what it breaks,
+            empty where it keeps to all. It then decides in place of equality with `right`, which is one right answer.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Exercise:
     right: Callable
     mistakes: Sequence[Mistake] = ()
     rtol: float = 1e-3
+    rule: Callable[..., str] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
             return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {said:.200}")
     if all(value is None or value is Ellipsis for value in given):
         return Verdict(False, f"{name}: not answered yet.")
+    if exercise.rule:
+        return _by_rule(given, exercise)
     expected = [exercise.right(*case) for case in exercise.cases]
     wrong = [i for i in range(len(given)) if not _equal(given[i], expected[i], exercise.rtol)]
     if not wrong:
@@ -77,6 +82,14 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
     return Verdict(
         False, f"{name}: not yet. {_call(name, exercise.cases[first])} {_off(given[first], expected[first])}"
     )
+
+
+def _by_rule(given: Sequence, exercise: Exercise) -> Verdict:
+    for value, case in zip(given, exercise.cases, strict=True):
+        if broken := exercise.rule(value, *case):
+            line = f"{exercise.name}: not yet. {_call(exercise.name, case)} gave {_plain(value):.60}: {broken}"
+            return Verdict(False, line)
+    return Verdict(True, f"{exercise.name}: correct.")
 
 
 def _equal(given: object, expected: object, rtol: float) -> bool:

@@ -140,14 +140,15 @@ def _cpu_name() -> str:
     """The processor's name, as the system tells it: /proc/cpuinfo on x86, lscpu on Arm, sysctl on a Mac."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(errors="replace") if cpuinfo.exists() else ""
-    for told in (text, _output("lscpu")):
+    for told in (text, command_output("lscpu")):
         match = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE | re.IGNORECASE)
         if match:
             return match[1].strip()
-    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine() or "unknown processor"
+    return command_output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine() or "unknown processor"
 
 
-def _output(*command: str) -> str:
+def command_output(*command: str) -> str:
+    """What a program of the system prints; empty where there is none, or it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

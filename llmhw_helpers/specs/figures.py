@@ -59,7 +59,7 @@ def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str
         ...
     llmhw_helpers.specs.figures.UnknownName: unknown accelerator 'A10'; did you mean A100-40GB or A40?
     """
-    if name in table:
+    if name in table:  # as written: no need to go through them all
         return table[name]
     plain = {_plain(key): key for key in table}
     plain_also = {_plain(other): key for other, key in also.items()}

@@ -67,6 +67,8 @@ class Flavour:
         number: what is multiplied where the hardware can; None where weights are always widened first.
         recipe: of llama.cpp, by its name in ``costs.files``; head and embedding included. Elsewhere these have 16 bits.
         home: the implementation that it comes from, or is mostly met in.
+        only: the matrices that have it, where not all do: ``"experts"`` (routed ones) or ``"inner MLPs"`` (of all
+            layers but the first and the last).
     """
 
     name: str
@@ -79,6 +81,7 @@ class Flavour:
     number: str | None = None
     recipe: str | None = None
     home: str = "vLLM"
+    only: str | None = None
 
     def bits_per_weight(self, row: int) -> float | None:
         """Bits of a weight in a matrix whose rows have `row` weights, scales included; None where a recipe says it.
@@ -126,6 +129,11 @@ class Support:
 
 def _loss(value: float | None, source: str, meaning: str = "rise of the perplexity, relative") -> Figure:
     return Figure(value, "", meaning, source)
+
+
+def unmeasured(source: str) -> Figure:
+    """The loss of a flavour whose source gives none."""
+    return _loss(None, f"{source}; no perplexity beside that of the unquantised model")
 
 
 def _gguf(recipe: str, perplexity: float, rise: float) -> Flavour:

@@ -45,10 +45,10 @@ def model(name: str) -> Model:
     8030261248
     >>> model("meta-llama/Llama-3.1-8B-Instruct").name, model("DeepSeek-R1-Distill-Qwen-7B").name
     ('Llama-3.1-8B', 'R1-Distill-Qwen-7B')
-    >>> model("Mixtral 8")
+    >>> model("Qwen3-9B")
     Traceback (most recent call last):
         ...
-    llmhw_helpers.specs.figures.UnknownName: unknown model 'Mixtral 8'; did you mean Mixtral-8x7B or Mixtral-8x22B?
+    llmhw_helpers.specs.figures.UnknownName: unknown model 'Qwen3-9B'; did you mean Qwen3-8B, Qwen3-4B or Qwen3-32B?
     """
     short = name.rpartition("/")[2]
     for spelling in (short, TUNED.sub("", short)):

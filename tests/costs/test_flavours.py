@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from llmhw_helpers.costs import inference
 from llmhw_helpers.costs.devices import RESERVE, TASKS, Device, Task
-from llmhw_helpers.costs.flavours import ADAPTER, choose, one_each, weight_bytes, weights_read
+from llmhw_helpers.costs.flavours import ADAPTER, choose, one_each
 from llmhw_helpers.costs.inference import decode_work
 from llmhw_helpers.costs.lora import finetuning_bytes, n_trainable
 from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.roofline import Roof
+from llmhw_helpers.costs.weights import weight_bytes, weights_read
 from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
 from llmhw_helpers.specs.architectures import NoFormula
 from llmhw_helpers.specs.blocks import block
@@ -242,7 +243,5 @@ def test_bad_input_gets_one_line():
         Device.cpu(CPU.roof, "sparc")
     with pytest.raises(ValueError, match="cannot be negative"):
         choose(CPU, EIGHT_B, "chat", -1)
-    with pytest.raises(NoFormula, match="no count of the experts of Mixtral-8x7B"):
-        weights_read(model("Mixtral-8x7B"), flavour("bf16"))
     with pytest.raises(NoFormula, match="no choice of flavours for a mixture, which has a mixture of experts"):
         choose(on("A40"), replace(model("Mixtral-8x7B"), name="a mixture"), "chat", 1e12)

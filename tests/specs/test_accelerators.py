@@ -37,6 +37,7 @@ def test_the_lectures_second_fp64_rate_is_the_a100s_tensor_cores():
 # Multiply-adds per clock and SM: CUDA cores by the Programming Guide's table of arithmetic throughput, tensor cores by
 # the architecture whitepapers. One multiply-add is two operations.
 _GV100, _GV100_TENSOR = {"fp64": 32, "fp32": 64, "int8": 4 * 64}, {"fp16": 512}
+M1_AND_M2 = ("Apple M1 Max", "Apple M1 Ultra", "Apple M2 Max", "Apple M2 Ultra")
 _M1 = {"fp32": 128, "fp16": 128}
 _GA102, _ADA = {"fp64": 2, "fp32": 128}, {"fp64": 2, "fp32": 128}
 _GA100, _GH100 = {"fp64": 32, "fp32": 64}, {"fp64": 64, "fp32": 128}
@@ -50,7 +51,7 @@ CUDA_FMA = {
     **dict.fromkeys(("H100", "H100 PCIe", "GH200", "H200"), _GH100),
     "MI250X GCD": {"fp64": 64, "fp32": 64},
     "MI300X": {"fp64": 64, "fp32": 128},
-    **dict.fromkeys(("Apple M1 Max", "Apple M1 Ultra"), _M1),
+    **dict.fromkeys(M1_AND_M2, _M1),
 }
 _AMPERE = {"fp64": 64, "tf32": 512, "bf16": 1024, "fp16": 1024, "int8": 2048, "int4": 4096}
 _HOPPER = {"fp64": 128, "tf32": 1024, "bf16": 2048, "fp16": 2048, "fp8_e4m3": 4096, "fp8_e5m2": 4096, "int8": 4096}
@@ -73,12 +74,10 @@ TENSOR_FMA = {
     "MI250X GCD": {"fp64": 128, "fp32": 128, "bf16": 512, "fp16": 512, "int8": 512},
     "MI300X": {"fp64": 128, "fp32": 128, "tf32": 512, "bf16": 1024, "fp16": 1024}
     | dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "int8"), 2048),
-    "Apple M1 Max": {},
-    "Apple M1 Ultra": {},
+    **{name: {} for name in M1_AND_M2},
 }
 # no source gives the clock behind their rates
-UNDERIVED = ("H100 NVL", "H20", "B200", "GB10", *(f"Apple {m}" for m in ("M2 Max", "M2 Ultra", "M3 Max", "M3 Ultra")))
-UNDERIVED += ("Apple M4 Max",)
+UNDERIVED = ("H100 NVL", "H20", "B200", "GB10", *(f"Apple {m}" for m in ("M3 Max", "M3 Ultra", "M4 Max")))
 
 
 def test_every_rate_has_a_derivation_or_no_clock():

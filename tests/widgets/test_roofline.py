@@ -13,7 +13,7 @@ from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
 from llmhw_helpers.widgets import roofline as room
 
-SOME = ("T4", "A40", "H100", "GB10", "MI300X", "Apple M2 Max")
+SOME = ("T4", "A40", "H100", "GB10", "MI300X", "Apple M3 Max")
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,10 @@ from . import (
     attention,
     autodiff,
     flash,
+    gpus,
     inference,
     lora,
+    memory_planning,
     number_formats,
     offload,
     paging,
@@ -30,6 +32,8 @@ ROOMS = (
     number_formats,
     quantization,
     offload,
+    gpus,
+    memory_planning,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

@@ -1,0 +1,192 @@
+"""The planner: on how many of which cards does a model run, in which format, how fast, and for how much?
+
+`answer` takes and gives what JSON can hold: the same face for the command line, a widget and a page.
+"""
+
+from dataclasses import dataclass, replace
+
+from ..specs.architectures import NoFormula
+from ..specs.figures import UnknownFigure, UnknownName
+from ..specs.flavours import FLAVOURS
+from .places import CARDS_PER_NODE
+from .plans import Plan, Refusal, order, pareto
+from .reasons import grouped, headline, nothing, reasons, span, why
+from .requests import USUAL, BadRequest, Request, read_request
+from .serving_plans import serving_plans
+from .training_plans import training_plans
+
+SHOWN = 24  # plans in an answer, besides the Pareto set
+MOST_GPUS = 4096  # that are tried where nothing does with fewer
+MOST_LOSS = 0.1
+USUAL_FLAVOURS = tuple(FLAVOURS[name] for name in USUAL)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Plans, the best first; those that no other beats; what does not do; and what to know about it all."""
+
+    request: Request
+    plans: tuple[Plan, ...]
+    pareto: tuple[Plan, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def plan(request: Request) -> Result:
+    """All plans for a request.
+
+    Raises:
+        NoFormula: a model that is built in a way that a formula would be wrong for.
+        UnknownFigure: a card without the figures that it takes.
+
+    >>> found = plan(read_request({"model": "Llama-3.1-70B", "task": "serve", "where": "Alvis", "formats": ["bf16"]}))
+    >>> found.plans[0].n_gpus
+    4
+    """
+    plans, refusals = (serving_plans if request.task == "serve" else training_plans)(request)
+    return Result(request, tuple(order(plans)), tuple(pareto(plans)), tuple(refusals))
+
+
+def answer(request: object) -> dict:
+    """What `request` asks for, in values that JSON can hold; never an exception for a bad one.
+
+    Args:
+        request: ``model`` (a name, or the mapping of a config.json), ``task`` (``"serve"``, ``"fine-tune"``,
+            ``"train"``), ``where`` (a cluster, a card, or a list of these), and any of `requests.FIELDS`.
+
+    Returns:
+        ``{"ok": True, "headline", "reasons", "plans", "refused", "notes"}``, or ``{"ok": False, "error", "nearest"}``,
+        each a line.
+
+    >>> answer({"model": "Llama-3.1-8B", "task": "serve", "where": "Arrhenus"})["error"]
+    "unknown cluster or card 'Arrhenus'; did you mean Arrhenius?"
+    """
+    try:
+        result = plan(read_request(request))
+    except BadRequest as error:
+        return {"ok": False, "error": str(error), "nearest": error.nearest}
+    except (UnknownName, UnknownFigure, NoFormula, ValueError) as error:
+        return {"ok": False, "error": str(error), "nearest": ""}
+    if not result.plans:
+        said = nothing(result.request, result.refusals)
+        return {"ok": False, "error": said, "nearest": nearest(result.request)}
+    plans, refusals = result.plans, result.refusals
+    shown = [each for i, each in enumerate(plans) if i < SHOWN or each in result.pareto]
+    return {
+        "ok": True,
+        "headline": headline(result.request, plans),
+        "reasons": reasons(result.request, plans, refusals),
+        "plans": [_plan(each, each in result.pareto, why(each, plans, refusals)) for each in shown],
+        "refused": [
+            {"what": each.what, "why": each.why, "bytes_over": each.bytes_over, "source": each.source}
+            for each in grouped(plans, refusals)
+        ],
+        "notes": _notes(result, len(shown)),
+    }
+
+
+def nearest(request: Request) -> str:
+    """Where nothing does: what would, with one wish given up at a time.
+
+    Tried are: any speed; a format that loses more; fewer users; shorter texts; more GPUs.
+    """
+    if request.task != "serve":
+        return "; or ".join(_more(request))
+    if slow := plan(replace(request, tokens_per_s=0.0, first_token_s=None)).plans:
+        best = max(slow, key=lambda each: (each.speed.high, -each.n_gpus))
+        return f"the fastest is {best.name}, with {span(best.speed)}"
+    any_format = replace(request, formats=USUAL_FLAVOURS, named=True, max_loss=MOST_LOSS)
+    possible = []
+    if coarser := plan(any_format).plans:
+        lost = "an unknown loss" if coarser[0].loss is None else f"a loss of {coarser[0].loss:.1%}"
+        possible.append(f"{coarser[0].name}, with {lost}")
+    possible += _fewer(request) or ([] if possible else _fewer(any_format))
+    possible += _more(request) or _more(any_format) or _more(replace(any_format, tokens_per_s=0.0, first_token_s=None))
+    return "; or ".join(possible)
+
+
+def _fewer(request: Request) -> list[str]:
+    """Fewer users, and where one is too many, shorter texts: halved until they fit."""
+    users = request.users
+    while (users := users // 2) >= 1:
+        if found := plan(replace(request, users=users)).plans:
+            return [f"{users} users at a time, with {found[0].name}"]
+    prompt, answered = request.prompt, request.answer
+    while (prompt := prompt // 2) + (answered := max(1, answered // 2)) > 16:
+        if found := plan(replace(request, users=1, prompt=max(1, prompt), answer=answered)).plans:
+            return [f"one user with texts of {prompt + answered} tokens, with {found[0].name}"]
+    return []
+
+
+def _more(request: Request) -> list[str]:
+    """The same cards, doubled until they do; from as many as could hold the weights in 4 bits."""
+    n = max(offer.n_gpus for offer in request.where)
+    while (n := 2 * n) <= MOST_GPUS:
+        where = tuple(offer.more(n) for offer in request.where)
+        if where == request.where:
+            return []
+        if all(each.n_gpus * (each.card.memory_bytes.value or 0) < request.model.n_params / 2 for each in where):
+            continue
+        if found := plan(replace(request, where=where)).plans:
+            return [found[0].name]
+    return []
+
+
+def _notes(result: Result, n_shown: int) -> list[str]:
+    request, plans = result.request, result.plans
+    notes = list(request.notes)
+    unpriced = dict.fromkeys(each.name for each in request.where if each.price.value is None)
+    if unpriced:
+        notes.append(f"No price by the hour is known of {', '.join(unpriced)}: plans are compared by their GPUs.")
+    if any(each.cluster is None and each.n_gpus > each.gpus_per_node for each in request.where):
+        notes.append(f"Cards of your own are taken to stand {CARDS_PER_NODE} in a node.")
+    if len(request.where) > 1:
+        notes.append("A plan has cards of one kind: none mixes them.")
+    if n_shown < len(plans):
+        notes.append(f"{len(plans)} plans do; shown are the first {SHOWN} and the Pareto set.")
+    return notes
+
+
+def _plan(plan: Plan, best: bool, why: str) -> dict:
+    price, memory, speed = plan.price, plan.memory, plan.speed
+    unit = plan.offer.price.unit
+    return {
+        "name": plan.name,
+        "format": plan.format,
+        "card": plan.offer.card.name,
+        "cluster": plan.offer.cluster,
+        "n_gpus": plan.n_gpus,
+        "n_nodes": plan.n_nodes,
+        "tp_size": plan.tp_size,
+        "pp_size": plan.pp_size,
+        "dp_size": plan.dp_size,
+        "zero": plan.zero,
+        "recompute": plan.recompute,
+        "batch_size": plan.batch_size,
+        "n_micro_batches": plan.n_micro_batches,
+        "loss": plan.loss,
+        "sure": plan.sure,
+        "memory": {
+            "limit": memory.limit,
+            "parts": dict(memory.parts),
+            "reserve": list(memory.reserve),
+            "fits": memory.fits,
+            "at": memory.at,
+            "why": memory.why,
+        },
+        "speed": {
+            "low": speed.low,
+            "high": speed.high,
+            "unit": speed.unit,
+            "floor": speed.floor,
+            "basis": speed.basis,
+        },
+        "seconds": list(plan.seconds),
+        "first_token": list(plan.first_token) if plan.first_token else None,
+        "price": {"low": price[0], "high": price[1], "unit": unit} if price else None,
+        "price_per_hour": plan.price_per_hour,
+        "joules": list(plan.joules) if plan.joules else None,
+        "n_tokens": plan.n_tokens,
+        "pareto": best,
+        "why": why,
+        "sources": list(plan.sources),
+    }

@@ -1,0 +1,219 @@
+"""All plans that serve a model: formats, cards, tensor, pipeline and data parallel sizes, each weighed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from ..specs.architectures import Model
+from ..specs.figures import Figure
+from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
+from .parallelism import divides
+from .places import Offer
+from .plans import Memory, Plan, Rate, Refusal, gb
+from .requests import Request
+from .serving_memory import BLOCK, serving_memory
+from .speed import Speed, prefill_speed, serving_speed
+from .weights import weight_bytes
+
+PROGRAM = "vLLM"
+RUNS = ("hardware", "fits")  # states of support that somebody vouches for
+GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
+
+
+def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
+    """Every plan that holds all users at once and may reach the wished speed; and what does not do, with the reason.
+
+    Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline lie in several
+    where the tensor parallel ranks fill each. Of the stages those numbers are weighed that hold a text at all, up to
+    twice the least; of copies the least number that holds everybody, and its doubles as long as the wished speed is not
+    sure and each user gains by them.
+    """
+    plans, refusals = [], []
+    for offer in request.where:
+        for of in request.formats:
+            if refused := _refused(request, offer, of):
+                source = support(PROGRAM, of.name).source
+                refusals.append(Refusal(f"{of.name} on {offer.name}", refused, None, offer, of.name, source=source))
+                continue
+            for found in _layouts(request, offer, of):
+                (plans if isinstance(found, Plan) else refusals).append(found)
+    return plans, refusals
+
+
+def _refused(request: Request, offer: Offer, of: Flavour) -> str:
+    """Why a format is not weighed on a card at all; empty where it is."""
+    capability = offer.card.compute_capability.value
+    runs = support(PROGRAM, of.name)
+    state = "unknown" if capability is None else runs.state(capability)
+    if state not in RUNS:
+        how = {"no": "does not run there", "trial": "is an experiment there"}.get(
+            state, "may run or not: no source says"
+        )
+        return f"{how} in {PROGRAM}: {runs.why}"
+    if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(capability) in RUNS:
+        return "bf16 runs there, and takes the same bytes"
+    lost = loss(request.model, of)
+    if lost is None:
+        return (
+            "" if request.named else f"nobody measured what it loses on a model of {request.model.n_params:.2g} weights"
+        )
+    return "" if lost <= request.max_loss else f"loses {lost:.1%} of quality, more than {request.max_loss:.1%}"
+
+
+def loss(model: Model, of: Flavour) -> float | None:
+    """Quality that a format loses, relative; None where nobody has measured it on a model of this size."""
+    if of.loss.value == 0 and (of.bits or 0) >= 16:
+        return 0.0
+    return of.loss.value if model.n_params >= MEASURED_FROM_PARAMS else None
+
+
+def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Refusal]:
+    """What becomes of one format on one kind of card, over all ways to divide the model."""
+    model, in_node = _alike(request.model), min(offer.gpus_per_node, offer.n_gpus)
+    tensor = [n for n in range(1, in_node + 1) if divides(model, n)]
+    widest = max(n for n in tensor if offer.gpus_per_node % n == 0)
+    for tp_size in tensor:
+        first = None  # the least number of stages that hold a text
+        for pp_size in _stages(request, offer, of, tp_size, several=tp_size == widest):
+            if first and pp_size > 2 * first:
+                break
+            found = list(_copies(request, offer, of, tp_size, pp_size))
+            yield from found
+            held = [each for each in found if isinstance(each, Plan) or each.bytes_over is None]
+            if held:
+                first = first or pp_size
+                if held[0].n_gpus == tp_size * pp_size:
+                    break
+
+
+def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int, several: bool) -> Iterator[int]:
+    """Numbers of stages, from the last one that cannot hold the weights; in one node, or in `several`."""
+    most = min(request.model.n_layers, (offer.n_gpus if several else min(offer.gpus_per_node, offer.n_gpus)) // tp_size)
+    memory = request.utilisation * (offer.card.visible_bytes.value or offer.card.memory_bytes.known())
+    least = int(_all_weights(request.model, of) / tp_size / memory)
+    model = _alike(request.model)
+    return (n for n in range(max(1, min(least, most)), most + 1) if divides(model, tp_size, n))
+
+
+def _alike(model: Model) -> Model:
+    """With local layers like the others, as the cache is counted: for the division they are."""
+    return replace(model, n_local_layers=0, n_nope_layers=0)
+
+
+def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Iterator[Plan | Refusal]:
+    """Plans with one way to divide the model, and more and more copies of it."""
+    n_gpus, users = tp_size * pp_size, request.users
+    what = f"{of.name} on {n_gpus} x {offer.card.name}"
+    held = _held(request, offer, of, tp_size, pp_size)
+    text = -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
+    room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
+    if room[0] < 1:
+        with_one = replace(held, parts=held.parts | {"cache": text})
+        why = _over(with_one, f"one text of {request.context} tokens")
+        yield Refusal(what, why, with_one.over, offer, of.name, n_gpus)
+        return
+    dp_size = -(-users // int(room[1] if room[1] >= 1 else room[0]))
+    if dp_size * n_gpus > offer.n_gpus:
+        dp_size = -(-users // int(room[0]))
+    if dp_size * n_gpus > offer.n_gpus:
+        batch = -(-users // (offer.n_gpus // n_gpus))
+        with_all = replace(held, parts=held.parts | {"cache": text * batch})
+        why = _over(with_all, f"{batch} texts of {request.context} tokens")
+        yield Refusal(what, why, with_all.over, offer, of.name, offer.n_gpus // n_gpus * n_gpus)
+        return
+    sure, fastest = False, 0.0
+    while not sure and dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
+        batch = -(-users // dp_size)
+        memory = replace(held, parts=held.parts | {"cache": text * batch})
+        speed, read = _speed(request, offer, of, tp_size, pp_size, batch)
+        if speed.low < GAIN * fastest:
+            return
+        found = _plan(request, offer, of, (tp_size, pp_size, dp_size), memory, batch, speed, read)
+        yield found
+        sure, fastest = isinstance(found, Plan) and found.sure == "yes", speed.low
+        dp_size *= 2
+
+
+def _over(memory: Memory, texts: str) -> str:
+    weights = gb(memory.parts["weights"])
+    return f"{weights} of weights and {texts} are {gb(memory.over)} more than the {gb(memory.limit)} that a GPU gives"
+
+
+def _plan(
+    request: Request,
+    offer: Offer,
+    of: Flavour,
+    sizes: tuple[int, int, int],
+    memory: Memory,
+    batch: int,
+    speed: Rate,
+    read: Rate,
+) -> Plan | Refusal:
+    tp_size, pp_size, dp_size = sizes
+    first_token = request.prompt / read.high, request.prompt / read.low
+    reached = [memory.fits, speed.reaches(request.tokens_per_s)]
+    if request.first_token_s:
+        low, high = first_token
+        reached.append(_within(low, high, request.first_token_s))
+    plan = Plan(
+        offer=offer,
+        format=of.name,
+        tp_size=tp_size,
+        pp_size=pp_size,
+        dp_size=dp_size,
+        batch_size=batch,
+        memory=memory,
+        speed=speed,
+        seconds=(request.answer / speed.high, request.answer / speed.low),
+        loss=loss(request.model, of),
+        sure="yes" if set(reached) == {"yes"} else "perhaps",
+        sources=_sources(request.model, offer, of),
+        first_token=first_token,
+        tokens_per_s=(speed.low * request.users, speed.high * request.users),
+    )
+    if "no" not in reached:
+        return plan
+    if reached[1] == "no":
+        why = f"{speed.high:.3g} tokens/s for each user at most, less than {request.tokens_per_s:.3g}"
+    else:
+        why = f"{first_token[0]:.3g} s until the first token at least, more than {request.first_token_s:.3g}"
+    return Refusal(plan.name, why, None, offer, of.name, plan.n_gpus)
+
+
+def _within(low: float, high: float, most: float) -> str:
+    return "yes" if high <= most else "perhaps" if low <= most else "no"
+
+
+def _sources(model: Model, offer: Offer, of: Flavour) -> tuple[str, ...]:
+    card = offer.card
+    figures: tuple[Figure, ...] = (card.memory_bytes, card.visible_bytes, card.bytes_per_s, card.tdp_watts, offer.price)
+    used = [figure.source for figure in figures if figure.value is not None]
+    return tuple(dict.fromkeys([model.source, of.source, support(PROGRAM, of.name).source, of.loss.source, *used]))
+
+
+@cache
+def _all_weights(model: Model, of: Flavour) -> int:
+    return weight_bytes(model, of)
+
+
+def _held(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Memory:
+    """Weights, and the cache of one token, of the fullest stage; the reserve has what is not sure of the card."""
+    settings = {"utilisation": request.utilisation, "max_model_len": request.context, "max_seqs": request.users}
+    found = serving_memory(request.model, offer.card, of, tp_size, pp_size, **settings)
+    least, limit, most = found.budget
+    reserve = max(0, found.reserve.low - (most - limit)), found.reserve.high + (limit - least)
+    at = f"stage {found.stage + 1} of {pp_size}" if pp_size > 1 else ""
+    parts = {"weights": found.weights, "cache": found.kv_bytes_per_token}
+    return Memory(limit, parts, reserve, at, found.reserve.why)
+
+
+def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int) -> tuple[Rate, Rate]:
+    """Tokens per second of each user, waiting for the first one included; and of reading a prompt."""
+    settings = (offer.card, request.model, of)
+    made = serving_speed(*settings, batch, request.prompt, request.answer, tp_size, pp_size)
+    read = prefill_speed(*settings, request.prompt, tp_size, pp_size)
+    return _rate(made, batch, "tokens/s"), _rate(read, 1, "tokens/s")
+
+
+def _rate(speed: Speed, users: int, unit: str) -> Rate:
+    return Rate(speed.low / users, speed.high / users, unit, speed.floor / users, speed.share.basis)
