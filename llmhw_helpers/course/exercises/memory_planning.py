@@ -1,7 +1,9 @@
-"""An exercise on what fits into a server's memory (notebook 13); `planning` has the calculators' mistakes."""
+"""Exercises on what fits into memory: texts at once, and lines of public calculators to mend (notebook 13)."""
 
+from ...costs.activations import Pass
 from ...costs.inference import kv_bytes
 from ...costs.paging import blocks_for
+from ...costs.training_memory import MIXED, Layout, rank_phases
 from ...specs.accelerators import accelerator
 from ...specs.models import model
 from ..grading import Exercise, Mistake
@@ -13,10 +15,52 @@ GPUS = [
     ("Llama-2-13B", "A100-40GB", 2.2e9, 2041),
     ("Llama-3.1-8B", "T4", 1e9, 2041),  # not even the weights
 ]
-CASES = [
+SERVERS = [
     (0.9 * accelerator(card).memory_bytes.known(), 2 * model(name).n_params, reserve, kv_bytes(model(name)), context)
     for name, card, reserve, context in GPUS
 ]
+CACHES = {
+    (m.n_layers, m.n_heads, m.n_kv_heads, m.head_dim, n_tokens): kv_bytes(m, n_tokens)
+    for m, n_tokens in (
+        (model("Llama-3.1-8B"), 1),
+        (model("Qwen2.5-7B"), 4096),
+        (model("Llama-2-13B"), 2048),  # as many heads of each kind
+    )
+}
+
+
+def _inside(name: str) -> int:
+    """Parameters between embedding and head."""
+    parts = model(name).parameters()
+    return model(name).n_params - parts["embedding"] - parts.get("head", 0)
+
+
+ENDS = {
+    (model(name).vocab_size, model(name).d_model, _inside(name), model(name).tied_embeddings): model(name).n_params
+    for name in ("SmolLM2-135M", "Llama-3.2-1B", "Llama-3.1-8B", "Qwen2.5-7B")
+}
+
+
+def _sparse(name: str) -> tuple[int, int, int, int]:
+    """Experts, those that a token is sent to, the weights of one, and all other weights."""
+    n, each = model(name).experts.n_experts, model(name).parameters()["experts"]
+    return n, model(name).experts.n_experts_per_token, each // n, model(name).n_params - each
+
+
+SPARSE = {
+    _sparse(name): [2 * model(name).n_params, 2 * model(name).n_active_params]
+    for name in ("Qwen3-30B-A3B", "Mixtral-8x7B")
+}
+
+
+def _step(seq_len: int) -> tuple[int, int, int]:
+    """What stays in a step, all gradients, and what is at the loss only."""
+    phases = rank_phases(model("Llama-3.2-1B"), Pass(1, seq_len), MIXED, Layout())
+    loss, step = phases[0].parts, phases[2].parts
+    return step["weights"] + step["optimizer"], step["gradients"], loss["activations"] + loss["working"]
+
+
+STEPS = [_step(seq_len) for seq_len in (8192, 2048, 128)]
 
 
 def _texts(limit: float, weights: float, reserve: float, per_token: int, context: int) -> int:
@@ -27,7 +71,7 @@ def _texts(limit: float, weights: float, reserve: float, per_token: int, context
 EXERCISES = [
     Exercise(
         name="texts_at_once",
-        cases=CASES,
+        cases=SERVERS,
         right=_texts,
         mistakes=[
             Mistake("The program keeps something, too: subtract the reserve.", lambda a, w, _, *b: _texts(a, w, 0, *b)),
@@ -49,5 +93,70 @@ EXERCISES = [
                 lambda a, w, r, n, _: max(0, int((a - w - r) // (BLOCK_SIZE * n)) * BLOCK_SIZE),
             ),
         ],
-    )
+    ),
+    Exercise(
+        name="cache_bytes",
+        cases=list(CACHES),
+        right=lambda *case: CACHES[case],
+        mistakes=[
+            Mistake(
+                "Two mistakes are left, both: a token has a key *and* a value, and not one for every query head.",
+                lambda layers, n, k, size, t: layers * n * size * 2 * t,
+            ),
+            Mistake(
+                "A token has a key *and* a value; the 2 that stands there is the bytes of a number.",
+                lambda *c: CACHES[c] // 2,
+            ),
+            Mistake(
+                "Query heads share keys and values in groups: count n_kv_heads.",
+                lambda layers, n, k, size, t: 2 * layers * n * size * 2 * t,
+            ),
+        ],
+    ),
+    Exercise(
+        name="count_weights",
+        cases=list(ENDS),
+        right=lambda *case: ENDS[case],
+        mistakes=[
+            Mistake(
+                "A tied head is the embedding: one matrix, counted once.", lambda v, d, inside, _: inside + 2 * v * d
+            ),
+            Mistake("A head that is not tied is a matrix of its own.", lambda v, d, inside, _: inside + v * d),
+            Mistake(
+                "The wrong way round: tied means that there is one matrix.",
+                lambda v, d, inside, tied: inside + (1 + tied) * v * d,
+            ),
+        ],
+    ),
+    Exercise(
+        name="held_and_read",
+        cases=list(SPARSE),
+        right=lambda *case: SPARSE[case],
+        mistakes=[
+            Mistake(
+                "The next token goes to other experts: all of them lie in memory.",
+                lambda n, k, each, rest: [2 * (rest + k * each)] * 2,
+            ),
+            Mistake(
+                "One token is sent to a few experts; the others are not read for it.",
+                lambda n, k, each, rest: [2 * (rest + n * each)] * 2,
+            ),
+            Mistake("First what is held, then what is read.", lambda *case: SPARSE[case][::-1]),
+            Mistake("Bytes are asked for, 2 a weight.", lambda n, k, each, rest: [rest + n * each, rest + k * each]),
+        ],
+    ),
+    Exercise(
+        name="peak_of_a_step",
+        cases=STEPS,
+        right=lambda kept, gradients, at_loss: kept + max(gradients, at_loss),
+        mistakes=[
+            Mistake(
+                "When all gradients are there the activations have gone: a maximum, and not a sum.",
+                lambda *parts: sum(parts),
+            ),
+            Mistake("With few tokens the optimizer's step is the fullest.", lambda kept, _, at_loss: kept + at_loss),
+            Mistake("With many tokens the loss is the fullest moment.", lambda kept, gradients, _: kept + gradients),
+            Mistake("What is kept is there in every phase: add it to the larger one.", lambda *parts: max(parts)),
+        ],
+    ),
 ]
