@@ -75,12 +75,17 @@ def first_operations(model: Model, run: Pass) -> list[Operation]:
     require(model, "formula of activations", KNOWN)
     h, matrix = model.d_model * run.number_bytes * run.stream.n_tokens, model.vocab_size * model.d_model
     whole = model.d_model * run.number_bytes * run.n_tokens if run.stream_ranks > 1 else 0  # gathered for its backward
+    rows = matrix * run.number_bytes
+    # each rank makes a gradient of all words, then copies its own (torch.distributed.tensor; Megatron makes those only)
+    others = (run.vocab_ranks - 1) * rows
+    own = [Operation("embedding", makes=rows, drops=rows + others)] if others else []
     if not model.tied_embeddings:
-        return [Operation("embedding", makes=whole, drops=h + whole, n_weights=matrix)]
-    waiting = matrix * run.number_bytes  # the head's gradient waits for this one; their sum is a third
+        return [*own, Operation("embedding", makes=whole + others, drops=h + whole, n_weights=matrix)]
+    # the head's gradient waits for this one; their sum is a third
     return [
-        Operation("embedding", drops=2 * waiting, n_weights=matrix),
-        Operation("embedding", makes=waiting + whole, drops=h + whole),
+        *own,
+        Operation("embedding", drops=2 * rows, n_weights=matrix),
+        Operation("embedding", makes=rows + whole + others, drops=h + whole),
     ]
 
 

@@ -153,6 +153,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
         "name": plan.name,
         "format": plan.format,
         "card": plan.offer.card.name,
+        "cluster": plan.offer.cluster,
         "n_gpus": plan.n_gpus,
         "n_nodes": plan.n_nodes,
         "tp_size": plan.tp_size,
@@ -161,6 +162,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
         "zero": plan.zero,
         "recompute": plan.recompute,
         "batch_size": plan.batch_size,
+        "n_micro_batches": plan.n_micro_batches,
         "loss": plan.loss,
         "sure": plan.sure,
         "memory": {
@@ -169,6 +171,7 @@ def _plan(plan: Plan, best: bool, why: str) -> dict:
             "reserve": list(memory.reserve),
             "fits": memory.fits,
             "at": memory.at,
+            "why": memory.why,
         },
         "speed": {
             "low": speed.low,

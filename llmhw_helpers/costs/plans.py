@@ -19,12 +19,14 @@ class Memory:
         parts: what follows from arithmetic, by what it is for.
         reserve: what the program keeps besides, low and high.
         at: which rank, or which moment, is the fullest.
+        why: what the reserve rests on.
     """
 
     limit: float
     parts: Mapping[str, float]
     reserve: Range
     at: str = ""
+    why: str = ""
 
     @property
     def fits(self) -> str:
@@ -184,17 +186,18 @@ def priced(plans: Iterable[Plan]) -> bool:
 
 
 def order(plans: Iterable[Plan]) -> list[Plan]:
-    """The best first: those that are sure to do, of these the cheapest, then what loses less, then the fastest.
+    """The best first: those that are sure to do, of these the cheapest, then what loses less, is smaller, is faster.
 
-    The order is total: it does not hang on that of `plans`.
+    What costs the same to two digits is as cheap: no prediction knows more. The order is total: it does not hang on
+    that of `plans`, and no plan beats the first one (see `pareto`).
     """
     plans = list(plans)
     by_price = priced(plans)
 
     def key(plan: Plan) -> tuple:
-        lost = 1.0 if plan.loss is None else plan.loss
-        watts = (plan.offer.card.tdp_watts.value or 0) * plan.n_gpus
-        return SURE.index(plan.sure), cost(plan, by_price), lost, watts, -plan.speed.low, plan.batch_size, plan.name
+        size_, slowness, lost, unsure = _point(plan, by_price)
+        about = float(f"{cost(plan, by_price):.2g}")
+        return unsure, about, lost, size_, slowness, plan.offer.card.tdp_watts.value or 0, plan.batch_size, plan.name
 
     return sorted(plans, key=key)
 

@@ -5,7 +5,7 @@ the rank's part of the model; the reserve is a range. The rank that has room for
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..specs.accelerators import Accelerator
 from ..specs.architectures import Model
@@ -13,7 +13,7 @@ from ..specs.figures import si
 from ..specs.flavours import Flavour
 from ..specs.serving_flavours import serving_flavour
 from .serving_ranks import kv_bytes_per_token, rank_part, rank_weights
-from .serving_reserve import Reserve, Step, engines, reserve, step
+from .serving_reserve import Reserve, engines, reserve, step
 
 BLOCK = 16  # tokens that a block of the cache holds
 # shares of the bytes that `specs` gives for a card which programs have seen: boards and drivers differ
@@ -36,6 +36,7 @@ class ServingMemory:
         kv_bytes_per_token: of a token's cache on this GPU.
         kv_tokens: that the cache has room for: least, usual, most. 0 where not even the weights fit.
         max_model_len: tokens of the longest text that it is asked to take.
+        step_tokens: tokens of the largest step.
         starts: ``"yes"``, ``"no"`` or ``"perhaps"``: whether there is room for one text of that length.
         why: in a line.
     """
@@ -49,11 +50,15 @@ class ServingMemory:
     kv_bytes_per_token: int
     kv_tokens: tuple[int, int, int]
     max_model_len: int
+    step_tokens: int
     starts: str
     why: str
 
     def texts(self, context: int) -> tuple[int, int]:
         """Texts of `context` tokens whose caches fit at the same time, least and most.
+
+        The most is with a cache that lets go of what a local layer no longer sees (vLLM since 0.10 for most models): of
+        a text it keeps a window there, and the tokens of a step.
 
         >>> from llmhw_helpers.specs.accelerators import accelerator
         >>> from llmhw_helpers.specs.models import model
@@ -62,8 +67,12 @@ class ServingMemory:
         """
         if context < 1:
             raise ValueError(f"a text has at least one token, not {context}")
-        held = -(-context // BLOCK) * BLOCK
-        return self.kv_tokens[0] // held, self.kv_tokens[2] // held
+        everywhere = locally = -(-context // BLOCK) * BLOCK
+        if self.model.n_local_layers:
+            seen = self.model.sliding_window - 1 + self.step_tokens
+            locally = min(everywhere, (-(-seen // BLOCK) + 1) * BLOCK)
+        share = self.model.n_local_layers / self.model.n_layers
+        return self.kv_tokens[0] // everywhere, int(self.kv_tokens[2] / (everywhere + share * (locally - everywhere)))
 
 
 def serving_memory(
@@ -110,7 +119,7 @@ def serving_memory(
     >>> found.starts, found.kv_bytes_per_token, round(found.weights / 2**30, 1)
     ('yes', 327680, 37.1)
     >>> serving_memory(model("Llama-3.1-70B"), accelerator("A100-80GB"), max_model_len=8192).why
-    'no: weights of 141 GB and 1.44 GB to keep free do not fit into 76.5 GB'
+    'no: weights of 141 GB and 1.45 GB to keep free do not fit into 76.5 GB'
     """
     longest = model.context_length if max_model_len is None else max_model_len
     _check(utilisation, longest, tp_size, pp_size, max_batched_tokens, max_seqs)
@@ -120,7 +129,9 @@ def serving_memory(
     tried = []
     for engine in releases:
         by_default = step(engine, card, longest)
-        tried.append(Step(max_batched_tokens or by_default.n_tokens, max_seqs or by_default.n_seqs))
+        n_tokens, n_seqs = max_batched_tokens or by_default.n_tokens, max_seqs or by_default.n_seqs
+        tried.append(replace(by_default, n_tokens=n_tokens, n_seqs=n_seqs))
+    capability = card.compute_capability.value if isinstance(card, Accelerator) else None
     ranks = []
     for stage in range(pp_size):
         part = rank_part(model, tp_size, pp_size, stage)
@@ -130,7 +141,7 @@ def serving_memory(
         )
         if reserve_bytes is not None:
             kept = Reserve(int(reserve_bytes), int(reserve_bytes), int(reserve_bytes), "as given")
-        weights = rank_weights(part, of, releases[-1])
+        weights = rank_weights(part, of, releases[-1], capability)
         ranks.append(_Rank(stage, weights, kept, kv_bytes_per_token(part, kv_dtype, releases[-1])))
     fullest = min(ranks, key=lambda each: each.tokens(budget[1], each.reserve.usual))
     tokens = (
@@ -149,6 +160,7 @@ def serving_memory(
         kv_bytes_per_token=fullest.kv_bytes_per_token,
         kv_tokens=tokens,
         max_model_len=longest,
+        step_tokens=max(each.n_tokens for each in tried),
         starts=starts,
         why=f"{starts}: {_why(fullest, budget, tokens, longest)}",
     )

@@ -7,26 +7,26 @@ from functools import cache
 from ..specs.architectures import Model
 from ..specs.figures import Figure
 from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
-from .flavours import weight_bytes
-from .inference import kv_bytes
-from .parallelism import divides, part
+from .parallelism import divides
 from .places import Offer
 from .plans import Memory, Plan, Rate, Refusal, gb
 from .requests import Request
+from .serving_memory import BLOCK, serving_memory
 from .speed import Speed, prefill_speed, serving_speed
+from .weights import weight_bytes
 
 PROGRAM = "vLLM"
 RUNS = ("hardware", "fits")  # states of support that somebody vouches for
-BLOCK = 16  # tokens of a cache's block
 GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
 
 
 def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
     """Every plan that holds all users at once and may reach the wished speed; and what does not do, with the reason.
 
-    Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline may lie in
-    several. Of the stages those numbers are weighed that hold a text at all, up to twice the least; of copies the least
-    number that holds everybody, and its doubles as long as the wished speed is not sure and each user gains by them.
+    Tensor parallelism stays inside a node, since every layer waits for its sums; stages of a pipeline lie in several
+    where the tensor parallel ranks fill each. Of the stages those numbers are weighed that hold a text at all, up to
+    twice the least; of copies the least number that holds everybody, and its doubles as long as the wished speed is not
+    sure and each user gains by them.
     """
     plans, refusals = [], []
     for offer in request.where:
@@ -69,11 +69,12 @@ def loss(model: Model, of: Flavour) -> float | None:
 
 def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Refusal]:
     """What becomes of one format on one kind of card, over all ways to divide the model."""
-    for tp_size in range(1, min(offer.gpus_per_node, offer.n_gpus) + 1):
-        if not divides(request.model, tp_size):
-            continue
+    model, in_node = _alike(request.model), min(offer.gpus_per_node, offer.n_gpus)
+    tensor = [n for n in range(1, in_node + 1) if divides(model, n)]
+    widest = max(n for n in tensor if offer.gpus_per_node % n == 0)
+    for tp_size in tensor:
         first = None  # the least number of stages that hold a text
-        for pp_size in _stages(request, offer, of, tp_size):
+        for pp_size in _stages(request, offer, of, tp_size, several=tp_size == widest):
             if first and pp_size > 2 * first:
                 break
             found = list(_copies(request, offer, of, tp_size, pp_size))
@@ -85,20 +86,25 @@ def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Ref
                     break
 
 
-def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int) -> Iterator[int]:
-    """Numbers of stages, from the last one that cannot hold the weights."""
-    most = min(request.model.n_layers, offer.n_gpus // tp_size)
-    if offer.gpus_per_node % tp_size:  # its ranks would not stay inside a node
-        most = min(most, offer.gpus_per_node // tp_size)
-    least = int(_all_weights(request.model, of) / tp_size / limit(offer, request.utilisation))
-    return (n for n in range(max(1, min(least, most)), most + 1) if divides(request.model, tp_size, n))
+def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int, several: bool) -> Iterator[int]:
+    """Numbers of stages, from the last one that cannot hold the weights; in one node, or in `several`."""
+    most = min(request.model.n_layers, (offer.n_gpus if several else min(offer.gpus_per_node, offer.n_gpus)) // tp_size)
+    memory = request.utilisation * (offer.card.visible_bytes.value or offer.card.memory_bytes.known())
+    least = int(_all_weights(request.model, of) / tp_size / memory)
+    model = _alike(request.model)
+    return (n for n in range(max(1, min(least, most)), most + 1) if divides(model, tp_size, n))
+
+
+def _alike(model: Model) -> Model:
+    """With local layers like the others, as the cache is counted: for the division they are."""
+    return replace(model, n_local_layers=0, n_nope_layers=0)
 
 
 def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Iterator[Plan | Refusal]:
     """Plans with one way to divide the model, and more and more copies of it."""
     n_gpus, users = tp_size * pp_size, request.users
     what = f"{of.name} on {n_gpus} x {offer.card.name}"
-    held = _held(request.model, offer, of, tp_size, pp_size, request.utilisation)
+    held = _held(request, offer, of, tp_size, pp_size)
     text = -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
     room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
     if room[0] < 1:
@@ -185,25 +191,20 @@ def _sources(model: Model, offer: Offer, of: Flavour) -> tuple[str, ...]:
     return tuple(dict.fromkeys([model.source, of.source, support(PROGRAM, of.name).source, of.loss.source, *used]))
 
 
-def limit(offer: Offer, utilisation: float) -> float:
-    """Bytes of a GPU that the server may use."""
-    card = offer.card
-    return utilisation * (card.visible_bytes.value or card.memory_bytes.known())
-
-
 @cache
 def _all_weights(model: Model, of: Flavour) -> int:
     return weight_bytes(model, of)
 
 
-def _held(model: Model, offer: Offer, of: Flavour, tp_size: int, pp_size: int, utilisation: float) -> Memory:
-    """Weights, and the cache of one token, of the fullest stage."""
-    stages = []
-    for stage in sorted({0, pp_size // 2, pp_size - 1}):
-        rank = part(model, tp_size, pp_size, stage, vocab_multiple=64)
-        stages.append((weight_bytes(rank, of), kv_bytes(rank), f"stage {stage + 1} of {pp_size}"))
-    weights, cache_bytes, at = max(stages)
-    return Memory(limit(offer, utilisation), {"weights": weights, "cache": cache_bytes}, (1e9, 6e9), at)
+def _held(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Memory:
+    """Weights, and the cache of one token, of the fullest stage; the reserve has what is not sure of the card."""
+    settings = {"utilisation": request.utilisation, "max_model_len": request.context, "max_seqs": request.users}
+    found = serving_memory(request.model, offer.card, of, tp_size, pp_size, **settings)
+    least, limit, most = found.budget
+    reserve = max(0, found.reserve.low - (most - limit)), found.reserve.high + (limit - least)
+    at = f"stage {found.stage + 1} of {pp_size}" if pp_size > 1 else ""
+    parts = {"weights": found.weights, "cache": found.kv_bytes_per_token}
+    return Memory(limit, parts, reserve, at, found.reserve.why)
 
 
 def _speed(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int) -> tuple[Rate, Rate]:

@@ -11,8 +11,9 @@ from .parallelism import part
 from .weights import matrices, weight_bytes
 
 VOCAB_MULTIPLE = 64  # to which vLLM rounds a vocabulary up before it divides it
-# to which its MXFP4 kernels round the widths of experts up (vllm/.../quantization/mxfp4.py)
-MXFP4_MULTIPLES = {"d_model": 256, "d_ff_expert": 64}
+# to which its MXFP4 kernels round widths of experts up, and the bits of a weight for which they do: before Hopper
+# Marlin (vLLM, model_executor/layers/quantization/mxfp4.py), from it on Triton, which leaves the scales (by a log)
+MXFP4_MULTIPLES = {"Marlin": (256, 128, 4.25), "Triton": (256, 64, 4.0)}
 EXPANDED_HEAD = 256  # numbers of a key or a value, filled up, in a cache that knows no latents
 
 
@@ -22,17 +23,23 @@ def rank_part(model: Model, tp_size: int = 1, pp_size: int = 1, stage: int = 0) 
     return part(everywhere, tp_size, pp_size, stage, VOCAB_MULTIPLE)
 
 
-def rank_weights(rank: Model, of: Flavour, engine: Engine) -> int:
+def rank_weights(rank: Model, of: Flavour, engine: Engine, capability: float | None = None) -> int:
     """Bytes of its weights: matrices in the flavour, fillings, and the tables that are made of them when it starts.
+
+    Args:
+        rank: its part of the model.
+        of: flavour.
+        engine: release.
+        capability: of the card, where it is known: before Hopper (9.0) other kernels ask for other fillings.
 
     >>> from llmhw_helpers.specs.engines import ENGINES
     >>> from llmhw_helpers.specs.models import model
     >>> from llmhw_helpers.specs.serving_flavours import serving_flavour
     >>> quarter = rank_part(model("gpt-oss-120b"), tp_size=4)
-    >>> round(rank_weights(quarter, serving_flavour("mxfp4"), ENGINES["vLLM 0.9"]) / 2**30, 2)  # a log prints 17.22
+    >>> round(rank_weights(quarter, serving_flavour("mxfp4"), ENGINES["vLLM 0.10"], 8.0) / 2**30, 2)  # a log: 17.22
     17.2
     """
-    return weight_bytes(rank, of) + _filling(rank, of) + _rotary_table(rank) + _absorbed(rank, of, engine)
+    return weight_bytes(rank, of) + _filling(rank, of, capability) + _rotary_table(rank) + _absorbed(rank, of, engine)
 
 
 def kv_bytes_per_token(rank: Model, dtype: str, engine: Engine) -> int:
@@ -50,15 +57,19 @@ def kv_bytes_per_token(rank: Model, dtype: str, engine: Engine) -> int:
     return math.ceil(numbers * find_dtype(dtype).bytes)
 
 
-def _filling(rank: Model, of: Flavour) -> int:
+def _filling(rank: Model, of: Flavour, capability: float | None) -> int:
     """What MXFP4 adds to experts whose widths its kernels do not take as they are."""
     if of.only != "experts" or not rank.experts:
         return 0
-    widths = {"d_model": rank.d_model, "d_ff_expert": rank.experts.d_ff_expert}
-    filled = 1.0
-    for name, multiple in MXFP4_MULTIPLES.items():
-        filled *= -(-widths[name] // multiple) * multiple / widths[name]
-    return round((filled - 1) * matrices(rank, of)["experts"] * of.bits_per_weight(rank.d_model) / 8)
+    kernel = "Marlin" if capability and capability < 9 else "Triton"
+    d_model, d_ff_expert, bits = MXFP4_MULTIPLES[kernel]
+    filled = _up(rank.d_model, d_model) * _up(rank.experts.d_ff_expert, d_ff_expert)
+    share = filled / (rank.d_model * rank.experts.d_ff_expert) - 1
+    return round(share * matrices(rank, of)["experts"] * bits / 8)
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def _rotary_table(rank: Model) -> int:

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 
 from ..specs.accelerators import Accelerator
 from ..specs.architectures import Model
-from ..specs.engines import ENGINES, OUTSIDE, V1_ALONE_FROM, V1_FROM, Engine
+from ..specs.engines import ENGINES, OUTSIDE, OUTSIDE_SMALL, V1_ALONE_FROM, V1_FROM, Engine
 from ..specs.figures import UnknownName
 from ..specs.flavours import Flavour
 
 GIB = 2**30
 LARGE = 70 * GIB  # from this on vLLM takes larger steps
+SMALL = 40e9  # below this ranks talk over PCIe
 
 
 @dataclass(frozen=True)
 class Step:
-    """The step that is tried out: tokens and texts in it."""
+    """The step that is tried out: tokens and texts in it, and whether the card is one of the small ones."""
 
     n_tokens: int
     n_seqs: int
+    small_card: bool
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,13 @@ def _on(card: Accelerator | float | None, engine: Engine) -> Engine:
 
 def step(engine: Engine, card: Accelerator | float, max_model_len: int) -> Step:
     """The step that `engine` tries out on a card (or on any that has so many bytes) for texts of `max_model_len`."""
-    if isinstance(card, Accelerator):
-        n_bytes = card.visible_bytes.value or card.memory_bytes.known()
-        large = n_bytes >= LARGE and not card.name.startswith("A100")
-    else:
-        large = card >= LARGE
+    is_card = isinstance(card, Accelerator)
+    n_bytes = (card.visible_bytes.value or card.memory_bytes.known()) if is_card else card
+    large = n_bytes >= LARGE and not (is_card and card.name.startswith("A100"))
     n_tokens = int((engine.n_tokens_large if large else engine.n_tokens).known())
     if max_model_len <= engine.chunked_from.known():
         n_tokens = max(n_tokens, max_model_len)
-    return Step(n_tokens, int((engine.n_seqs_large if large else engine.n_seqs).known()))
+    return Step(n_tokens, int((engine.n_seqs_large if large else engine.n_seqs).known()), n_bytes < SMALL)
 
 
 def reserve(
@@ -110,14 +110,14 @@ def reserve(
     stream = 2 * 2 * tried.n_tokens * rank.d_model  # what passes between blocks, and the residual
     logits = tried.n_seqs * vocab_size if samples else 0
     sampler = [stream + logits * each.known() for each in engine.logit_bytes]
-    outside = OUTSIDE[max(n for n in OUTSIDE if n <= n_gpus)]
+    outside = (OUTSIDE_SMALL if tried.small_card else OUTSIDE)[max(n for n in OUTSIDE if n <= n_gpus)]
     low, usual, high = (
         int(max(block, each) * held.known() + other.known())
         for each, held, other in zip(sampler, engine.held, outside, strict=True)
     )
     where = "the sampler" if sampler[1] > block else "an MLP"
     why = f"{engine.name} tries {tried.n_tokens} tokens of {tried.n_seqs} texts, fullest at {where}"
-    return Reserve(int(0.95 * low), usual, int(1.1 * high), why)
+    return Reserve(int(0.95 * low), usual, int(1.15 * high), why)
 
 
 def block_bytes(rank: Model, n_tokens: int) -> int:

@@ -177,7 +177,8 @@ class _Rank:
     def forward(self) -> Phase:
         """Fullest at the loss or, in a stage that has none, at its end; or where parameters are gathered."""
         last = last_operations(self.walked, self.run) if self.last else []
-        loss = "loss" if self.last else "output", max((o.kept for o in last), default=0), self.in_flight * self.kept()
+        logits = max((o.kept for o in last), default=0) * (2 if self._divides_loss() else 1)
+        loss = "loss" if self.last else "output", logits, self.in_flight * self.kept()
         moments = [(*loss, self.n_params if self.rule.stay else self.n_around)]
         if self.rule.gathered and not self.in_pipeline:
             # parameters as they were received are let go when those of the next block are in their places
@@ -196,6 +197,9 @@ class _Rank:
             parts["gathered"] = n_gathered * self.rule.gathered
             phases.append(Phase("forward", self.held | parts, at))
         return max(phases, key=lambda phase: phase.bytes)
+
+    def _divides_loss(self) -> bool:
+        return self.layout.loss_parallel and self.layout.tp_size > 1
 
     def backward(self) -> Phase:
         """The walk through one micro-batch, while others in flight keep what they keep."""

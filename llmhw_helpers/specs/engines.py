@@ -87,7 +87,7 @@ _NEVER = 10**9
 # V0 sorts the logits; V1 does where FlashInfer is not there, which most containers of 0.10 had; from 0.17 on a kernel
 # of vLLM's own does not sort
 _SORTS, _MAY_SORT, _OWN = (38, 38, 38), (10, 38, 38), (10, 14, 20)
-_GAPS = (1, 1.5, 5)
+_GAPS = (1, 2, 8)
 ENGINES = {
     engine.name: engine
     for engine in (
@@ -104,13 +104,18 @@ ENGINES = {
     )
 }
 V1_FROM, V1_ALONE_FROM = ENGINES["vLLM 0.8"], ENGINES["vLLM 0.11"]  # between them cards before Ampere stay with V0
-# CUDA's and NCCL's own memory, by GPUs that work together: least, usual, most
-OUTSIDE = {
-    n: tuple(Figure(gib * 2**30, "B", f"non-torch memory of a GPU of {n}, {what}", LOGS) for gib, what in row)
-    for n, row in {
-        1: ((0.03, "least"), (0.12, "usual"), (0.35, "most")),
-        2: ((0.2, "least"), (0.4, "usual"), (1.2, "most")),
-        4: ((0.2, "least"), (0.6, "usual"), (1.5, "most")),
-        8: ((0.3, "least"), (1.2, "usual"), (2.3, "most")),
-    }.items()
-}
+# CUDA's and NCCL's own memory, by GPUs that work together: least, usual, most. Cards below 40 GB are joined by PCIe,
+# and their ranks hold smaller buffers.
+OUTSIDE, OUTSIDE_SMALL = (
+    {
+        n: tuple(
+            Figure(gib * 2**30, "B", f"non-torch memory of a GPU of {n}, {what}", LOGS)
+            for gib, what in zip(row, ("least", "usual", "most"), strict=True)
+        )
+        for n, row in table.items()
+    }
+    for table in (
+        {1: (0.03, 0.13, 0.35), 2: (0.2, 0.5, 1.3), 4: (0.25, 0.9, 2.0), 8: (0.3, 1.9, 2.4)},
+        {1: (0.01, 0.1, 0.35), 2: (0.1, 0.25, 0.6), 4: (0.1, 0.25, 0.8), 8: (0.1, 0.3, 1.0)},
+    )
+)

@@ -316,7 +316,7 @@ def small(tied_embeddings=False, **sizes):
 
 @pytest.fixture(scope="session")
 def oracle():
-    return SimpleNamespace(kept=kept_by_operation, tracked=tracked, small=small)
+    return SimpleNamespace(kept=kept_by_operation, tracked=tracked, small=small, llama=Llama, dtypes=TORCH)
 
 
 TINY = {

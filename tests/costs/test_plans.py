@@ -58,6 +58,12 @@ def test_the_order_does_not_hang_on_how_plans_came(both):
     assert pareto(shuffled) == pareto(plans)
 
 
+@given(DRAWN)
+def test_no_plan_beats_the_first(drawn):
+    plans = [plan_of(*each) for each in drawn]
+    assert not plans or order(plans)[0] in pareto(plans)
+
+
 def test_the_cheapest_sure_plan_comes_first():
     cheap, dear, doubtful = (
         plan_of(2, 1, 2.0, 0.0, "yes"),

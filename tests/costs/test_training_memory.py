@@ -1,12 +1,203 @@
 """What a rank holds: equal to one GPU's where nothing is divided, and to PyTorch's trackers where it is."""
 
+import contextlib
+import dataclasses
+import time
+from unittest import mock
+
 import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor import parallel as tp
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import _disable_current_modes
 
 from llmhw_helpers.costs.lora import LoRA, finetuning_bytes
 from llmhw_helpers.costs.memory import Recipe, phases
 from llmhw_helpers.costs.operations import Pass
+from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.costs.training_memory import MIXED, SHARDED, Layout, lora_rank_peak, rank_peak, rank_phases
+from llmhw_helpers.specs.architectures import NoFormula
+from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import model
+
+LLAMA = model("Llama-3.1-8B")
+FP32 = dataclasses.replace(SHARDED, implementation="loop")  # one by one: with foreach the trackers see phantom peaks
+BF16 = Recipe("AdamW", "bf16", "bf16", None, "bf16", implementation="loop")
+
+
+@contextlib.contextmanager
+def ranks(n):
+    """A process group whose other ranks are imagined; and DTensor's shape inference, hidden from the trackers.
+
+    That infers shapes by running each operation on tensors of the undivided size, which would be counted.
+    """
+    infer = ShardingPropagator._propagate_tensor_meta_non_cached
+
+    def hidden(propagator, schema):
+        with _disable_current_modes():
+            return infer(propagator, schema)
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=n)
+    try:
+        with mock.patch.object(ShardingPropagator, "_propagate_tensor_meta_non_cached", hidden):
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+def divide(net, layout, recipe):
+    """As torchtitan does it: matrices by tensor parallelism, then each block and the whole by FSDP2."""
+    mesh = init_device_mesh("cpu", (layout.dp_size, layout.tp_size), mesh_dim_names=("dp", "tp"))
+    if layout.tp_size > 1:
+        between = Shard(1) if layout.sequence_parallel else Replicate()
+        words = {"output_layouts": Shard(-1), "use_local_output": False} if layout.loss_parallel else {}
+        around = {
+            "embedding": tp.RowwiseParallel(input_layouts=Replicate(), output_layouts=between),
+            "head": tp.ColwiseParallel(input_layouts=between, **({"output_layouts": Replicate()} | words)),
+        }
+        into = ("attention.linear.q", "attention.linear.k", "attention.linear.v", "mlp.linear.gate", "mlp.linear.up")
+        plan = {name: tp.ColwiseParallel() for name in into}
+        plan |= {name: tp.RowwiseParallel(output_layouts=between) for name in ("attention.linear.o", "mlp.linear.down")}
+        if layout.sequence_parallel:
+            around["norm"] = tp.SequenceParallel()
+            plan |= {"norms.0": tp.SequenceParallel(), "norms.1": tp.SequenceParallel()}
+            for name, others in (("attention", 3), ("mlp", 0)):
+                was, wanted = ((layout, *others * [None]) for layout in (Shard(1), Replicate()))
+                plan[name] = tp.PrepareModuleInput(input_layouts=was, desired_input_layouts=wanted)
+        tp.parallelize_module(net, mesh["tp"], around)
+        for block in net.blocks:
+            tp.parallelize_module(block, mesh["tp"], plan)
+    if layout.dp_size > 1:
+        mixed = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32}
+        how = {"mesh": mesh["dp"]}
+        how["mp_policy"] = MixedPrecisionPolicy(**mixed) if recipe.parameter_dtype == "fp32" else MixedPrecisionPolicy()
+        for block in net.blocks:
+            fully_shard(block, reshard_after_forward=layout.zero == 3, **how)
+        fully_shard(net, reshard_after_forward=False, **how)
+
+
+def tracked(oracle, model, run, recipe, layout, accumulate=False):
+    """The peak of each phase of a second step, and in all, as PyTorch's tracker sees a rank."""
+    with ranks(layout.n_gpus):
+        torch.set_default_dtype(oracle.dtypes[recipe.parameter_dtype])
+        with torch.device("meta"):
+            net = oracle.llama(model, run)
+        torch.set_default_dtype(torch.float32)
+        divide(net, layout, recipe)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            net.to_empty(device="cpu")
+            return _tracked_steps(oracle, net, model, run, layout, accumulate)
+
+
+def _tracked_steps(oracle, net, model, run, layout, accumulate):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, foreach=False)
+    tokens, targets = (torch.zeros(run.batch_size, run.seq_len, dtype=torch.long) for _ in range(2))
+    tables = [torch.zeros(run.seq_len, model.head_dim, dtype=oracle.dtypes[run.activation_dtype]) for _ in range(2)]
+    constants = [*tables, torch.ones(run.seq_len, run.seq_len, dtype=torch.bool).triu(1)]
+    if layout.dp_size > 1:
+        tracker = FSDPMemTracker(net, optimizer)
+        tracker.track_inputs((tokens, targets, *constants))
+    else:
+        tracker = MemTracker()
+        tracker.track_external(net, optimizer, tokens, targets, *constants)
+    peaks = {}
+
+    def mark(phase):
+        total = max(kinds["Total"] for kinds in tracker.get_tracker_snapshot("peak").values())
+        peaks[phase] = total - sum(tensor.nbytes for tensor in constants)
+        tracker._peak_mem.clear()
+
+    def loss():
+        logits = [net(tokens, *constants).to(oracle.dtypes[run.logits_dtype])]  # nobody else holds them
+        return F.cross_entropy(logits.pop().flatten(0, 1), targets.flatten())
+
+    divided = layout.loss_parallel and layout.tp_size > 1
+    with tracker, tp.loss_parallel() if divided else contextlib.nullcontext():
+        for _ in range(2):
+            for _ in range(2 if accumulate else 1):
+                tracker._peak_mem.clear()
+                value = loss()
+                mark("forward")
+                value.backward()
+                mark("backward")
+                tracker.reset_mod_stats()
+            optimizer.step()
+            mark("step")
+            optimizer.zero_grad()
+    return peaks
+
+
+WORDS = {"few words": 1024, "all words": LLAMA.vocab_size}  # the fullest moment is in a block, or at the loss
+RUNS = {"long": Pass(1, 2048), "short": Pass(1, 64), "recomputed": Pass(2, 2048, recompute="full")}
+SHARDS = {
+    "ZeRO 3": (FP32, Layout(dp_size=8, zero=3)),
+    "ZeRO 3 in bf16": (BF16, Layout(dp_size=8, zero=3)),
+    "ZeRO 2": (FP32, Layout(dp_size=8, zero=2)),
+}
+
+
+BOTH = [(s, w, r) for s in SHARDS for w in WORDS for r in RUNS if s == "ZeRO 3" or (w, r) == ("few words", "long")]
+
+
+@pytest.mark.parametrize(("shards", "words", "run"), BOTH)
+def test_a_share_of_parameters_is_what_fsdp_s_tracker_sees(oracle, shards, words, run):
+    recipe, layout = SHARDS[shards]
+    short = dataclasses.replace(LLAMA, n_layers=3, vocab_size=WORDS[words])
+    seen = tracked(oracle, short, RUNS[run], recipe, layout)
+    by_name = {phase.name: phase.bytes for phase in rank_phases(short, RUNS[run], recipe, layout)}
+    assert by_name["backward"] == pytest.approx(seen["backward"], rel=1e-3)
+    assert by_name["step"] == pytest.approx(seen["step"], rel=1e-3)
+    assert rank_peak(short, RUNS[run], recipe, layout).bytes == pytest.approx(max(seen.values()), rel=5e-3)
+
+
+TENSOR = {  # one rank of two, of four, of eight, and with shares; with all words the gradient of the embedding is whole
+    "2": (Layout(tp_size=2), "few words", "recomputed"),
+    "8, streams whole": (Layout(tp_size=8, sequence_parallel=False), "few words", "long"),
+    "4": (Layout(tp_size=4), "few words", "long"),
+    "4, logits whole": (Layout(tp_size=4, loss_parallel=False), "all words", "long"),
+    "4, of 16 with shares": (Layout(dp_size=4, tp_size=4, zero=3), "all words", "long"),
+    "2, of 8 with shares, streams whole": (Layout(4, 2, zero=3, sequence_parallel=False), "few words", "recomputed"),
+}
+
+
+@pytest.mark.parametrize(("layout", "words", "run"), TENSOR.values(), ids=TENSOR)
+def test_a_part_of_every_layer_is_what_the_trackers_see_of_dtensors(oracle, layout, words, run):
+    recipe = FP32 if layout.zero else BF16
+    short = dataclasses.replace(LLAMA, n_layers=2, vocab_size=WORDS[words])
+    seen = tracked(oracle, short, RUNS[run], recipe, layout)
+    assert rank_phases(short, RUNS[run], recipe, layout)[1].bytes == pytest.approx(seen["backward"], rel=2e-3)
+
+
+def test_shares_of_accumulated_gradients(oracle):
+    short, run = dataclasses.replace(LLAMA, n_layers=3, vocab_size=1024), RUNS["recomputed"]
+    layout = Layout(dp_size=8, zero=3, n_micro_batches=2)
+    seen = tracked(oracle, short, run, FP32, layout, accumulate=True)
+    backward = rank_phases(short, run, FP32, layout)[1].bytes
+    assert backward == pytest.approx(seen["backward"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_layers", "run", "layout"),
+    [
+        ("Llama-3.1-8B", 16, Pass(1, 8192), Layout(dp_size=8, zero=3)),
+        ("Llama-3.1-70B", 8, Pass(1, 8192, recompute="full"), Layout(dp_size=64, zero=3)),
+        ("Llama-3.1-70B", 6, Pass(1, 8192, recompute="full"), Layout(dp_size=8, tp_size=8, zero=3)),
+    ],
+)
+def test_an_8b_on_8_and_a_70b_on_64_ranks(oracle, name, n_layers, run, layout):
+    """Shortened: a tracker's time grows with the square of the layers. That all layers follow is tested in test_backward."""
+    short = dataclasses.replace(model(name), n_layers=n_layers)
+    seen = tracked(oracle, short, run, FP32, layout)
+    assert rank_peak(short, run, FP32, layout).bytes == pytest.approx(max(seen.values()), rel=2e-3)
 
 
 @pytest.mark.parametrize("name", ["Llama-3.2-1B", "Llama-3.1-8B", "Mixtral-8x7B", "DeepSeek-V3"])
@@ -26,13 +217,32 @@ def test_adapters_on_one_rank_are_those_of_one_gpu():
 
 def test_zero_divides_one_more_term_with_each_stage():
     """ZeRO (arXiv:1910.02054), figure 1: 7.5e9 parameters on 64 ranks need 120, 31.4, 16.6 and 1.9 GB."""
-    llama = model("Llama-2-7B")
-    tiny = Pass(1, 1)
+    llama, tiny = model("Llama-2-7B"), Pass(1, 1)
     by_stage = [rank_phases(llama, tiny, MIXED, Layout(dp_size=64, zero=zero))[2].bytes for zero in range(4)]
     expected = [16, 4 + 12 / 64, 2 + 14 / 64, 16 / 64]
     assert [n / llama.n_params for n in by_stage] == pytest.approx(expected, rel=1e-3)
 
 
-def test_mixed_precision_without_shares_is_refused():
+def test_many_layouts_of_a_405b_take_a_second():
+    llama, run = model("Llama-3.1-405B"), Pass(1, 8192, recompute="full")
+    begin = time.process_time()
+    for tp_size in (1, 2, 4, 8):
+        for pp_size in (1, 2, 4, 6, 9, 14, 18):
+            rank_peak(llama, run, MIXED, Layout(8, tp_size, pp_size, zero=1, n_micro_batches=32))
+    print(f"{28 / (time.process_time() - begin):.0f} layouts a second")
+
+
+def test_what_cannot_be_is_refused_in_one_line():
+    llama, run = model("Llama-3.2-1B"), Pass(1, 8)
     with pytest.raises(ValueError, match="no formula for autocast; FSDP2's mixed precision takes zero=2 or 3"):
-        rank_peak(model("Llama-3.2-1B"), Pass(1, 8), SHARDED, Layout(dp_size=8, zero=1))
+        rank_peak(llama, run, SHARDED, Layout(dp_size=8, zero=1))
+    with pytest.raises(ValueError, match="stages 0, 1, 2 and 3, not 4"):
+        Layout(zero=4)
+    with pytest.raises(ValueError, match="at least 1"):
+        Layout(tp_size=0)
+    with pytest.raises(UnknownName, match="did you mean 1F1B"):
+        Layout(schedule="1F1")
+    with pytest.raises(Indivisible, match="16 layers do not make 17 stages"):
+        rank_peak(llama, run, MIXED, Layout(pp_size=17))
+    with pytest.raises(NoFormula, match="no formula for adapters in a pipeline"):
+        lora_rank_peak(llama, run, LoRA(8), layout=Layout(pp_size=2))

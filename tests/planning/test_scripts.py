@@ -19,6 +19,12 @@ KINDS = {
     "quantised": SERVE | {"model": "Llama-3.1-70B", "where": "Alvis", "formats": ["int4"]},
     "copies": SERVE | {"model": "Llama-3.1-8B", "where": "Alvis T4", "formats": ["int4"], "users": 400},
     "Arrhenius": SERVE | {"model": "Llama-3.1-405B", "where": "Arrhenius", "formats": ["bf16"]},
+    "LoRA": {"task": "fine-tune", "model": "Llama-3.1-8B", "where": "Alvis A40", "n_gpus": 8},
+    "QLoRA": {"task": "fine-tune", "model": "Llama-3.1-8B", "where": "Alvis A40", "n_gpus": 1, "method": "qlora"},
+    "QLoRA, divided": {"task": "fine-tune", "model": "Llama-3.1-70B", "where": "2 x A40", "method": "qlora"},
+    "full": {"task": "fine-tune", "model": "Qwen2.5-7B", "where": "Alvis A100-80GB", "method": "full"},
+    "training": {"task": "train", "model": "Llama-3.1-405B", "where": "Arrhenius", "days": 0},
+    "another kind": {"task": "train", "model": "Mixtral-8x7B", "where": "Alvis A100-80GB", "days": 0},
     "at home": SERVE | {"model": "Llama-3.1-8B", "where": "A40", "formats": ["bf16"]},
 }
 
@@ -41,24 +47,28 @@ def directives(script):
     return dict(line.split("=", 1) for line in lines)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "at home"])
-def test_slurm_gives_what_a_copy_takes(kind):
-    plan = plan_of(KINDS[kind])
+ON_SLURM = [kind for kind in KINDS if kind not in ("at home", "QLoRA, divided")]
+
+
+@pytest.mark.parametrize("kind", ON_SLURM)
+def test_slurm_gives_what_a_copy_or_a_run_takes(kind):
+    plan, serves = plan_of(KINDS[kind]), KINDS[kind]["task"] == "serve"
     asked = directives(job_script(KINDS[kind], plan))
     gpus = int(re.search(r"\d+$", asked["gpus-per-node"])[0])
-    assert gpus * int(asked["nodes"]) == plan["tp_size"] * plan["pp_size"]
+    assert gpus * int(asked["nodes"]) == (plan["tp_size"] * plan["pp_size"] if serves else plan["n_gpus"])
     assert asked["account"] == "PROJECT"
-    assert ("array" in asked) == (plan["dp_size"] > 1)
+    assert ("array" in asked) == (serves and plan["dp_size"] > 1)
 
 
 def test_alvis_names_its_cards():
-    asked = directives(job_script(KINDS["one node"], plan_of(KINDS["one node"])))
-    assert (asked["partition"], asked["gpus-per-node"]) == ("alvis", "A100fat:4")
+    plan = plan_of(KINDS["one node"])
+    asked = directives(job_script(KINDS["one node"], plan))
+    assert (asked["partition"], asked["gpus-per-node"]) == ("alvis", f"A100fat:{plan['n_gpus']}")
 
 
 def test_what_nobody_published_of_arrhenius_is_to_be_filled_in():
     script = job_script(KINDS["Arrhenius"], plan_of(KINDS["Arrhenius"]))
-    assert script.count("FILL IN") == 3
+    assert script.count("FILL IN") == 3  # partition, container, folder of the models
     assert "partition" not in directives(script)
 
 
@@ -66,12 +76,13 @@ STAND_INS = {
     "apptainer": 'while [ "${1##*.}" != sif ]; do shift; done; shift; exec "$@"',
     "vllm": 'printf "%s " "$@" >> "$CALLS"; echo >> "$CALLS"',
     "scontrol": "echo node1; echo node2; echo node3",
+    "torchrun": 'printf "%s " "$@" >> "$CALLS"',
     "srun": 'for SLURM_NODEID in $(seq 0 $((SLURM_NNODES - 1))); do export SLURM_NODEID; "$@"; done',
     "hostname": "echo node1",
 }
 
 
-def run(script, tmp_path, **env):
+def run(script, tmp_path, **env):  # every line that is to be filled in gets its own name
     """The script's status and message, and how vLLM was called."""
     bin = tmp_path / "bin"
     bin.mkdir()
@@ -81,19 +92,20 @@ def run(script, tmp_path, **env):
     image, calls = tmp_path / "vllm.sif", tmp_path / "calls"
     image.touch()
     script = re.sub(r"^image=\S*", f"image={image}", script, flags=re.MULTILINE)
-    script = re.sub(r"^model= .*", "model=/weights", script, flags=re.MULTILINE)
-    script = re.sub(r"^export HF_HOME= .*", "export HF_HOME=/models", script, flags=re.MULTILINE)
+    script = re.sub(r"^(\w+)=  # FILL IN.*", r"\1=/\1", script, flags=re.MULTILINE)
     env = {"PATH": f"{bin}:{os.environ['PATH']}", "CALLS": str(calls), "SLURM_JOB_NODELIST": "node[1-3]"} | env
-    result = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30)
+    command = ["bash", "-c", script]
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
     return result, calls.read_text().splitlines() if calls.exists() else []
 
 
 def test_one_process_on_one_node(tmp_path):
-    result, calls = run(job_script(KINDS["one node"], plan_of(KINDS["one node"])), tmp_path)
+    plan = plan_of(KINDS["one node"])
+    result, calls = run(job_script(KINDS["one node"], plan), tmp_path)
     assert result.returncode == 0, result.stderr
+    sizes = f"--tensor-parallel-size {plan['tp_size']} --max-model-len 1300 --max-num-seqs {plan['batch_size']}"
     assert calls == [
-        "serve meta-llama/Llama-3.1-70B --port 8000 --tensor-parallel-size 4 --max-model-len 1300 --max-num-seqs 8"
-        " --gpu-memory-utilization 0.9 --dtype bfloat16 "
+        f"serve meta-llama/Llama-3.1-70B --port 8000 {sizes} --gpu-memory-utilization 0.9 --dtype bfloat16 "
     ]
 
 
@@ -117,14 +129,97 @@ def test_a_line_that_is_not_filled_in_is_said(tmp_path):
     script = job_script(KINDS["quantised"], plan_of(KINDS["quantised"]))
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
     assert result.returncode == 1
-    assert result.stderr == "llmhw-plan: name the weights in the line model=\n"
+    assert result.stderr == "llmhw-plan: fill in the line model=\n"
 
 
 def test_the_command_alone():
-    command = vllm_command(KINDS["one node"], plan_of(KINDS["one node"]))
-    assert command.startswith("vllm serve meta-llama/Llama-3.1-70B --tensor-parallel-size 4 ")
+    plan = plan_of(KINDS["one node"])
+    command = vllm_command(KINDS["one node"], plan)
+    assert command.startswith(f"vllm serve meta-llama/Llama-3.1-70B --tensor-parallel-size {plan['tp_size']} ")
 
 
 def test_no_command_for_several_nodes():
     with pytest.raises(BadPlan, match="several nodes"):
         vllm_command(KINDS["several nodes"], plan_of(KINDS["several nodes"]))
+
+
+@pytest.mark.parametrize(("kind", "n_nodes"), [("LoRA", 2), ("full", 2)])
+def test_torchrun_on_every_node(tmp_path, kind, n_nodes):
+    request = KINDS[kind] | {"n_gpus": 8}
+    plan = next(plan for plan in answer(request)["plans"] if plan["n_gpus"] == 8)
+    env = {"SLURM_NNODES": str(n_nodes), "SLURM_JOB_ID": "7"}
+    result, calls = run(job_script(request, plan), tmp_path, **env)
+    assert result.returncode == 0, result.stderr
+    start = "--nnodes 2 --nproc-per-node 4 --rdzv-id 7 --rdzv-backend c10d --rdzv-endpoint node1:29500 "
+    assert calls[0].count(start) == n_nodes
+
+
+def options(kind, **changes):
+    request = KINDS[kind] | changes
+    plan = plan_of(request)
+    return plan, job_script(request, plan)
+
+
+def test_megatrons_options_say_what_the_plan_says():
+    plan, script = options("full")
+    texts = plan["dp_size"] * plan["batch_size"] * plan["n_micro_batches"]
+    for option in (f"--micro-batch-size {plan['batch_size']}", f"--global-batch-size {texts}", "--add-qkv-bias"):
+        assert option in script
+    assert ("--use-distributed-optimizer" in script, "--use-torch-fsdp2" in script) == (
+        plan["zero"] == 1,
+        plan["zero"] == 3,
+    )
+    assert ("--recompute-granularity" in script) == (plan["recompute"] == "full")
+    assert '--finetune --load "$checkpoint"' in script
+
+
+def test_what_megatron_does_not_build_from_options_is_to_be_filled_in():
+    _, script = options("another kind")
+    assert "# FILL IN: the options that build Mixtral-8x7B, which has a mixture of experts" in script
+    assert "--num-layers" not in script
+
+
+def test_four_bits_are_loaded_where_they_are_computed():
+    _, one = options("QLoRA")
+    _, divided = options("QLoRA, divided")
+    assert ("device_map=" in one, "device_map=" in divided) == (True, False)
+    assert "'version': 1" in divided
+    for script in (one, divided):
+        compile(script.split("<<'PYTHON'\n")[1].split("\nPYTHON\n")[0], "lora.py", "exec")
+
+
+@pytest.mark.slow
+def test_the_program_trains_adapters_on_two_ranks(tmp_path):
+    """The program that the script writes, told to use the CPU, with transformers and peft, on a model made up here."""
+    transformers, safetensors = pytest.importorskip("transformers"), pytest.importorskip("safetensors.torch")
+    pytest.importorskip("peft")
+    request = {"task": "fine-tune", "model": "Llama-3.1-8B", "where": "2 x A40", "seq_len": 64, "n_tokens": 512}
+    request |= {"batch_tokens": 128}
+    plan = next(plan for plan in answer(request)["plans"] if plan["dp_size"] == 2)
+    program = job_script(request, plan).split("<<'PYTHON'\n")[1].split("\nPYTHON\n")[0]
+    (tmp_path / "lora.py").write_text(program.replace("bf16=True", "use_cpu=True"))
+    save_tiny_model(transformers, tmp_path / "tiny")
+    (tmp_path / "texts.jsonl").write_text(50 * '{"text": "to be or not to be, that is the question"}\n')
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "lora.py", "tiny", "texts.jsonl", "adapters"]
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[:3000]
+    trained = safetensors.load_file(tmp_path / "adapters/adapter_model.safetensors")
+    ups = [tensor for name, tensor in trained.items() if "lora_B" in name]
+    assert len(ups) == 2 * 7  # beside every matrix of both layers
+    assert all(tensor.abs().sum() > 0 for tensor in ups)  # they begin at 0
+
+
+def save_tiny_model(transformers, folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    words = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    learns = trainers.WordLevelTrainer(special_tokens=["<unk>", "</s>"])
+    words.train_from_iterator(["to be or not to be, that is the question"], learns)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>")
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=len(words.get_vocab()), num_key_value_heads=2, **shape)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)

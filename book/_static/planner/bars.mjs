@@ -3,15 +3,22 @@
 import { bytes, range } from "./numbers.mjs";
 import { element } from "./elements.mjs";
 
-// The colours of the notebooks' plots (Okabe and Ito): a part has its own wherever it stands, the others in turn.
+// The colours of the notebooks' pictures: a part has its own wherever it stands.
 const COLOURS = {
-  weights: "#0072B2",
   parameters: "#0072B2",
-  cache: "#009E73",
   gradients: "#D55E00",
+  master: "#56B4E9",
+  exp_avg: "#009E73",
+  exp_avg_sq: "#7FCBB5",
+  momentum_buffer: "#009E73",
+  "accumulated gradients": "#000000",
   activations: "#E69F00",
+  working: "#999999",
+  weights: "#0072B2",
+  cache: "#009E73",
+  adapters: "#CC79A7",
 };
-const OTHERS = ["#56B4E9", "#CC79A7", "#7FCBB5", "#999999"];
+const OTHERS = "#bbbbbb";
 
 export function memoryBar({ parts, reserve, limit }) {
   const [least, most] = reserve;
@@ -21,7 +28,7 @@ export function memoryBar({ parts, reserve, limit }) {
   return element(
     "div",
     { class: "planner-bar", role: "img", "aria-label": said.join(", ") },
-    Object.entries(parts).map(([name, size], i) => element("i", { style: { width: share(size), background: colour(name, i) } })),
+    Object.entries(parts).map(([name, size]) => element("i", { style: { width: share(size), background: colour(name) } })),
     element("i", { class: "reserve", style: { width: share(least) } }),
     element("i", { class: "reserve perhaps", style: { width: share(most - least) } }),
     element("b", { style: { left: share(limit) } }),
@@ -33,7 +40,7 @@ export function legend({ parts, reserve, limit }) {
   return element(
     "ul",
     { class: "planner-legend" },
-    Object.entries(parts).map((part, i) => entry(partText(part), "part", { background: colour(part[0], i) })),
+    Object.entries(parts).map((part) => entry(partText(part), "part", { background: colour(part[0]) })),
     entry(reserveText(reserve), "reserve"),
     entry(`limit ${bytes(limit)}`, "limit"),
   );
@@ -44,13 +51,13 @@ export function sum(parts) {
 }
 
 function partText([name, size]) {
-  return `${name} ${bytes(size)}`;
+  return `${name.replaceAll("_", " ")} ${bytes(size)}`;
 }
 
 function reserveText(reserve) {
   return `reserve ${range(reserve, "", bytes)}`;
 }
 
-function colour(name, i) {
-  return COLOURS[name] ?? OTHERS[i % OTHERS.length];
+function colour(name) {
+  return COLOURS[name] ?? OTHERS;
 }
