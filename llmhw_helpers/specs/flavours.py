@@ -26,7 +26,10 @@ HF = "transformers documentation, Quantization overview: the method's columns CP
 HF_GPTQ = "transformers documentation v4.49, GPTQ: by GPTQModel on NVIDIA GPUs and on Intel and AMD CPUs"
 HF_GGUF = "transformers documentation, GGUF: the file is widened on loading, but on Apple's Metal"
 LLAMA_CPP = "llama.cpp README: x86 and Arm CPUs, CUDA kernels of its own, integers of 1.5 to 8 bits"
-VLLM_AMD = "vLLM documentation, Quantization, Supported Hardware, AMD GPU (v0.11.2, v0.14.0); Installation, GPU, ROCm"
+VLLM_OTHERS = (
+    "vLLM documentation: Quantization, Supported Hardware, AMD GPU (v0.11.2, v0.14.0); Installation, GPU, ROCm; "
+    "FP8 W8A8 (MI300X); Installation, CPU, Apple silicon: experimental, FP32 and FP16 on the CPU"
+)
 LLAMA_CPP_BACKENDS = "llama.cpp README, Supported backends: HIP for AMD GPUs, Metal for Apple silicon"
 CUDA_GUIDE = (
     "CUDA C++ Programming Guide, Compute Capabilities: bf16 from 8.0 on, FP8 from 8.9 on, fp16 and fp32 on all here"
@@ -238,13 +241,13 @@ def _on_others(program: str, name: str) -> dict[str, str]:
     if program != "vLLM" or name == "LLM.int8()":
         return {}
     if name == "FP8 W8A8":  # units for it are new in CDNA 3
-        return {"CDNA 2": "no", "CDNA 3": "hardware"}
+        return {"CDNA 2": "no", "CDNA 3": "hardware", "Apple GPU": "no"}
     state = "hardware" if name in ("bf16", "fp16", "fp32") else "trial" if name.startswith("GGUF") else "no"
-    return {"CDNA 2": state, "CDNA 3": state}
+    return {"CDNA 2": state, "CDNA 3": state, "Apple GPU": "no"}
 
 
 for _key, _known in list(SUPPORT.items()):
-    _source = LLAMA_CPP_BACKENDS if _key[0] == "llama.cpp" else VLLM_AMD
+    _source = LLAMA_CPP_BACKENDS if _key[0] == "llama.cpp" else VLLM_OTHERS
     SUPPORT[_key] = replace(_known, others=_on_others(*_key), others_source=_source)
 _UNKNOWN = Support((), {}, "nobody was found who says so", NO_SOURCE)
 
