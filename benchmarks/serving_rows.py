@@ -66,7 +66,8 @@ def rows(table: Iterable[Row]) -> list[tuple[Row, float | None, float | None, fl
         if main is None:
             answers.append((row, None, None, None, f"not predicted: {refused or 'a row without figures'}"))
         else:
-            answers.append((row, main.low, main.high, main.measured, main.note))
+            usual = f"usually {main.usual:.6g}; " if about == "cache" else ""
+            answers.append((row, main.low, main.high, main.measured, usual + main.note))
     return answers
 
 
@@ -93,7 +94,9 @@ def _figures(row: Row) -> Iterator[Said]:
         printed = row.activation_gib + row.nontorch_gib
         yield from _cache(row, _memories(row, printed * GIB), "cache, reserve printed")
         reserves = [each.reserve for each in guesses]
-        yield Said(row, "reserve", *(each / GIB for each in _range(reserves)), printed, reserves[0].why)
+        low, high = min(each.low for each in reserves), max(each.high for each in reserves)
+        usual = _likely(guesses).reserve
+        yield Said(row, "reserve", low / GIB, usual.usual / GIB, high / GIB, printed, usual.why)
     yield from _cache(row, guesses, "cache")
     if row.fits is not None:
         starts = {each.starts for each in guesses} if row.seq_len else {_starts_at_all(guesses)}
@@ -105,8 +108,8 @@ def _cache(row: Row, guesses: list[ServingMemory], what: str) -> Iterator[Said]:
     if row.util_or_batch is None:
         return
     low, high = min(each.kv_tokens[0] for each in guesses), max(each.kv_tokens[2] for each in guesses)
-    usual = guesses[len(guesses) // 2].kv_tokens[1]
-    note = guesses[0].reserve.why
+    usual = _likely(guesses).kv_tokens[1]
+    note = _likely(guesses).reserve.why
     if row.kv_tokens:
         yield Said(row, what, low, usual, high, row.kv_tokens, f"tokens; {note}")
     elif row.kv_gib is not None and row.kv_gib > 0:
@@ -114,8 +117,9 @@ def _cache(row: Row, guesses: list[ServingMemory], what: str) -> Iterator[Said]:
         yield Said(row, what, low * per_token, usual * per_token, high * per_token, row.kv_gib, f"GiB; {note}")
 
 
-def _range(reserves: list) -> tuple[float, float, float]:
-    return min(r.low for r in reserves), reserves[len(reserves) // 2].usual, max(r.high for r in reserves)
+def _likely(guesses: list[ServingMemory]) -> ServingMemory:
+    """Of several lengths the model's own limit, which vLLM takes without a word, if that starts; else the next one."""
+    return next((each for each in reversed(guesses) if each.starts != "no"), guesses[-1])
 
 
 def _starts_at_all(guesses: list[ServingMemory]) -> str:
