@@ -74,9 +74,9 @@ def test_caches_that_are_predicted(logs):
 
 
 def test_nineteen_in_twenty_start_or_do_not_as_it_is_said(logs):
-    decided = [each for each in logs["starts"] if each.low == each.high]
-    assert len(decided) >= 0.9 * len(logs["starts"])
-    assert sum(each.inside for each in decided) / len(decided) >= 0.95
+    figures = logs["starts"]
+    assert sum(each.usual == each.measured for each in figures) / len(figures) >= 0.95
+    assert sum(each.low == each.high for each in figures) / len(figures) > 0.85  # and few are left at "perhaps"
 
 
 @pytest.mark.parametrize(
