@@ -96,7 +96,7 @@ ENGINES = {
     for engine in (
         _engine(2, (2560, 2560), (256, 256), _NEVER, _SORTS, _GAPS, expands_latents=True),
         _engine(3, (2048, 2048), (256, 256), _NEVER, _SORTS, _GAPS, expands_latents=True),
-        _engine(5, (512, 512), (256, 256), 32768, _SORTS, _GAPS, expands_latents=True),
+        _engine(5, (512, 512), (256, 256), 32768, _SORTS, expands_latents=True),
         _engine(6, (2048, 2048), (256, 256), 32768, _SORTS, expands_latents=True),
         _engine(7, (2048, 2048), (256, 256), 32768, _SORTS, keeps_absorbed=True),
         _engine(8, (2048, 8192), (256, 256), 0, _MAY_SORT),
