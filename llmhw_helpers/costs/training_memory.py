@@ -31,7 +31,7 @@ class Layout:
     """How the ranks divide the work.
 
     Attributes:
-        dp_size: data-parallel ranks, each with sequences of its own.
+        dp_size: data-parallel ranks, each with sequences of its own. Alone, a rank has nobody to share with.
         tp_size, pp_size: ranks that divide every layer; stages that divide the layers.
         zero: what data-parallel ranks share: 0 nothing, 1 states, 2 gradients as well, 3 parameters as well. 2 and 3
             are also FSDP2's ``fully_shard`` with ``reshard_after_forward`` False and True.
@@ -134,7 +134,8 @@ class _Rank:
         self.walk = units(self.walked, self.run, self.first, self.last)
         self.around = [unit for unit in self.walk if unit.layer is None]
         self.n_around = sum(unit.n_params for unit in self.around)
-        self.last_block, *_, self.first_block = 2 * [u.n_params for u in self.walk if u.layer is not None]
+        blocks = [unit.n_params for unit in self.walk if unit.layer is not None]  # backwards
+        self.first_block, self.last_block = blocks[-1], blocks[0]
         self.rule = self._rule(mixed)
         self.held = self._held(mixed)
 

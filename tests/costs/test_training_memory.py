@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -30,6 +32,7 @@ from llmhw_helpers.costs.training_memory import MIXED, SHARDED, Layout, lora_ran
 from llmhw_helpers.measure.memory import MemoryMeter
 from llmhw_helpers.specs.architectures import NoFormula
 from llmhw_helpers.specs.figures import UnknownName
+from llmhw_helpers.specs.measured import measured_rows
 from llmhw_helpers.specs.models import model
 
 LLAMA = model("Llama-3.1-8B")
@@ -314,6 +317,31 @@ def test_zero_divides_one_more_term_with_each_stage():
     by_stage = [rank_phases(llama, tiny, MIXED, Layout(dp_size=64, zero=zero))[2].bytes for zero in range(4)]
     expected = [16, 4 + 12 / 64, 2 + 14 / 64, 16 / 64]
     assert [n / llama.n_params for n in by_stage] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Peaks that others published, with the prediction for each."""
+    path = Path(__file__).parents[2] / "benchmarks" / "training_rows.py"
+    spec = importlib.util.spec_from_file_location("training_rows", path)
+    room = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(room)
+    return room.rows(measured_rows())
+
+
+def test_four_published_peaks_in_five_are_within_10_percent(published):
+    peaks = [(low, high, value) for row, low, high, value, _ in published if low and row.quantity != "train_fits"]
+    assert len(peaks) >= 45
+    off = [abs((low + high) / 2 / value - 1) for low, high, value in peaks]
+    assert sum(each <= 0.1 for each in off) / len(off) >= 0.8
+    assert max(high / low for low, high, _ in peaks) < 1.2
+
+
+def test_what_is_not_predicted_is_listed_with_the_reason(published):
+    left_out = {row.id: note for row, low, _, _, note in published if low is None}
+    assert all(note.startswith("not predicted: ") for note in left_out.values())
+    assert "autocast" in left_out["C227"]
+    assert len(left_out) <= 2
 
 
 def test_what_cannot_be_is_refused_in_one_line():
