@@ -39,8 +39,8 @@ def plan(request: Request) -> Result:
         UnknownFigure: a card without the figures that it takes.
 
     >>> found = plan(read_request({"model": "Llama-3.1-70B", "task": "serve", "where": "Alvis", "formats": ["bf16"]}))
-    >>> found.plans[0].n_gpus
-    4
+    >>> found.plans[0].name
+    'bf16 on 2 x A100-80GB, TP 2'
     """
     plans, refusals = (serving_plans if request.task == "serve" else training_plans)(request)
     return Result(request, tuple(order(plans)), tuple(pareto(plans)), tuple(refusals))

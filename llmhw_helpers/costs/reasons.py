@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ..specs.flavours import FLAVOURS
+from ..specs.serving_flavours import SERVING_FLAVOURS
 from .plans import Plan, Range, Rate, Refusal, cost, gb, priced
 from .requests import Request
 
@@ -154,7 +154,7 @@ def _most(plans: Sequence[Plan]) -> Plan:
 
 
 def _bits(name: str) -> float:
-    return FLAVOURS[name].bits or 0 if name in FLAVOURS else 0
+    return SERVING_FLAVOURS[name].bits or 0 if name in SERVING_FLAVOURS else 0
 
 
 def _lost(plan: Plan) -> float:

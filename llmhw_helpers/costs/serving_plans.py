@@ -6,7 +6,8 @@ from functools import cache
 
 from ..specs.architectures import Model
 from ..specs.figures import Figure
-from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
+from ..specs.flavours import FLAVOURS, MEASURED_FROM_PARAMS, Flavour
+from ..specs.serving_support import PUBLISHED, serves
 from .parallelism import divides
 from .places import Offer
 from .plans import Memory, Plan, Rate, Refusal, gb
@@ -15,7 +16,6 @@ from .serving_memory import BLOCK, serving_memory
 from .speed import Speed, prefill_speed, serving_speed
 from .weights import weight_bytes
 
-PROGRAM = "vLLM"
 RUNS = ("hardware", "fits")  # states of support that somebody vouches for
 GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
 
@@ -32,7 +32,7 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
     for offer in request.where:
         for of in request.formats:
             if refused := _refused(request, offer, of):
-                source = support(PROGRAM, of.name).source
+                source = serves(offer.card, of)[1].source
                 refusals.append(Refusal(f"{of.name} on {offer.name}", refused, None, offer, of.name, source=source))
                 continue
             for found in _layouts(request, offer, of):
@@ -42,27 +42,27 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
 
 def _refused(request: Request, offer: Offer, of: Flavour) -> str:
     """Why a format is not weighed on a card at all; empty where it is."""
-    capability = offer.card.compute_capability.value
-    runs = support(PROGRAM, of.name)
-    state = "unknown" if capability is None else runs.state(capability)
+    state, runs = serves(offer.card, of)
     if state not in RUNS:
-        how = {"no": "does not run there", "trial": "is an experiment there"}.get(
-            state, "may run or not: no source says"
-        )
-        return f"{how} in {PROGRAM}: {runs.why}"
-    if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(capability) in RUNS:
+        how = {"no": "does not run there", "trial": "is an experiment there"}.get(state, "may run there or not")
+        return f"{how} in vLLM: {runs.why}"
+    if of.name == "fp16" and not request.named and serves(offer.card, FLAVOURS["bf16"])[0] in RUNS:
         return "bf16 runs there, and takes the same bytes"
     lost = loss(request.model, of)
     if lost is None:
-        return (
-            "" if request.named else f"nobody measured what it loses on a model of {request.model.n_params:.2g} weights"
-        )
+        unmeasured = f"nobody measured what it loses on a model of {request.model.n_params / 1e9:.2g} billion weights"
+        return "" if request.named else unmeasured
     return "" if lost <= request.max_loss else f"loses {lost:.1%} of quality, more than {request.max_loss:.1%}"
 
 
 def loss(model: Model, of: Flavour) -> float | None:
-    """Quality that a format loses, relative; None where nobody has measured it on a model of this size."""
-    if of.loss.value == 0 and (of.bits or 0) >= 16:
+    """Quality that a format loses, relative; None where nobody has measured it on a model of this size.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> round(loss(model("Llama-3.1-70B"), FLAVOURS["AWQ int4"]), 3), loss(model("SmolLM2-135M"), FLAVOURS["AWQ int4"])
+    (0.024, None)
+    """
+    if of.name in ("bf16", "fp16", "fp32") or PUBLISHED.get(model.name) == of.name:
         return 0.0
     return of.loss.value if model.n_params >= MEASURED_FROM_PARAMS else None
 
@@ -188,7 +188,7 @@ def _sources(model: Model, offer: Offer, of: Flavour) -> tuple[str, ...]:
     card = offer.card
     figures: tuple[Figure, ...] = (card.memory_bytes, card.visible_bytes, card.bytes_per_s, card.tdp_watts, offer.price)
     used = [figure.source for figure in figures if figure.value is not None]
-    return tuple(dict.fromkeys([model.source, of.source, support(PROGRAM, of.name).source, of.loss.source, *used]))
+    return tuple(dict.fromkeys([model.source, of.source, serves(card, of)[1].source, of.loss.source, *used]))
 
 
 @cache
