@@ -140,7 +140,7 @@ class Training:
     zero: int = 3
     n_micro_batches: int = 1
     nodes: int = 1
-    network: Link | None = None
+    network_bytes_per_s: float | None = None
     adapters: bool = False
     packed: bool = False
     program: str = "torch"
@@ -200,11 +200,14 @@ class Training:
             sent *= 0 if self.adapters else 2 / self.n_micro_batches
         board = node_link(self.card.name)
         rate = link_bytes_per_s(board, self.fitted)
-        if self.nodes > 1:  # what comes into a node comes in once, over the adapters of all ranks that want it
-            adapter = self.network or find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name))
-            wanted = max(1, self.dp_size * self.pp_size // self.nodes)
-            rate = min(rate, wanted * link_bytes_per_s(adapter, self.fitted))
+        if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
+            per_node = max(1, self.dp_size * self.tp_size * self.pp_size // self.nodes)
+            node = self.fitted["link, network"] * (self.network_bytes_per_s or per_node * self._adapter(board))
+            rate = min(rate, node / min(per_node, self.tp_size * self.pp_size))
         return sent / rate
+
+    def _adapter(self, board: Link) -> float:
+        return find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name)).bytes_per_s.known()
 
     @property
     def again(self) -> float:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from llmhw_helpers.costs.efficiency import FITTED
 from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.costs.speed import (
     decode_speed,
@@ -106,6 +107,16 @@ def test_a_bubble_is_as_long_as_its_share_of_the_micro_batches():
     run = training_speed(A100, LLAMA, 2048, pp_size=4, n_micro_batches=8)
     rest = sum(second for name, second in run.seconds.items() if name != "bubble")
     assert run.seconds["bubble"] == pytest.approx(rest * 3 / 8)
+
+
+def test_weights_that_come_over_a_slow_network_hold_training_up():
+    """By hand: of 8 GPUs on two nodes each gathers 7/8 of 16.06 GB twice and scatters as much, at 0.87 of 12.5 GB/s."""
+    shared = {"batch_size": 4, "dp_size": 8, "nodes": 2}
+    slow = training_speed(A100, LLAMA, 4096, network_bytes_per_s=12.5e9, **shared)
+    assert slow.likely < 0.8 * training_speed(A100, LLAMA, 4096, **shared).likely
+    alone = 3 * 7 / 8 * 16.06 / (FITTED["link, network"] * 12.5)
+    assert 0.7 * alone < slow.seconds["weights"] < alone
+    assert sum(slow.seconds.values()) > alone
 
 
 def test_energy_and_price_follow_from_the_speed():
