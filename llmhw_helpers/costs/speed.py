@@ -70,7 +70,7 @@ def decode_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = decode_speed(accelerator("A100-80GB"), model("Qwen2.5-7B"))
     >>> round(speed.low), round(speed.high), round(speed.floor)
-    (67, 113, 144)
+    (62, 112, 144)
     """
     job = Serving(card, model, flavour, tp_size, pp_size, **settings)
     return _speed("decode", batch_size, job.decode(_at_once(batch_size, pp_size), context))
@@ -93,7 +93,7 @@ def prefill_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = prefill_speed(accelerator("A100-80GB"), model("Llama-2-7B"), "fp16", 2048)
     >>> round(2048 / speed.high, 2), round(2048 / speed.low, 2)  # seconds until the first token
-    (0.1, 0.21)
+    (0.09, 0.18)
     """
     return _speed("prefill", prompt, Serving(card, model, flavour, tp_size, pp_size, **settings).prefill(1, prompt))
 
@@ -118,7 +118,7 @@ def serving_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speeds = [serving_speed(accelerator("A100-80GB"), model("Qwen2.5-7B"), users=n) for n in (1, 16)]
     >>> [round(speed.low) for speed in speeds]
-    [61, 689]
+    [58, 689]
     """
     job = Serving(card, model, flavour, tp_size, pp_size, **settings)
     texts = _at_once(users, pp_size)
@@ -158,7 +158,7 @@ def training_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = training_speed(accelerator("A100-80GB"), model("Llama-2-13B"), 4096, recompute="full")
     >>> round(speed.low, -2), round(speed.high, -2)
-    (1200.0, 2300.0)
+    (1200.0, 2400.0)
     """
     run = Training(card, model, seq_len, dtype, recompute, adapters=lora, **settings)
     n_gpus = run.tp_size * run.pp_size

@@ -74,7 +74,7 @@ def rank_peak(model: Model, run: Pass, recipe: Recipe, layout: Layout, stage: in
     >>> llama, run = model("Llama-3.1-70B"), Pass(1, 8192, recompute="full")
     >>> top = rank_peak(llama, run, MIXED, Layout(dp_size=8, tp_size=8, zero=3))
     >>> top.name, round(top.bytes / 1e9, 1), max(top.parts, key=top.parts.get)
-    ('backward', 19.8, 'optimizer')
+    ('backward', 20.9, 'optimizer')
     """
     stages = _fullest_stages(layout, model.n_layers) if stage is None else [stage]
     tops = [max(rank_phases(model, run, recipe, layout, i), key=lambda phase: phase.bytes) for i in stages]
