@@ -252,6 +252,51 @@ def _through(net, tokens, targets, constants):
     return F.cross_entropy(logits.pop().flatten(0, 1), targets.flatten())
 
 
+class FirstStage(torch.nn.Module):
+    """The embedding and some blocks; FSDP2 wants a forward pass of its own."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.embedding, self.blocks = net.embedding, net.blocks
+        self.run, self.head = net.run, None
+
+    def forward(self, tokens, *constants):
+        return _through(self, tokens, None, constants)
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_a_stage_with_shares_holds_whole_gradients_until_all_micro_batches_are_done(oracle, recompute):
+    """As torch.distributed.pipelining runs FSDP2: parameters stay gathered, gradients are added up in fp32."""
+    whole, run = dataclasses.replace(LLAMA, n_layers=6, vocab_size=2000), Pass(1, 1024, recompute=recompute)
+    layout = Layout(dp_size=8, pp_size=2, zero=3, n_micro_batches=8)
+    with ranks(8):
+        with torch.device("meta"):
+            net = FirstStage(oracle.llama(dataclasses.replace(whole, n_layers=3), run))
+        divide(net, Layout(dp_size=8, zero=2), FP32)
+        net.set_requires_gradient_sync(False)
+        net.set_reshard_after_backward(False)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            net.to_empty(device="cpu")
+            states = [torch.empty_like(p.to_local()) for p in net.parameters() for _ in range(2)]
+            tokens = torch.zeros(1, 1024, dtype=torch.long)
+            tables = [torch.zeros(1024, LLAMA.head_dim, dtype=torch.bfloat16) for _ in range(2)]
+            constants = (*tables, torch.ones(1024, 1024, dtype=torch.bool).triu(1))
+            tracker, sent = FSDPMemTracker(net), []
+            tracker.track_inputs((tokens, *constants))
+            with tracker:
+                for _ in range(5):
+                    sent.append(net(tokens, *constants))
+                    if len(sent) == layout.in_flight(0):
+                        tracker._peak_mem.clear()
+                        sent[0].backward(torch.empty_like(sent[0]))
+                        sent.pop(0)
+                    tracker.reset_mod_stats()
+                (seen,) = tracker.get_tracker_snapshot("peak").values()
+    held = sum(tensor.nbytes for tensor in states) - sum(tensor.nbytes for tensor in constants)
+    predicted = rank_phases(whole, run, SHARDED, layout)[1].bytes
+    assert predicted == pytest.approx(seen["Total"] + held, rel=0.005)
+
+
 def test_gpipe_holds_all_micro_batches_and_1f1b_as_many_as_stages_follow():
     layout = Layout(pp_size=4, n_micro_batches=16)
     assert [layout.in_flight(stage) for stage in range(4)] == [4, 3, 2, 1]
