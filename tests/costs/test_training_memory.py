@@ -30,7 +30,7 @@ from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.costs.training_memory import MIXED, SHARDED, Layout, lora_rank_peak, rank_peak, rank_phases
 from llmhw_helpers.measure.memory import MemoryMeter
-from llmhw_helpers.specs.architectures import NoFormula
+from llmhw_helpers.specs.architectures import Experts, LatentAttention, NoFormula
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.measured import measured_rows
 from llmhw_helpers.specs.models import model
@@ -163,6 +163,30 @@ def test_a_share_of_parameters_is_what_fsdp_s_tracker_sees(oracle, shards, words
     assert by_name["backward"] == pytest.approx(seen["backward"], rel=1e-3)
     assert by_name["step"] == pytest.approx(seen["step"], rel=1e-3)
     assert rank_peak(short, RUNS[run], recipe, layout).bytes == pytest.approx(max(seen.values()), rel=5e-3)
+
+
+EXPERTS = Experts(n_experts=4, n_experts_per_token=2, d_ff_expert=96)
+LATENT = LatentAttention(48, 64, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32)
+FAMILIES = {  # latent attention as near as on one GPU (test_memory)
+    "norms of queries and keys, biases": ({"qk_norm": True, "qkv_bias": True}, 1e-3),
+    "experts": ({"experts": EXPERTS}, 1e-3),
+    "DeepSeek": (
+        {"experts": dataclasses.replace(EXPERTS, n_dense_layers=2, n_shared_experts=1), "latent": LATENT},
+        0.06,
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("run", [Pass(1, 64), Pass(2, 512, recompute="full")], ids=["few", "recomputed"])
+def test_so_are_shares_of_other_families(oracle, family, run):
+    parts, near = FAMILIES[family]
+    sizes = {"d_model": 256, "n_heads": 8, "n_kv_heads": 4, "head_dim": 32, "d_ff": 640, "vocab_size": 200}
+    spec, layout = dataclasses.replace(oracle.small(n_layers=4), **sizes, **parts), Layout(dp_size=4, zero=3)
+    seen = tracked(oracle, spec, run, FP32, layout)
+    by_name = {phase.name: phase.bytes for phase in rank_phases(spec, run, FP32, layout)}
+    assert by_name["backward"] == pytest.approx(seen["backward"], rel=near)
+    assert by_name["step"] == pytest.approx(seen["step"], rel=1e-3)
 
 
 TENSOR = {  # one rank of two, of four, of eight, and with shares; with all words the gradient of the embedding is whole
