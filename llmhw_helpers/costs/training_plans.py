@@ -215,6 +215,7 @@ def _plan(
         pp_size=layout.pp_size,
         n_micro_batches=layout.n_micro_batches,
         nodes=offer.n_nodes(n_gpus),
+        network_bytes_per_s=offer.network.value and offer.network.value / 8,
         zero=layout.zero,
         packed=request.method == "qlora",
     )

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from urllib.parse import urlencode
 import pytest
 
 from llmhw_helpers.costs.planner import answer
-from llmhw_helpers.costs.requests import FIELDS, METHODS, NEEDED, USUAL, Request
+from llmhw_helpers.costs.requests import FIELDS, METHODS, NEEDED, USUAL, Request, read_request
+from llmhw_helpers.planning import cli
 from llmhw_helpers.specs.accelerators import ACCELERATORS
 from llmhw_helpers.specs.clusters import CLUSTERS
 from llmhw_helpers.specs.models import MODELS
@@ -46,12 +48,14 @@ class Fields(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.found = {}
+        self.found, self.usual = {}, {}
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         if "name" in attrs and (attrs.get("type") != "radio" or "checked" in attrs):
             self.found[attrs["name"]] = attrs.get("value")
+        if "data-usual" in attrs:
+            self.usual[attrs["name"]] = json.loads(attrs["data-usual"])
 
 
 def test_the_form_has_a_field_for_every_wish_and_shows_the_usual_values():
@@ -64,6 +68,17 @@ def test_the_form_has_a_field_for_every_wish_and_shows_the_usual_values():
     usual = {name: value for name, value in vars(Request).items() if name in shown}
     assert shown == {name: value * 100 if name in PERCENT else value for name, value in usual.items()}
     assert len(shown) == 6
+
+
+def test_an_empty_field_tells_what_the_planner_takes():
+    fields = Fields()
+    fields.feed(FORM.read_text())
+    assert set(fields.usual) == {"seq_len", "batch_tokens", "n_tokens", "days"}
+    for task in ("fine-tune", "train"):
+        usual = read_request({"model": "Llama-3.1-8B", "task": task, "where": "Alvis"})
+        for name, said in fields.usual.items():
+            each = usual.model.n_params if "for a parameter" in said[task] else 1
+            assert float(said[task].split()[0]) * each == getattr(usual, name)
 
 
 def test_the_form_offers_what_the_package_knows():
@@ -226,7 +241,10 @@ def test_an_answer_shows_its_memory_its_plans_and_why_others_fail(planner):
     assert starred == [each["pareto"] for each in expected["plans"]]
     page.get_by_text("Why others fail").click()
     refused = page.locator("details[open] li").all_inner_texts()
-    assert refused == [f"{each['what']}: {each['why']}" for each in expected["refused"]]
+    assert refused == [
+        f"{each['what']}: {each['why']}" + (f" ({each['source']})" if each["source"] else "")
+        for each in expected["refused"]
+    ]
     assert not faults
 
 
@@ -341,6 +359,9 @@ def test_a_link_brings_everything_back(planner, book):
     }
     wait_for(page, answer(asked)["headline"])
     assert page.url.endswith("?model=Llama-3.1-8B&where=A40&n_gpus=2&users=4&max_loss=0&formats=bf16")
+    command = shlex.split(page.locator(".planner-one code").inner_text())
+    assert (command[0], command[-1]) == ("llmhw-plan", "--script")
+    assert cli._request(cli._parser().parse_args(command[1:])) == asked
     page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=book.address)
     page.get_by_role("button", name="Copy the link").click()
     link = page.evaluate("navigator.clipboard.readText()")
