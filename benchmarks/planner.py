@@ -20,9 +20,11 @@ import serving_rows
 import speed_rows
 import training_rows
 
+from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.measured import BadRow, Row, read_cells, row
 
 LATER = {"D": "network and storage are not predicted yet", "E": "a fact about a cluster, which nothing predicts"}
+ANSWERS = {1: "yes", 0: "no"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Outcome:
     id: str
     group: str
     quantity: str
-    what: str
+    what: str | None
     low: float | None
     high: float | None
     measured: float | None
@@ -42,6 +44,11 @@ class Outcome:
     def predicted(self) -> bool:
         """Whether there is a range and a number to hold against it."""
         return None not in (self.low, self.high, self.measured)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the figure is a yes or a no."""
+        return self.quantity.endswith("fits")
 
     @property
     def inside(self) -> bool:
@@ -60,7 +67,7 @@ class Outcome:
 
     @property
     def width(self) -> float:
-        """The upper end over the lower one."""
+        """The upper end over the lower one; infinite where that is nothing."""
         return self.high / self.low if self.low > 0 else math.inf
 
 
@@ -75,24 +82,40 @@ def outcomes(path: str | Path | None = None) -> list[Outcome]:
             found[number] = Outcome(*said, None, None, None, f"not read: {error}")
         else:
             rows.append((number, each))
-    for handle in dict.fromkeys(_handler(each) for _, each in rows):
-        mine = [(number, each) for number, each in rows if _handler(each) is handle]
-        for (number, each), (_, low, high, measured, note) in zip(mine, handle([r for _, r in mine]), strict=True):
-            what = ", ".join(filter(None, (each.model, each.dtype_quant, each.gpu, each.software)))
-            found[number] = Outcome(each.id, each.group, each.quantity, what, low, high, measured, note)
+    for number, each in rows:
+        low, high, measured, note = _predicted(each)
+        what = ", ".join(filter(None, (each.model, each.dtype_quant, each.gpu, each.software)))
+        found[number] = Outcome(each.id, each.group, each.quantity, what, low, high, measured, note)
     return [found[number] for number in sorted(found)]
 
 
-def _handler(each: Row) -> Callable[[Iterable[Row]], list[tuple]]:
+def _predicted(each: Row) -> tuple[float | None, float | None, float | None, str]:
+    """The range, what was measured, and a note; a row that no rule knows how to take is one line as well."""
     if each.group in LATER:
-        return _later
+        return None, None, None, LATER[each.group]
+    try:
+        answers = _rows(each)([each])
+    except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+        return None, None, None, f"not predicted: {error}"
+    if not answers:
+        return None, None, None, f"not predicted: no rule for {each.quantity}"
+    _, low, high, measured, note = answers[0]
+    if each.quantity == "train_fits" and low is not None:
+        low, high = _fits(each, low, high)
+    return low, high, measured, note
+
+
+def _rows(each: Row) -> Callable[[Iterable[Row]], list[tuple]]:
     if each.group == "A":
         return serving_rows.rows
-    return speed_rows.rows if each.quantity in speed_rows.KINDS or each.group != "C" else training_rows.rows
+    return training_rows.rows if each.quantity in training_rows.QUANTITIES else speed_rows.rows
 
 
-def _later(rows: Iterable[Row]) -> list[tuple]:
-    return [(each, None, None, each.value, LATER[each.group]) for each in rows]
+def _fits(each: Row, least: float, most: float) -> tuple[int, int]:
+    """Whether so many bytes fit, 1 or 0, from what is sure not to fit to what perhaps does."""
+    card = accelerator(each.gpu or "")
+    room = card.visible_bytes.value or card.memory_bytes.known()
+    return int(most <= room), int(least <= room)
 
 
 def table(found: Iterable[Outcome]) -> list[dict]:
@@ -105,34 +128,46 @@ def table(found: Iterable[Outcome]) -> list[dict]:
         known = [each for each in rows if each.predicted]
         line = {"group": group, "quantity": quantity, "rows": len(rows), "predicted": len(known)}
         if known:
-            line["median error"] = statistics.median(each.error for each in known)
             line["inside"] = sum(each.inside for each in known) / len(known)
-            line["widest"] = max(each.width for each in known)
+        if known and not known[0].answers:
+            line["median error"] = statistics.median(each.error for each in known)
+            line["widest"] = max((each.width for each in known if each.low > 0), default=1.0)
+            line["from nothing"] = sum(each.low <= 0 for each in known)  # ranges whose width is no number
         lines.append(line)
     return lines
 
 
 def show(found: list[Outcome]) -> None:
     """Print the table, the worst three of each line, and what is not predicted."""
-    print(f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'median error':>14}{'inside':>8}{'widest':>8}")
-    for line in table(found):
+    lines = [line for line in table(found) if line["group"] not in LATER]
+    print(f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'inside':>8}{'median error':>14}{'widest':>8}")
+    for line in lines:
         print(f"{line['group']:2}{line['quantity']:32}{line['rows']:6}{line['predicted']:11}", end="")
-        print(f"{line['median error']:14.1%}{line['inside']:8.0%}{line['widest']:8.2f}" if line["predicted"] else "")
-    for line in table(found):
+        print(f"{line['inside']:8.0%}" if "inside" in line else "", end="")
+        if "widest" in line:
+            print(f"{line['median error']:14.1%}{line['widest']:8.2f}", end="")
+            print(f"  ({line['from nothing']} begin at 0)" if line["from nothing"] else "", end="")
+        print()
+    for line in lines:
         rows = [each for each in found if (each.group, each.quantity) == (line["group"], line["quantity"])]
         worst = sorted((each for each in rows if each.predicted and not each.inside), key=lambda each: -each.error)
         if worst:
             print(f"\n{line['group']} {line['quantity']}, farthest outside the range:")
         for each in worst[:3]:
-            print(f"  {each.id} {each.what}: {each.measured:g}, not {each.low:.4g} to {each.high:.4g}; {each.note}")
+            numbers = [each.measured, each.low, each.high]
+            one, low, high = [ANSWERS[n] if each.answers else f"{n:.4g}" for n in numbers]
+            print(f"  {each.id} {each.what}: {one}, not {low} to {high}; {_short(each.note)}")
     missing = defaultdict(list)
     for each in found:
         if not each.predicted:
-            missing[each.note].append(each.id)
-    if missing:
-        print("\nNot predicted:")
+            missing[_short(each.note.removeprefix("not predicted: "))].append(each.id)
+    print("\nNot predicted:" if missing else "")
     for note, names in missing.items():
-        print(f"  {note}: {', '.join(names)}")
+        print(f"  {_short(', '.join(names))} ({len(names)}): {note}")
+
+
+def _short(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def main(arguments: list[str] | None = None) -> int:

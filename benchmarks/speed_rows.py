@@ -9,32 +9,30 @@ from training_speed_rows import QUANTITIES, predict_training
 
 from llmhw_helpers.costs import speed
 from llmhw_helpers.costs.efficiency import FITTED
-from llmhw_helpers.costs.flavours import weight_bytes
 from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.costs.parallelism import part
+from llmhw_helpers.costs.weights import weight_bytes
 from llmhw_helpers.specs.accelerators import accelerator
-from llmhw_helpers.specs.figures import Figure
-from llmhw_helpers.specs.flavours import Flavour, flavour
+from llmhw_helpers.specs.flavours import Flavour, unmeasured
 from llmhw_helpers.specs.measured import Row
+from llmhw_helpers.specs.serving_flavours import serving_flavour
 
-NOT_HERE = Figure(None, "", "loss of quality", "not asked for here")
-INT8 = Flavour("int8, weights only", NOT_HERE, "gpt-fast: a scale for each row", bits=8, scale_bits=16)
-INT4 = Flavour("int4, weights only", NOT_HERE, "gpt-fast: groups of 32", bits=4, group=32, scale_bits=32)
-GPTQ_INT8 = Flavour("GPTQ int8", NOT_HERE, "GPTQModel", bits=8, group=128, scale_bits=24)
+GPT_FAST = "gpt-fast, README: groups of 32"
+INT4 = Flavour("int4 of gpt-fast", unmeasured(GPT_FAST), GPT_FAST, bits=4, group=32, scale_bits=32)
 FLAVOURS = {  # by what a row's format contains, the first that fits
-    "gptq int8": GPTQ_INT8,
     "w8a8": "INT8 W8A8",
+    "gptq int8": "INT8 W8A16",
     "gptq": "GPTQ int4",
     "awq": "AWQ int4",
     "w4a16": "GPTQ int4",
     "bnb int8": "LLM.int8()",
-    "bnb int4": "NF4",
+    "bnb": "bnb int4",
     "nf4": "NF4",
-    "mxfp4": Flavour("MXFP4", NOT_HERE, "gpt-oss", bits=4, layout="MXFP4"),
+    "mxfp4": "MXFP4",
     "bf16": "bf16",
     "f16": "fp16",
     "fp16": "fp16",
-    "int8": INT8,
+    "int8": "INT8 W8A16",
     "int4": INT4,
 }
 PROGRAMS = (  # by what a row's software contains, the first that fits
@@ -97,12 +95,12 @@ def _serving_arguments(row: Row, fitted: Mapping[str, float]) -> dict:
 
 def _flavour(name: str) -> Flavour:
     if re.match(r"I?Q\d", name, re.IGNORECASE):
-        return flavour(f"GGUF {name.upper()}")
+        return serving_flavour(f"GGUF {name.upper()}")
     if name.lower() == "fp8":
-        return flavour("FP8 W8A8")
+        return serving_flavour("FP8 W8A8")
     for word, of in FLAVOURS.items():
         if word in name.lower() and "/" not in name:
-            return of if isinstance(of, Flavour) else flavour(of)
+            return of if isinstance(of, Flavour) else serving_flavour(of)
     raise NotPredicted(f"unknown format {name!r}")
 
 

@@ -15,6 +15,7 @@ from llmhw_helpers.specs.measured import Row
 # Of training, where a row does not say: tokens in a sequence, tokens in a micro-batch, micro-batches in a step, and the
 # same for each stage of a pipeline.
 USUAL_LENGTH, USUAL_TOKENS, USUAL_PARTS, PIPELINE_PARTS = 4096, 16384, 8, 8
+LARGE = 30e9  # memory of a card on which torchtune's recipes for one GPU recompute nothing
 QUANTITIES = ("train_speed", "train_mfu", "train_tflops", "train_step_time")
 
 
@@ -48,6 +49,8 @@ def _training_arguments(row: Row, fitted: Mapping[str, float]) -> dict:
     card, seq_len = accelerator(said(row, "gpu")), int(row.seq_len or USUAL_LENGTH)
     ranks = (row.tp_size or 1) * (row.pp_size or 1)
     sharded = re.search(r"FSDP|FULL_SHARD|ZeRO-3", row.dp_or_shard or "")
+    if "DeepSpeed" in (row.software or "") and "lora" not in row.quantity:
+        sharded = True  # Qwen's finetune_ds.sh takes ZeRO-3
     micro, accumulated = row.micro_batch, re.search(r"(?:grad accum|GA) ?(\d+)", notes)
     if accumulated:
         n_micro_batches = int(accumulated[1])
@@ -84,6 +87,8 @@ def _recomputed(row: Row) -> str | float:
         return "full"
     if "ladder" in notes:
         return "none" if re.search(r"packed|\+compile|chunked", notes) else "full"
+    if "torchtune" in tool and (row.n_gpu or 1) == 1 and accelerator(said(row, "gpu")).memory_bytes.known() > LARGE:
+        return "none"  # as its tables' memory says (training_rows.py)
     return "full" if re.search(r"torchtune|qwen finetune", tool) else "none"
 
 

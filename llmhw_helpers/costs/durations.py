@@ -8,9 +8,9 @@ from ..specs.accelerators import Accelerator
 from ..specs.architectures import Model
 from ..specs.figures import look_up
 from ..specs.flavours import Flavour
-from ..specs.flavours import flavour as find_flavour
 from ..specs.links import Link, node_link
 from ..specs.links import link as find_link
+from ..specs.serving_flavours import serving_flavour
 from .efficiency import (
     FITTED,
     all_reduce_seconds,
@@ -22,10 +22,10 @@ from .efficiency import (
     trainer,
     unpacked_per_s,
 )
-from .flavours import weight_bytes, weights_read
 from .inference import decode_work, kv_bytes, prefill_work
-from .parallelism import part
+from .parallelism import layers_by_stage, part
 from .transformer import forward_flops
+from .weights import weight_bytes, weights_read
 
 UNNAMED = find_link("10 Gbit Ethernet")  # between nodes, where nobody says what there is
 FEW = 16  # tokens up to which kernels multiply with packed weights as they are, and memory alone counts
@@ -71,6 +71,10 @@ class Serving:
     network: Link | None = None
     fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
 
+    def __post_init__(self):
+        _require(self, "nodes")
+        layers_by_stage(self.model.n_layers, self.pp_size)
+
     def decode(self, batch_size: int, context: int) -> Duration:
         """One new token for each of `batch_size` texts, through all stages."""
         rank = part(self.model, self.tp_size)
@@ -84,8 +88,8 @@ class Serving:
         return self._pass(rank, flops, batch_size * prompt, batch_size * kv_bytes(rank, prompt, self.kv_dtype))
 
     def _pass(self, rank: Model, flops: float, n_tokens: int, cache: float) -> Duration:
-        of = self.flavour if isinstance(self.flavour, Flavour) else find_flavour(self.flavour)
-        weights, number = read_bytes(rank, of, n_tokens), multiplied_in(self.card, of)
+        of = self.flavour if isinstance(self.flavour, Flavour) else serving_flavour(self.flavour)
+        weights, number = weights_read(rank, of, n_tokens), multiplied_in(self.card, of)
         bits = 8 * weight_bytes(self.model, of) / self.model.n_params
         fetch = weights / bytes_per_s(self.card, self.program, bits, self.fitted)
         if self.card.peak(number).value is None and n_tokens <= FEW:
@@ -106,16 +110,6 @@ class Serving:
         return Duration(parts, max((weights + cache) / roof, flops and flops / self.card.peak(number).known()))
 
 
-def read_bytes(model: Model, of: Flavour, n_tokens: float) -> float:
-    """Bytes of weights that a pass over `n_tokens` reads: no input embedding, and of the experts those it needs."""
-    if not (e := model.experts):
-        return weights_read(model, of)
-    asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
-    one = model.parameters()["experts"] / (e.n_experts + e.n_shared_experts)  # of each layer
-    embedding = 0 if model.tied_embeddings else model.parameters()["embedding"]
-    return weight_bytes(model, of) - 2 * embedding - asleep * one * of.bits_per_weight(model.d_model) / 8
-
-
 def multiplied_in(card: Accelerator, of: Flavour) -> str:
     """The format that a card multiplies a flavour in: its own where the card has it, else 16 or 32 bits.
 
@@ -126,7 +120,7 @@ def multiplied_in(card: Accelerator, of: Flavour) -> str:
     return next((number for number in numbers if number in card.dtypes), "fp32")
 
 
-BF16 = find_flavour("bf16")
+BF16 = serving_flavour("bf16")
 AGAIN = {"none": 0.0, "selective": 0.0, "full": 1.0}  # share of the blocks' products that is computed again
 
 
@@ -146,11 +140,20 @@ class Training:
     zero: int = 3
     n_micro_batches: int = 1
     nodes: int = 1
-    network: Link | None = None
+    network_bytes_per_s: float | None = None
     adapters: bool = False
     packed: bool = False
     program: str = "torch"
     fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
+
+    def __post_init__(self):
+        _require(self, "batch_size", "dp_size", "n_micro_batches", "nodes")
+        if self.zero not in (0, 1, 2, 3):
+            raise ValueError(f"ZeRO has the stages 0 to 3, not {self.zero}")
+        if not 0 <= self.again <= 1:
+            raise ValueError(f"a share from 0 to 1 is recomputed, not {self.again}")
+        part(self.model, self.tp_size)
+        layers_by_stage(self.model.n_layers, self.pp_size)
 
     def micro_batch(self) -> Duration:
         """`batch_size` sequences through the ranks that share a model, forward and back."""
@@ -197,16 +200,25 @@ class Training:
             sent *= 0 if self.adapters else 2 / self.n_micro_batches
         board = node_link(self.card.name)
         rate = link_bytes_per_s(board, self.fitted)
-        if self.nodes > 1:  # what comes into a node comes in once, over the adapters of all ranks that want it
-            adapter = self.network or find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name))
-            wanted = max(1, self.dp_size * self.pp_size // self.nodes)
-            rate = min(rate, wanted * link_bytes_per_s(adapter, self.fitted))
+        if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
+            per_node = max(1, self.dp_size * self.tp_size * self.pp_size // self.nodes)
+            node = self.fitted["link, network"] * (self.network_bytes_per_s or per_node * self._adapter(board))
+            rate = min(rate, node / min(per_node, self.tp_size * self.pp_size))
         return sent / rate
+
+    def _adapter(self, board: Link) -> float:
+        return find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name)).bytes_per_s.known()
 
     @property
     def again(self) -> float:
         """Share of the blocks' products that is computed a second time."""
         return self.recompute if isinstance(self.recompute, float) else look_up(self.recompute, AGAIN, "recomputation")
+
+
+def _require(job: object, *names: str) -> None:
+    for name in names:
+        if getattr(job, name) < 1:
+            raise ValueError(f"{name} is at least 1, not {getattr(job, name)}")
 
 
 def _overlap(busy: Mapping[str, float], waits: Mapping[str, float]) -> dict[str, float]:

@@ -33,10 +33,10 @@ TRAINERS = {
 # one layer and one pass, or one message; cycle bytes are what a multiprocessor takes in, in a cycle.
 FITTED: Mapping[str, float] = {
     "stream": 0.78,
-    "cycle bytes": 14,
+    "cycle bytes": 15,
     "cycle bytes, packed": 9.6,
     "cycle bytes, llama.cpp": 6.7,
-    "layer, compiled": 5.8e-05,
+    "layer, compiled": 5.7e-05,
     "layer, engine": 0.00011,
     "layer, llama.cpp": 8.1e-05,
     "layer, eager": 0.00048,
@@ -45,21 +45,21 @@ FITTED: Mapping[str, float] = {
     "products, 8 bits": 0.52,
     "products, llama.cpp": 0.33,
     "cycle operations, llama.cpp": 660,
-    "all-reduce": 7.4e-06,
+    "all-reduce": 7.5e-06,
     "all-reduce, network": 0.00041,  # from node to node, over a network whose latency no source gives
-    "link, board": 0.47,  # share of the peak in one direction: NVLink and its like
-    "link, slot": 0.29,  # PCI Express
-    "link, network": 0.86,
-    "training products": 0.68,
+    "link, board": 0.45,  # share of the peak in one direction: NVLink and its like
+    "link, slot": 0.28,  # PCI Express
+    "link, network": 0.87,
+    "training products": 0.69,
     "cycle operations, attention": 590,
-    "training bytes, torch": 150,  # to and from memory for each of a token's d_model numbers, in a layer
+    "training bytes, torch": 140,  # to and from memory for each of a token's d_model numbers, in a layer
     "training bytes, megatron": 140,
-    "training bytes, eager": 460,
+    "training bytes, eager": 450,
     "training layer, torch": 0.0028,
     "training layer, megatron": 0.00096,
-    "training layer, eager": 0.005,
+    "training layer, eager": 0.0047,
     "training products, experts": 0.18,
-    "cycle weights": 0.51,  # that a multiprocessor widens from 4 bits before a product, in a cycle
+    "cycle weights": 0.5,  # that a multiprocessor widens from 4 bits before a product, in a cycle
 }
 USUAL_HZ = 1.8e9  # of a card whose clock no source gives: between that of an A100 and an L40S
 # A range goes from the fitted speed divided by this to that times this.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..specs.serving_flavours import SERVING_FLAVOURS
-from .plans import Plan, Range, Rate, Refusal, cost, gb, priced
+from .plans import Plan, Rate, Refusal, cost, gb, priced
 from .requests import Request
 
 
@@ -97,7 +97,7 @@ def _cost(plan: Plan, by_price: bool) -> str:
     return f"{plan.price_per_hour:.3g} {unit} an hour"
 
 
-def duration(seconds: Range) -> str:
+def duration(seconds: Sequence[float]) -> str:
     """A range of time in the unit that suits its upper end.
 
     >>> duration((40.0, 90.0)), duration((3600.0, 9000.0)), duration((2e5, 4e5))

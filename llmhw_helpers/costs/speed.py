@@ -59,7 +59,8 @@ def decode_speed(
         batch_size, context: texts at the same time; tokens of each, the new one included.
         tp_size, pp_size: ranks that divide every layer; stages that divide the layers.
         settings: further fields of `durations.Serving`: ``program``, ``"engine"`` (vLLM) unless said otherwise, or
-            another of `efficiency.PROGRAMS`; ``nodes`` that the ranks of `tp_size` are spread over; ``kv_dtype``.
+            another of `efficiency.PROGRAMS`; ``nodes`` that the ranks of `tp_size` are spread over, and the
+            ``network`` between them, a link; ``kv_dtype``.
 
     Raises:
         NoFormula, Indivisible, UnknownName, UnknownFigure: the model, its division, a name, a card.
@@ -148,8 +149,10 @@ def training_speed(
             share of the blocks' products that is computed a second time.
         lora: adapters are trained beside frozen weights.
         settings: further fields of `durations.Training`: ``batch_size``, sequences of a micro-batch; ``dp_size``,
-            ``tp_size``, ``pp_size``, ``n_micro_batches``, ``nodes``; ``zero``, 3 where the weights are divided among
-            the ranks of ``dp_size``; ``packed``, frozen weights of 4 bits; ``program``, of `efficiency.TRAINERS`.
+            ``tp_size``, ``pp_size``, ``n_micro_batches``, ``nodes``; ``network_bytes_per_s``, what a node sends to
+            others, or where nobody says so what `durations.BOARD_NETWORKS` has; ``zero``, 3 where the weights are
+            divided among the ranks of ``dp_size``; ``packed``, frozen weights of 4 bits; ``program``, of
+            `efficiency.TRAINERS`.
 
     Raises:
         NoFormula, UnknownName, UnknownFigure, UnsupportedDtype, ValueError: as `decode_speed`.

@@ -7,6 +7,8 @@ least of those that fit, since both cost time.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..specs.accelerators import UnsupportedDtype
+from ..specs.figures import UnknownFigure
 from ..specs.flavours import support
 from .lora import ALL_LINEAR, LoRA
 from .memory import FP32, Recipe
@@ -39,19 +41,25 @@ def training_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
         if refused := _refused(request, offer):
             refusals.append(Refusal(what, refused, None, offer, of))
             continue
-        if short := _too_few(request, offer, of):
-            refusals.append(short)
-        ladder = _ladder(request, offer)
-        layouts = dict.fromkeys(layout for n_gpus in ladder for layout in _layouts(request, offer, n_gpus))
-        found = [_best(request, offer, of, layout) for layout in layouts]
-        if ladder and not found:
-            why = (
-                f"a step of {_sequences(request)} texts has no part for each of {ladder[0]} GPUs: ask for larger steps"
-            )
-            found = [Refusal(f"{of} on {ladder[0]} x {offer.card.name}", why, None, offer, of, ladder[0])]
-        for each in found:
-            (plans if isinstance(each, Plan) else refusals).append(each)
+        try:
+            found = _of_cards(request, offer, of)
+        except (UnknownFigure, UnsupportedDtype) as error:
+            found = [Refusal(what, str(error), None, offer, of)]
+        plans += [each for each in found if isinstance(each, Plan)]
+        refusals += [each for each in found if isinstance(each, Refusal)]
     return plans, refusals
+
+
+def _of_cards(request: Request, offer: Offer, of: str) -> list[Plan | Refusal]:
+    """What becomes of one kind of card, over all numbers of GPUs."""
+    short, ladder = _too_few(request, offer, of), _ladder(request, offer)
+    layouts = dict.fromkeys(layout for n_gpus in ladder for layout in _layouts(request, offer, n_gpus))
+    found = [short] if short else []
+    found += [_best(request, offer, of, layout) for layout in layouts]
+    if ladder and not layouts:
+        why = f"a step of {_sequences(request)} texts has no part for each of {ladder[0]} GPUs: ask for larger steps"
+        found.append(Refusal(f"{of} on {ladder[0]} x {offer.card.name}", why, None, offer, of, ladder[0]))
+    return found
 
 
 def _too_few(request: Request, offer: Offer, of: str) -> Refusal | None:
@@ -207,6 +215,7 @@ def _plan(
         pp_size=layout.pp_size,
         n_micro_batches=layout.n_micro_batches,
         nodes=offer.n_nodes(n_gpus),
+        network_bytes_per_s=offer.network.value and offer.network.value / 8,
         zero=layout.zero,
         packed=request.method == "qlora",
     )

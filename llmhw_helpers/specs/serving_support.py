@@ -3,10 +3,8 @@
 from dataclasses import replace
 
 from .accelerators import Accelerator
-from .flavours import FLAVOURS, NO_SOURCE, VLLM, Flavour, Support, support
+from .flavours import FLAVOURS, NO_SOURCE, VLLM_OTHERS, Flavour, Support, support
 
-VLLM_AMD = f"{VLLM}; its column of AMD GPUs, and its page on FP8 W8A8: MI300X"
-VLLM_APPLE = "vLLM documentation, Installation, CPU, Apple silicon: experimental, FP32 and FP16 on the CPU"
 LOGS = "start-up logs of vLLM 0.10.1 on A100 and 0.11.0 on H100 (specs/measured.csv, rows A076 and A002)"
 VLLM_FP8_BLOCKS = "vLLM documentation v0.32, FP8 W8A8: kernels for checkpoints that are quantised in blocks"
 
@@ -17,13 +15,19 @@ PUBLISHED = {
     "DeepSeek-V3": "FP8 blocks",
     "DeepSeek-R1": "FP8 blocks",
 }
+_NOT = dict.fromkeys(("CDNA 2", "CDNA 3", "Apple GPU"), "no"), VLLM_OTHERS
 _NEWER = {
-    "MXFP4": Support(((8.0, "fits"), (7.0, "unknown")), {}, "4-bit weights of experts are widened by Marlin", LOGS),
+    "MXFP4": Support(
+        ((8.0, "fits"), (7.0, "unknown")), {}, "4-bit weights of experts are widened by Marlin", LOGS, *_NOT
+    ),
     "FP8 blocks": Support(
-        ((8.9, "hardware"), (7.0, "unknown")), {}, "FP8 arithmetic begins with Ada (8.9)", VLLM_FP8_BLOCKS
+        ((8.9, "hardware"), (7.0, "unknown")), {}, "FP8 arithmetic begins with Ada (8.9)", VLLM_FP8_BLOCKS, *_NOT
     ),
 }
-_ON_AMD = "vLLM's table has no kernels for it on AMD's cards"
+_ELSEWHERE = {  # why not, on cards that are not NVIDIA's
+    "AMD": "vLLM's table has no kernels for it on AMD's cards",
+    "Apple": "vLLM computes on the CPU there; llama.cpp has kernels for the GPU",
+}
 
 
 def serves(card: Accelerator, of: Flavour) -> tuple[str, Support]:
@@ -33,22 +37,10 @@ def serves(card: Accelerator, of: Flavour) -> tuple[str, Support]:
     >>> [serves(accelerator(card), FLAVOURS["FP8 W8A8"])[0] for card in ("A100-80GB", "H100", "MI300X", "M2 Max")]
     ['no', 'hardware', 'hardware', 'no']
     """
-    capability = card.compute_capability.value
-    if capability is None:
-        runs = _elsewhere(card, of)
-        return runs.gpu[0][1], runs
-    if of.name in FLAVOURS:
-        runs = support("vLLM", of.name)
-    else:
-        runs = _NEWER.get(of.name, Support((), {}, "nobody was found who says so", NO_SOURCE))
-    return runs.state(capability), runs
-
-
-def _elsewhere(card: Accelerator, of: Flavour) -> Support:
-    """On a card that is not NVIDIA's."""
-    runs = Support(((0.0, "no"),), {}, _ON_AMD, VLLM_AMD)
-    if not card.architecture.startswith("CDNA"):
-        return replace(runs, why="vLLM computes on the CPU there; llama.cpp has kernels for the GPU", source=VLLM_APPLE)
-    if of.number in card.dtypes and of.name in ("bf16", "fp16", "fp32", "FP8 W8A8"):
-        return replace(runs, gpu=((0.0, "hardware"),), why=f"the card multiplies {of.number}")
-    return runs
+    nobody = Support((), {}, "nobody was found who says so", NO_SOURCE)
+    runs = support("vLLM", of.name) if of.name in FLAVOURS else _NEWER.get(of.name, nobody)
+    state = runs.state(card.kind)
+    if card.compute_capability.value is not None:
+        return state, runs
+    why = f"the card multiplies {of.number}" if state == "hardware" else _ELSEWHERE.get(card.maker, runs.why)
+    return state, replace(runs, why=why, source=runs.others_source)

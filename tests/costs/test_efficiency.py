@@ -1,5 +1,8 @@
-import importlib
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,6 @@ from llmhw_helpers.costs.efficiency import (
 from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.figures import UnknownFigure, UnknownName
 from llmhw_helpers.specs.links import link, node_link
-from llmhw_helpers.specs.measured import measured_rows
 
 A100 = accelerator("A100-80GB")
 
@@ -67,31 +69,33 @@ def test_an_unknown_program_is_refused():
 
 
 @pytest.fixture(scope="module")
-def fitting():
-    """The script that fits the constants, and the rows that it goes by."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-        script = importlib.import_module("fit_efficiency")
-        yield script, script.usable(measured_rows())
+def fit():
+    """What the script finds, in a process of its own: without the tests' type checks it is ten times as fast."""
+    folder = Path(__file__).parents[2] / "benchmarks"
+    code = (
+        "import json, fit_efficiency as f; rows = f.usable(f.measured_rows());"
+        "misses = [(f.kind(row), f.miss(row, f.FITTED)) for row in rows];"
+        "print(json.dumps([f.fit(rows), misses]))"
+    )
+    path = os.pathsep.join([str(folder), str(folder.parent)])
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
 
 
 @pytest.mark.slow
-def test_the_fit_finds_the_constants_again(fitting):
-    script, rows = fitting
-    assert script.fit(rows) == pytest.approx(dict(FITTED), rel=0.03)
+def test_the_fit_finds_the_constants_again(fit):
+    assert fit[0] == pytest.approx(dict(FITTED), rel=0.03)
 
 
-def test_no_constant_can_be_moved_by_a_tenth_and_come_much_nearer_to_what_was_measured(fitting):
-    """Rounding to two digits costs next to nothing."""
-    script, rows = fitting
-    assert len(rows) > 170
-    least = script.loss(rows, FITTED)
-    for name, value in FITTED.items():
-        for factor in (0.9, 1.1):
-            assert script.loss(rows, {**FITTED, name: factor * value}) > 0.995 * least, (name, factor)
-
-
-def test_nine_in_ten_measured_speeds_lie_in_the_range(fitting):
-    script, rows = fitting
-    inside = [abs(script.miss(row, FITTED)) <= math.log(SPREAD[script.kind(row)]) for row in rows]
+@pytest.mark.slow
+def test_nine_in_ten_measured_speeds_lie_in_the_range(fit):
+    inside = [abs(miss) <= math.log(SPREAD[kind]) for kind, miss in fit[1]]
+    assert len(inside) > 170
     assert sum(inside) / len(inside) > 0.9
+
+
+def test_no_range_is_wider_than_a_factor_of_two():
+    assert max(SPREAD.values()) ** 2 <= 2

@@ -136,6 +136,38 @@ def test_every_answer_is_json_and_under_its_limit(said):
         assert each["sources"]
 
 
+@pytest.mark.parametrize(
+    ("said", "error", "possible"),
+    [
+        ({"model": "Llama-2-7B", "prompt": 5000}, "more than the 4096 that Llama-2-7B is made for", "4096 tokens"),
+        ({"users": 0}, "users is 0: a whole number from 1", ""),
+        ({"where": "A40", "users": 3000}, "more than the", "users at a time"),
+        ({"where": "A40", "prompt": 120_000, "formats": ["bf16"], "users": 2}, "more than the", "AWQ int4 on 1 x A40"),
+        ({"tokens_per_s": 3000}, "tokens/s for each user at most, less than 3000", "the fastest is "),
+        ({"first_token_s": 0.001}, "s until the first token at least", "the fastest is "),
+        ({"where": "V100", "formats": ["fp8"]}, "does not run there in vLLM", "on 1 x V100"),
+        ({"formats": ["gptq"]}, "loses 4.0% of quality, more than 3.0%", "with a loss of"),
+        ({"where": "H100", "formats": ["INT8 W8A16"]}, "may run there or not", ""),
+        ({"model": "gpt-oss-20b", "task": "fine-tune"}, "gpt-oss-20b has a mixture of experts", ""),
+        ({"model": "MPT-7B", "task": "train"}, "no formula of activations for MPT-7B", ""),
+        ({"task": "train", "days": 0.01, "where": "8 x A40"}, "days at least, more than 0.01", "tokens/s"),
+        ({"where": "Apple M2 Max"}, "llama.cpp has kernels for the GPU", ""),
+    ],
+)
+def test_what_cannot_be_gets_a_line_and_the_nearest_possible(said, error, possible):
+    answered = answer({"model": "Llama-3.1-8B", "task": "serve", "where": "Alvis A40"} | said)
+    assert answered["ok"] is False
+    assert error in answered["error"]
+    assert possible in answered["nearest"]
+    assert "\n" not in answered["error"] + answered["nearest"]
+
+
+def test_unknown_prices_are_said_and_plans_made_all_the_same():
+    said = ask("Llama-3.1-70B", "Arrhenius")
+    assert said["plans"][0]["price"] is None
+    assert any(note.startswith("No price by the hour is known of GH200 on Arrhenius") for note in said["notes"])
+
+
 def test_405b_over_all_of_alvis_asks_for_little():
     """In well under a second: it is the number of looks at a layout that time hangs on."""
     request = read_request({"model": "Llama-3.1-405B", "task": "serve", "where": "Alvis"})
