@@ -10,8 +10,8 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 
+import speed_rows
 from scipy.optimize import least_squares
-from speed_rows import predict
 
 from llmhw_helpers.costs.efficiency import FITTED, SPREAD
 from llmhw_helpers.specs.measured import Row, measured_rows
@@ -19,7 +19,7 @@ from llmhw_helpers.specs.measured import Row, measured_rows
 # Where the search begins, and what a constant keeps to that hardly a row says something about.
 START = {
     "stream": 0.85,
-    "cycle bytes": 10.0,
+    "cycle bytes": 15.0,
     "cycle bytes, packed": 7.0,
     "cycle bytes, llama.cpp": 6.0,
     "layer, compiled": 50e-6,
@@ -31,12 +31,12 @@ START = {
     "products, 8 bits": 0.5,
     "products, llama.cpp": 0.4,
     "cycle operations, llama.cpp": 700.0,
-    "all-reduce": 20e-6,
-    "network step": 200e-6,
-    "link": 150e9,
-    "network": 40e9,
+    "all-reduce": 10e-6,
+    "all-reduce, network": 500e-6,
+    "link, board": 0.7,
+    "link, slot": 0.5,
+    "link, network": 0.9,
     "training products": 0.7,
-    "training attention": 0.5,
     "cycle operations, attention": 700.0,
     "training bytes, torch": 400.0,
     "training bytes, megatron": 200.0,
@@ -44,42 +44,52 @@ START = {
     "training layer, torch": 1e-3,
     "training layer, megatron": 1e-3,
     "training layer, eager": 4e-3,
-    "unpacked": 75e9,
+    "training products, experts": 0.25,
+    "cycle weights": 0.5,
 }
+FAR = 0.15  # logarithm of measured over likely
 PRIOR = 0.1  # of a constant that is e times what it began as: as much as a speed that is off by 10%
 
 
 def usable(rows: Iterable[Row]) -> list[Row]:
-    """Rows of speed that can be predicted, and whose source is clear about the unit."""
-    kept = []
-    for row in rows:
-        try:
-            predict(row)
-        except (ValueError, LookupError):
-            continue
-        if "unclear" not in (row.other_inputs or "") and "not stated" not in (row.other_inputs or ""):
-            kept.append(row)
-    return kept
+    """Rows of speed that can be predicted."""
+    speeds = [row for row in rows if not row.quantity.startswith(("serve_memory", "roof"))]
+    return [row for row, low, *_ in speed_rows.rows(speeds) if low is not None]
 
 
 def fit(rows: list[Row]) -> dict[str, float]:
-    """The constants that are off least; a row that is off by far counts less than its square."""
+    """The constants of the least `loss`."""
     names = list(START)
 
     def constants(steps):
         return {name: START[name] * math.exp(step) for name, step in zip(names, steps, strict=True)}
 
-    def off(steps):
-        fitted = constants(steps)
-        return [miss(row, fitted) for row in rows] + [PRIOR * step for step in steps]
-
-    found = least_squares(off, [0.0] * len(names), loss="soft_l1", f_scale=0.15, diff_step=0.01, xtol=1e-4, ftol=1e-4)
+    found = least_squares(
+        lambda steps: misses(rows, constants(steps)),
+        [0.0] * len(names),
+        loss="soft_l1",
+        f_scale=FAR,
+        diff_step=0.01,
+        xtol=1e-6,
+        ftol=1e-6,
+    )
     return {name: float(f"{value:.2g}") for name, value in constants(found.x).items()}
+
+
+def loss(rows: list[Row], fitted: Mapping[str, float]) -> float:
+    """What the fit makes small: squares of what is near, and hardly more than its size of what is far."""
+    return sum(2 * FAR**2 * (math.hypot(1, each / FAR) - 1) for each in misses(rows, fitted))
+
+
+def misses(rows: list[Row], fitted: Mapping[str, float]) -> list[float]:
+    """How far off each row is, and each constant from what it began as."""
+    moved = [PRIOR * math.log(fitted[name] / START[name]) for name in START]
+    return [miss(row, fitted) for row in rows] + moved
 
 
 def miss(row: Row, fitted: Mapping[str, float]) -> float:
     """Logarithm of measured over likely."""
-    return math.log(row.value / predict(row, fitted).likely)
+    return math.log(row.value / speed_rows.predict(row, fitted).likely)
 
 
 def kind(row: Row) -> str:

@@ -24,6 +24,7 @@ GIB = 2**30
 REFUSED = (UnknownName, UnknownFigure, NoFormula, Indivisible, ValueError)
 # what people write, and a card of that kind: its compute capability and size are what counts
 CARDS = {"V100-32": "V100", "A100-40": "A100-40GB", "A100-80": "A100-80GB", "A6000 class": "RTX A6000"}
+CARDS |= {"A6000": "RTX A6000", "V100-16": "V100-16GB"}
 CARDS |= {"24GB class": "RTX 3090", "48GB class": "RTX A6000", "80GB class": "A100-80GB"}
 KV_FP8 = re.compile(r"(kv|cache)[^,;]*fp8|fp8[^,;]*(kv|cache)", re.IGNORECASE)
 UNSAID_LENGTHS = (2048, 8192)  # of the longest text where a row does not say it, beside the model's own limit
@@ -64,16 +65,21 @@ def rows(table: Iterable[Row]) -> list[tuple[Row, float | None, float | None, fl
         about = "starts" if row.quantity == "serve_start_fits" else "cache"
         main = next((each for each in found if each.what == about), None)
         if main is None:
-            answers.append((row, None, None, None, f"not predicted: {refused or 'a row without figures'}"))
+            answers.append(
+                (row, None, None, None, f"not predicted: {refused or 'the share of the memory is not said'}")
+            )
         else:
-            answers.append((row, main.low, main.high, main.measured, main.note))
+            usual = f"usually {main.usual:.6g}; " if about == "cache" else ""
+            answers.append((row, main.low, main.high, main.measured, usual + main.note))
     return answers
 
 
 def said(row: Row) -> tuple[list[Said], str]:
     """All that can be said of a row, and why the rest cannot."""
     if row.group != "A" or not row.quantity.startswith(("serve_kv", "serve_start")):
-        return [], "no log of vLLM"
+        return [], "no start-up log"
+    if "vllm" not in (row.software or "").lower():
+        return [], f"the memory of {row.software} is not predicted here"
     if row.model_kind == "multimodal":
         return [], "what reads images or sound has weights and a reserve of its own"
     try:
@@ -93,20 +99,24 @@ def _figures(row: Row) -> Iterator[Said]:
         printed = row.activation_gib + row.nontorch_gib
         yield from _cache(row, _memories(row, printed * GIB), "cache, reserve printed")
         reserves = [each.reserve for each in guesses]
-        yield Said(row, "reserve", *(each / GIB for each in _range(reserves)), printed, reserves[0].why)
+        low, high = min(each.low for each in reserves), max(each.high for each in reserves)
+        usual = _likely(guesses).reserve
+        yield Said(row, "reserve", low / GIB, usual.usual / GIB, high / GIB, printed, usual.why)
     yield from _cache(row, guesses, "cache")
     if row.fits is not None:
         starts = {each.starts for each in guesses} if row.seq_len else {_starts_at_all(guesses)}
         low, high = float(starts == {"yes"}), float(starts != {"no"})
-        yield Said(row, "starts", low, (low + high) / 2, high, float(row.fits), first.why)
+        likely = _likely(guesses)
+        enough = likely.kv_tokens[1] >= (likely.max_model_len if row.seq_len else UNSAID_LENGTHS[0])
+        yield Said(row, "starts", low, float(enough), high, float(row.fits), first.why)
 
 
 def _cache(row: Row, guesses: list[ServingMemory], what: str) -> Iterator[Said]:
     if row.util_or_batch is None:
         return
     low, high = min(each.kv_tokens[0] for each in guesses), max(each.kv_tokens[2] for each in guesses)
-    usual = guesses[len(guesses) // 2].kv_tokens[1]
-    note = guesses[0].reserve.why
+    usual = _likely(guesses).kv_tokens[1]
+    note = _likely(guesses).reserve.why
     if row.kv_tokens:
         yield Said(row, what, low, usual, high, row.kv_tokens, f"tokens; {note}")
     elif row.kv_gib is not None and row.kv_gib > 0:
@@ -114,8 +124,9 @@ def _cache(row: Row, guesses: list[ServingMemory], what: str) -> Iterator[Said]:
         yield Said(row, what, low * per_token, usual * per_token, high * per_token, row.kv_gib, f"GiB; {note}")
 
 
-def _range(reserves: list) -> tuple[float, float, float]:
-    return min(r.low for r in reserves), reserves[len(reserves) // 2].usual, max(r.high for r in reserves)
+def _likely(guesses: list[ServingMemory]) -> ServingMemory:
+    """Of several lengths the model's own limit, which vLLM takes without a word, if that starts; else the next one."""
+    return next((each for each in reversed(guesses) if each.starts != "no"), guesses[-1])
 
 
 def _starts_at_all(guesses: list[ServingMemory]) -> str:
@@ -153,7 +164,7 @@ def _memories(row: Row, reserve_bytes: float | None) -> list[ServingMemory]:
 
 def _served(row: Row) -> tuple[Model, str]:
     """Model and flavour, without what a row adds to a name: "(14B)", "stage 0", a second name."""
-    name = re.sub(r" \(\d+B\)| stage \d+", "", row.model).split("/")[0]
+    name = re.sub(r" \(.*\)| stage \d+", "", row.model).split("/")[0]
     found, flavour = model(name), row.dtype_quant
     if found.name == "Llama-3.1-405B" and flavour == "fp8":
         flavour = "FP8 FBGEMM"  # Meta's own files
@@ -214,9 +225,9 @@ def report(table: Iterable[Row]) -> str:
                 f" {inside} inside"
             )
     starts = [each for each in everything if each.what == "starts"]
-    decided = [each for each in starts if each.low == each.high]
-    right = sum(each.inside for each in decided)
-    lines.append(f"{'starts or not':24}{len(starts):3} rows: {right} of {len(decided)} right, the others perhaps")
+    right = sum(each.usual == each.measured for each in starts)
+    perhaps = sum(each.low != each.high for each in starts)
+    lines.append(f"{'starts or not':24}{len(starts):3} rows: {right} right by the usual value; {perhaps} perhaps")
     return "\n".join(lines)
 
 

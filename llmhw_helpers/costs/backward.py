@@ -8,6 +8,7 @@ and those between are stepped over. So 126 layers cost as much as four.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..specs.architectures import Model
 from .activations import block_kept, block_operations, first_operations, keeps_its_input, last_operations
@@ -48,7 +49,7 @@ class Unit:
     times: int = 1
     layer: int | None = None
 
-    @property
+    @cached_property
     def n_params(self) -> int:
         """Parameters of one of them."""
         return sum(operation.n_weights for operation in self.operations)

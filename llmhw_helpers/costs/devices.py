@@ -35,8 +35,7 @@ class Device:
     """What runs the model: its roofline and its kind.
 
     Attributes:
-        kind: a GPU's compute capability, or its maker where CUDA does not know it (``"AMD"``, ``"Apple"``); a CPU's
-            architecture, ``"x86"`` or ``"arm"``.
+        kind: a GPU's `Accelerator.kind`; a CPU's architecture, ``"x86"`` or ``"arm"``.
     """
 
     roof: Roof
@@ -45,8 +44,7 @@ class Device:
     @classmethod
     def of(cls, accelerator: Accelerator) -> "Device":
         """The GPU, by its data sheet."""
-        capability = accelerator.compute_capability.value
-        return cls(Roof.of(accelerator), accelerator.maker if capability is None else capability)
+        return cls(Roof.of(accelerator), accelerator.kind)
 
     @classmethod
     def cpu(cls, roof: Roof, kind: str = "x86") -> "Device":

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from ..specs.accelerators import Accelerator
 from ..specs.architectures import Model
-from ..specs.figures import UnknownFigure, look_up
+from ..specs.figures import look_up
 from ..specs.flavours import Flavour
-from ..specs.flavours import flavour as find_flavour
+from ..specs.links import Link, node_link
+from ..specs.links import link as find_link
+from ..specs.serving_flavours import serving_flavour
 from .efficiency import (
     FITTED,
     all_reduce_seconds,
@@ -18,11 +20,19 @@ from .efficiency import (
     layer_seconds,
     link_bytes_per_s,
     trainer,
+    unpacked_per_s,
 )
-from .flavours import weight_bytes, weights_read
 from .inference import decode_work, kv_bytes, prefill_work
-from .parallelism import part
+from .parallelism import layers_by_stage, part
 from .transformer import forward_flops
+from .weights import weight_bytes, weights_read
+
+UNNAMED = find_link("10 Gbit Ethernet")  # between nodes, where nobody says what there is
+FEW = 16  # tokens up to which kernels multiply with packed weights as they are, and memory alone counts
+STAGE_BYTES_PER_S = 1e9  # from one stage to the next; little is sent, and it hardly matters
+# An adapter for each GPU, as NVIDIA sells boards (data sheets of DGX A100, H100 and B200): taken for training on some
+# nodes, if nobody says what connects them.
+BOARD_NETWORKS = {"NVLink 3": "HDR InfiniBand", "NVLink 4": "NDR InfiniBand", "NVLink 5": "NDR InfiniBand"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,12 @@ class Serving:
     nodes: int = 1
     program: str = "engine"
     kv_dtype: str = "bf16"
+    network: Link | None = None
     fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
+
+    def __post_init__(self):
+        _require(self, "nodes")
+        layers_by_stage(self.model.n_layers, self.pp_size)
 
     def decode(self, batch_size: int, context: int) -> Duration:
         """One new token for each of `batch_size` texts, through all stages."""
@@ -73,44 +88,39 @@ class Serving:
         return self._pass(rank, flops, batch_size * prompt, batch_size * kv_bytes(rank, prompt, self.kv_dtype))
 
     def _pass(self, rank: Model, flops: float, n_tokens: int, cache: float) -> Duration:
-        of = self.flavour if isinstance(self.flavour, Flavour) else find_flavour(self.flavour)
-        weights, number = read_bytes(rank, of, n_tokens), multiplied_in(self.card, of)
+        of = self.flavour if isinstance(self.flavour, Flavour) else serving_flavour(self.flavour)
+        weights, number = weights_read(rank, of, n_tokens), multiplied_in(self.card, of)
         bits = 8 * weight_bytes(self.model, of) / self.model.n_params
         fetch = weights / bytes_per_s(self.card, self.program, bits, self.fitted)
-        products = flops / flops_per_s(self.card, self.program, number, self.fitted)
-        stage = 2 * n_tokens * self.model.d_model / link_bytes_per_s(max(2, self.nodes), self.fitted)
+        if self.card.peak(number).value is None and n_tokens <= FEW:
+            flops = 0.0  # products of a few tokens take next to no time: an unknown rate is no reason to say nothing
+        products = flops and flops / flops_per_s(self.card, self.program, number, self.fitted)
+        widened = bits < 8 and n_tokens > FEW and self.program in ("eager", "bitsandbytes")
+        link = node_link(self.card.name) if self.nodes == 1 else self.network or UNNAMED
+        stream = 2 * n_tokens * rank.d_model
+        between = all_reduce_seconds(stream, self.tp_size, link, self.nodes, self.fitted)
         parts = _overlap({"weights": fetch}, {"products": products}) | {
             "cache": cache / bytes_per_s(self.card, self.program, fitted=self.fitted),
             "layers": rank.n_layers * layer_seconds(self.program, self.fitted),
-            "all-reduces": 2 * rank.n_layers * self._all_reduce(2 * n_tokens * rank.d_model),
-            "stages": (self.pp_size - 1) * (self.fitted["all-reduce"] + stage),
+            "all-reduces": 2 * rank.n_layers * between,
+            "unpacking": rank.n_params / unpacked_per_s(self.card, self.fitted) if widened else 0.0,
+            "stages": (self.pp_size - 1) * (self.fitted["all-reduce"] + stream / STAGE_BYTES_PER_S),
         }
         roof = self.card.bytes_per_s.known()
-        return Duration(parts, max((weights + cache) / roof, flops / self.card.peak(number).known()))
-
-    def _all_reduce(self, n_bytes: float) -> float:
-        return all_reduce_seconds(n_bytes, self.tp_size, self.nodes, self.fitted)
-
-
-def read_bytes(model: Model, of: Flavour, n_tokens: float) -> float:
-    """Bytes of weights that a pass over `n_tokens` reads: no input embedding, and of the experts those it needs."""
-    if not (e := model.experts):
-        return weights_read(model, of)
-    asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
-    one = model.parameters()["experts"] / (e.n_experts + e.n_shared_experts)  # of each layer
-    embedding = 0 if model.tied_embeddings else model.parameters()["embedding"]
-    return weight_bytes(model, of) - 2 * embedding - asleep * one * of.bits_per_weight(model.d_model) / 8
+        return Duration(parts, max((weights + cache) / roof, flops and flops / self.card.peak(number).known()))
 
 
 def multiplied_in(card: Accelerator, of: Flavour) -> str:
-    """The format that a card multiplies a flavour in: its own where the card has it, else 16 or 32 bits."""
-    for number in (of.number, "bf16", "fp16", "fp32"):
-        if number in card.dtypes:
-            return number
-    raise UnknownFigure(f"unknown: peak rates of {card.name} in 16 or 32 bits")
+    """The format that a card multiplies a flavour in: its own where the card has it, else 16 or 32 bits.
+
+    Raises:
+        UnsupportedDtype: it has none of them.
+    """
+    numbers = (of.number, "bf16", "fp16", "fp32")
+    return next((number for number in numbers if number in card.dtypes), "fp32")
 
 
-BF16 = find_flavour("bf16")
+BF16 = serving_flavour("bf16")
 AGAIN = {"none": 0.0, "selective": 0.0, "full": 1.0}  # share of the blocks' products that is computed again
 
 
@@ -130,19 +140,31 @@ class Training:
     zero: int = 3
     n_micro_batches: int = 1
     nodes: int = 1
+    network_bytes_per_s: float | None = None
     adapters: bool = False
     packed: bool = False
     program: str = "torch"
     fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
 
+    def __post_init__(self):
+        _require(self, "batch_size", "dp_size", "n_micro_batches", "nodes")
+        if self.zero not in (0, 1, 2, 3):
+            raise ValueError(f"ZeRO has the stages 0 to 3, not {self.zero}")
+        if not 0 <= self.again <= 1:
+            raise ValueError(f"a share from 0 to 1 is recomputed, not {self.again}")
+        part(self.model, self.tp_size)
+        layers_by_stage(self.model.n_layers, self.pp_size)
+
     def micro_batch(self) -> Duration:
         """`batch_size` sequences through the ranks that share a model, forward and back."""
         fitted, model, kind = self.fitted, self.model, trainer(self.program)
         n_tokens, ranks = self.batch_size * self.seq_len, self.tp_size * self.pp_size
+        board = node_link(self.card.name)
         layers = model.n_layers / self.pp_size
         flops = forward_flops(model, self.batch_size, self.seq_len)
         pairs, head = flops.pop("attention") / 2, flops.pop("head")  # kernels skip the pairs that a mask hides
         passes = 2 if self.adapters else 3  # nobody asks for the gradients of frozen weights
+        experts = (passes + self.again) * flops.pop("experts", 0)
         blocks = (passes + self.again) * sum(flops.values())
         pairs *= 3 + self.again
         half = multiplied_in(self.card, BF16)
@@ -151,33 +173,52 @@ class Training:
         moved = fitted[f"training bytes, {kind}"] * model.d_model * n_tokens * (1 + self.again / 3)
         busy = {
             "products": (blocks / peak + passes * head / half_peak) / share / ranks,
+            "experts": experts / peak / fitted["training products, experts"] / ranks,
             "attention": pairs / attention_flops_per_s(self.card, half, fitted) / ranks,
             "memory": layers * moved / self.tp_size / bytes_per_s(self.card, "engine", fitted=fitted),
         }
         if self.packed:
-            busy["unpacking"] = (2 + self.again) * model.n_params / ranks / fitted["unpacked"]
+            busy["unpacking"] = (2 + self.again) * model.n_params / ranks / unpacked_per_s(self.card, fitted)
         waits = {"layers": layers * fitted[f"training layer, {kind}"], "weights": self._weights()}
         sums = (4 + 2 * self.again) * layers
-        busy["all-reduces"] = sums * all_reduce_seconds(2 * n_tokens * model.d_model, self.tp_size, 1, fitted)
+        busy["all-reduces"] = sums * all_reduce_seconds(
+            2 * n_tokens * model.d_model, self.tp_size, board, fitted=fitted
+        )
         parts = _overlap(busy, waits)
         parts["bubble"] = (self.pp_size - 1) / self.n_micro_batches * sum(parts.values())
-        return Duration(parts, (blocks + pairs + passes * head) / ranks / peak)
+        return Duration(parts, (blocks + experts + pairs + passes * head) / ranks / peak)
 
     def _weights(self) -> float:
         """Seconds of sending weights and gradients among the ranks of data parallelism, for one micro-batch."""
         if self.dp_size == 1:
             return 0.0
-        sent = 2 * self.model.n_params / self.tp_size / self.pp_size * (self.dp_size - 1) / self.dp_size
+        all_ranks = self.model.n_params - self.model.parameters().get("experts", 0)  # each expert is at home on a few
+        sent = 2 * all_ranks / self.tp_size / self.pp_size * (self.dp_size - 1) / self.dp_size
         if self.zero == 3:  # gathered for the forward and for the backward pass, gradients scattered
             sent *= 2 if self.adapters else 3
         else:
             sent *= 0 if self.adapters else 2 / self.n_micro_batches
-        return sent / link_bytes_per_s(self.nodes, self.fitted)
+        board = node_link(self.card.name)
+        rate = link_bytes_per_s(board, self.fitted)
+        if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
+            per_node = max(1, self.dp_size * self.tp_size * self.pp_size // self.nodes)
+            node = self.fitted["link, network"] * (self.network_bytes_per_s or per_node * self._adapter(board))
+            rate = min(rate, node / min(per_node, self.tp_size * self.pp_size))
+        return sent / rate
+
+    def _adapter(self, board: Link) -> float:
+        return find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name)).bytes_per_s.known()
 
     @property
     def again(self) -> float:
         """Share of the blocks' products that is computed a second time."""
         return self.recompute if isinstance(self.recompute, float) else look_up(self.recompute, AGAIN, "recomputation")
+
+
+def _require(job: object, *names: str) -> None:
+    for name in names:
+        if getattr(job, name) < 1:
+            raise ValueError(f"{name} is at least 1, not {getattr(job, name)}")
 
 
 def _overlap(busy: Mapping[str, float], waits: Mapping[str, float]) -> dict[str, float]:

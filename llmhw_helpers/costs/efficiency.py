@@ -7,12 +7,14 @@ in a cycle, fewer where it has to unpack weights of 4 bits: a card with much ban
 not reach it. And products reach a part of the peak, a smaller part of a higher one.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..specs.accelerators import Accelerator
 from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
+from ..specs.links import Link
 
 # Which programs are meant by a class of them.
 PROGRAMS = {
@@ -30,41 +32,38 @@ TRAINERS = {
 # Fitted by benchmarks/fit_efficiency.py to the rows of measured.csv. Shares are of a data sheet's peak; seconds are for
 # one layer and one pass, or one message; cycle bytes are what a multiprocessor takes in, in a cycle.
 FITTED: Mapping[str, float] = {
-    "stream": 0.85,
-    "cycle bytes": 10.6,
-    "cycle bytes, packed": 6.6,
-    "cycle bytes, llama.cpp": 6.3,
-    "layer, compiled": 45e-6,
-    "layer, engine": 95e-6,
-    "layer, llama.cpp": 70e-6,
-    "layer, eager": 480e-6,
-    "layer, bitsandbytes": 1.4e-3,
-    "products, 16 bits": 0.62,
-    "products, 8 bits": 0.45,
-    "products, llama.cpp": 0.4,
-    "cycle operations, llama.cpp": 700.0,
-    "all-reduce": 15e-6,
-    "network step": 200e-6,
-    "link": 150e9,  # B/s of a rank in an all-reduce within a node
-    "network": 25e9,  # the same between nodes
-    "training products": 0.7,
-    "training attention": 0.5,
-    "cycle operations, attention": 700.0,
-    "training bytes, torch": 450.0,  # to and from memory for each of a token's d_model numbers, in a layer
-    "training bytes, megatron": 250.0,
-    "training bytes, eager": 700.0,
-    "training layer, torch": 1e-3,
-    "training layer, megatron": 1e-3,
-    "training layer, eager": 4.5e-3,
-    "unpacked": 75e9,  # weights a second that are widened from 4 bits before a product
+    "stream": 0.78,
+    "cycle bytes": 15,
+    "cycle bytes, packed": 9.6,
+    "cycle bytes, llama.cpp": 6.7,
+    "layer, compiled": 5.7e-05,
+    "layer, engine": 0.00011,
+    "layer, llama.cpp": 8.1e-05,
+    "layer, eager": 0.00048,
+    "layer, bitsandbytes": 0.0015,
+    "products, 16 bits": 0.71,
+    "products, 8 bits": 0.52,
+    "products, llama.cpp": 0.33,
+    "cycle operations, llama.cpp": 660,
+    "all-reduce": 7.5e-06,
+    "all-reduce, network": 0.00041,  # from node to node, over a network whose latency no source gives
+    "link, board": 0.45,  # share of the peak in one direction: NVLink and its like
+    "link, slot": 0.28,  # PCI Express
+    "link, network": 0.87,
+    "training products": 0.69,
+    "cycle operations, attention": 590,
+    "training bytes, torch": 140,  # to and from memory for each of a token's d_model numbers, in a layer
+    "training bytes, megatron": 140,
+    "training bytes, eager": 450,
+    "training layer, torch": 0.0028,
+    "training layer, megatron": 0.00096,
+    "training layer, eager": 0.0047,
+    "training products, experts": 0.18,
+    "cycle weights": 0.5,  # that a multiprocessor widens from 4 bits before a product, in a cycle
 }
 USUAL_HZ = 1.8e9  # of a card whose clock no source gives: between that of an A100 and an L40S
-SPREAD = {
-    "decode": 1.3,
-    "prefill": 1.4,
-    "serving": 1.4,
-    "training": 1.4,
-}  # a range is the fitted speed divided by this, and times it
+# A range goes from the fitted speed divided by this to that times this.
+SPREAD = {"decode": 1.35, "prefill": 1.4, "serving": 1.4, "training": 1.4}
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,12 @@ def bytes_per_s(card: Accelerator, program: str, bits: float = 16, fitted: Mappi
         UnknownName: no such class of programs.
         UnknownFigure: no source gives the card's bandwidth.
     """
-    kind = _program(program)
+    kind, cycles = _program(program), _cycles(card)
     stream = fitted["stream"] * card.bytes_per_s.known()
-    limit = "cycle bytes, llama.cpp" if kind == "llama.cpp" else "cycle bytes" if bits >= 8 else "cycle bytes, packed"
-    return min(stream, fitted[limit] * cycles) if (cycles := _cycles(card)) else stream
+    limit = "llama.cpp" if kind == "llama.cpp" else "packed" if bits < 8 else kind
+    if cycles is None or limit == "compiled":
+        return stream
+    return min(stream, fitted.get(f"cycle bytes, {limit}", fitted["cycle bytes"]) * cycles)
 
 
 def flops_per_s(card: Accelerator, program: str, number: str, fitted: Mapping[str, float] = FITTED) -> float:
@@ -103,6 +104,12 @@ def layer_seconds(program: str, fitted: Mapping[str, float] = FITTED) -> float:
     return fitted[f"layer, {_program(program)}"]
 
 
+def unpacked_per_s(card: Accelerator, fitted: Mapping[str, float] = FITTED) -> float:
+    """Weights a second that are widened from 4 bits, where products want them wide; infinite on a card unknown."""
+    cycles = _cycles(card)
+    return fitted["cycle weights"] * cycles if cycles else math.inf
+
+
 def trainer(name: str) -> str:
     """The class of training programs called `name`; `UnknownName` with the nearest names where there is none."""
     return look_up(name, {each: each for each in TRAINERS}, "class of training programs")
@@ -110,21 +117,30 @@ def trainer(name: str) -> str:
 
 def attention_flops_per_s(card: Accelerator, number: str, fitted: Mapping[str, float] = FITTED) -> float:
     """Operations a second of fused attention, forward and back; raises as `Accelerator.peak`."""
-    reached, cycles = fitted["training attention"] * card.peak(number).known(), _cycles(card)
+    reached, cycles = fitted["training products"] * card.peak(number).known(), _cycles(card)
     return min(reached, fitted["cycle operations, attention"] * cycles) if cycles else reached
 
 
-def link_bytes_per_s(nodes: int = 1, fitted: Mapping[str, float] = FITTED) -> float:
-    """Bytes a second that a rank sends, within a node or between several."""
-    return fitted["link" if nodes == 1 else "network"]
+def link_bytes_per_s(link: Link, fitted: Mapping[str, float] = FITTED) -> float:
+    """Bytes a second that a rank sends in long messages; `UnknownFigure` where there is nobody to send to."""
+    kind = "network" if _is_network(link) else "slot" if link.name.startswith("PCIe") else "board"
+    return fitted[f"link, {kind}"] * link.bytes_per_s.known()
 
 
-def all_reduce_seconds(n_bytes: float, n_ranks: int, nodes: int = 1, fitted: Mapping[str, float] = FITTED) -> float:
+def all_reduce_seconds(
+    n_bytes: float, n_ranks: int, link: Link, nodes: int = 1, fitted: Mapping[str, float] = FITTED
+) -> float:
     """An all-reduce of `n_bytes` among ranks: its latency, and ``2 (n - 1) / n`` of the bytes over a rank's link."""
     if n_ranks == 1:
         return 0.0
-    latency = fitted["all-reduce"] if nodes == 1 else 2 * (nodes - 1) * fitted["network step"]
-    return latency + 2 * (n_ranks - 1) / n_ranks * n_bytes / link_bytes_per_s(nodes, fitted)
+    latency = fitted["all-reduce"]
+    if nodes > 1:
+        latency = (nodes - 1) * (link.latency_s.value or fitted["all-reduce, network"])
+    return latency + 2 * (n_ranks - 1) / n_ranks * n_bytes / link_bytes_per_s(link, fitted)
+
+
+def _is_network(link: Link) -> bool:
+    return any(word in link.name for word in ("InfiniBand", "Ethernet", "Slingshot"))
 
 
 def _program(name: str) -> str:

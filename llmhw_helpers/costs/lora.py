@@ -177,18 +177,12 @@ def finetuning_bytes(
         NoFormula, BadLoRA, UnknownName: as the others here.
     """
     sizes = model.matrices().values()
-    matrices = model.n_layers * sum(map(prod, sizes))
-    c, nf4 = run.number_bytes, base.lower() == "nf4"
+    matrices, nf4 = model.n_layers * sum(map(prod, sizes)), base.lower() == "nf4"
     weights = model.n_params * (2 if nf4 else int(find_dtype(base).bytes))
     if nf4:
         weights -= 2 * matrices - round(matrices * NF4_BITS / 8)
     held = copies(n_trainable(model, lora), recipe, 2 * len(lora.targets) * model.n_layers)
-    kept = lora_activations(model, run, lora, n_labelled)
-    again = sum(lora_block_activations(model, run, lora).values()) if run.recompute == "full" else 0
-    logits = n_labelled * model.vocab_size * (c if c == FP32_BYTES else c + FP32_BYTES)  # widened for the loss
-    gradients = run.n_tokens * c * (3 * model.d_ff + 2 * model.d_model)  # in the MLP, and of the residual stream
-    moments = [(sum(kept.values()) - again, logits), (kept["blocks"], gradients)]
-    activations, working = max(moments, key=sum)
+    activations, working = max(lora_moments(model, run, lora, n_labelled).values(), key=sum)
     matrix = 2 * max(map(prod, sizes)) if nf4 else 0
     return {
         "weights": weights,
@@ -196,6 +190,22 @@ def finetuning_bytes(
         "activations": activations,
         "working": working + matrix,
     }
+
+
+def lora_moments(model: Model, run: Pass, lora: LoRA, n_labelled: int) -> dict[str, tuple[int, int]]:
+    """Bytes of activations, and of what is at work, at the two moments that may be the fullest.
+
+    They are the loss, and the backward pass of the last block, with recomputation when all of it is there again.
+
+    Raises:
+        NoFormula, BadLoRA, UnknownName: as `lora_activations`.
+    """
+    c = run.number_bytes
+    kept = lora_activations(model, run, lora, n_labelled)
+    again = sum(lora_block_activations(model, run, lora).values()) if run.recompute == "full" else 0
+    logits = n_labelled * model.vocab_size * (c if c == FP32_BYTES else c + FP32_BYTES)  # widened for the loss
+    gradients = run.n_tokens * c * (3 * model.d_ff + 2 * model.d_model)  # in the MLP, and of the residual stream
+    return {"loss": (sum(kept.values()) - again, logits), "last block": (kept["blocks"], gradients)}
 
 
 class _Wanted:

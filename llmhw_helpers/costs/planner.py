@@ -5,7 +5,6 @@
 
 from dataclasses import dataclass, replace
 
-from ..specs.architectures import NoFormula
 from ..specs.figures import UnknownFigure, UnknownName
 from ..specs.flavours import FLAVOURS
 from .places import CARDS_PER_NODE
@@ -39,8 +38,8 @@ def plan(request: Request) -> Result:
         UnknownFigure: a card without the figures that it takes.
 
     >>> found = plan(read_request({"model": "Llama-3.1-70B", "task": "serve", "where": "Alvis", "formats": ["bf16"]}))
-    >>> found.plans[0].n_gpus
-    4
+    >>> found.plans[0].name
+    'bf16 on 2 x A100-80GB, TP 2'
     """
     plans, refusals = (serving_plans if request.task == "serve" else training_plans)(request)
     return Result(request, tuple(order(plans)), tuple(pareto(plans)), tuple(refusals))
@@ -61,11 +60,14 @@ def answer(request: object) -> dict:
     "unknown cluster or card 'Arrhenus'; did you mean Arrhenius?"
     """
     try:
-        result = plan(read_request(request))
+        return _answer(plan(read_request(request)))
     except BadRequest as error:
         return {"ok": False, "error": str(error), "nearest": error.nearest}
-    except (UnknownName, UnknownFigure, NoFormula, ValueError) as error:
+    except (UnknownName, UnknownFigure, ValueError) as error:  # of which NoFormula is one
         return {"ok": False, "error": str(error), "nearest": ""}
+
+
+def _answer(result: Result) -> dict:
     if not result.plans:
         said = nothing(result.request, result.refusals)
         return {"ok": False, "error": said, "nearest": nearest(result.request)}
@@ -90,18 +92,22 @@ def nearest(request: Request) -> str:
     Tried are: any speed; a format that loses more; fewer users; shorter texts; more GPUs.
     """
     if request.task != "serve":
-        return "; or ".join(_more(request))
-    if slow := plan(replace(request, tokens_per_s=0.0, first_token_s=None)).plans:
+        return "; or ".join(_more(request, replace(request, days=0.0)))
+    if slow := plan(_at_any_speed(request)).plans:
         best = max(slow, key=lambda each: (each.speed.high, -each.n_gpus))
         return f"the fastest is {best.name}, with {span(best.speed)}"
     any_format = replace(request, formats=USUAL_FLAVOURS, named=True, max_loss=MOST_LOSS)
     possible = []
-    if coarser := plan(any_format).plans:
+    if coarser := plan(any_format).plans or plan(_at_any_speed(any_format)).plans:
         lost = "an unknown loss" if coarser[0].loss is None else f"a loss of {coarser[0].loss:.1%}"
-        possible.append(f"{coarser[0].name}, with {lost}")
+        possible.append(f"{coarser[0].name}, with {lost} and {span(coarser[0].speed)}")
     possible += _fewer(request) or ([] if possible else _fewer(any_format))
-    possible += _more(request) or _more(any_format) or _more(replace(any_format, tokens_per_s=0.0, first_token_s=None))
+    possible += _more(request, _at_any_speed(request)) or _more(any_format, _at_any_speed(any_format))
     return "; or ".join(possible)
+
+
+def _at_any_speed(request: Request) -> Request:
+    return replace(request, tokens_per_s=0.0, first_token_s=None)
 
 
 def _fewer(request: Request) -> list[str]:
@@ -117,18 +123,20 @@ def _fewer(request: Request) -> list[str]:
     return []
 
 
-def _more(request: Request) -> list[str]:
-    """The same cards, doubled until they do; from as many as could hold the weights in 4 bits."""
-    n = max(offer.n_gpus for offer in request.where)
+def _more(request: Request, patient: Request) -> list[str]:
+    """The same cards, doubled until they do; where they stay too slow or too late, how they do for the `patient`."""
+    n, slow = max(offer.n_gpus for offer in request.where), None
+    bits = min((of.bits or 4 for of in request.formats), default=4)
     while (n := 2 * n) <= MOST_GPUS:
         where = tuple(offer.more(n) for offer in request.where)
-        if where == request.where:
-            return []
-        if all(each.n_gpus * (each.card.memory_bytes.value or 0) < request.model.n_params / 2 for each in where):
+        if where == request.where or (slow and n > 8 * slow.n_gpus):
+            break
+        if all(each.n_gpus * (each.card.memory_bytes.value or 0) < request.model.n_params * bits / 8 for each in where):
             continue
         if found := plan(replace(request, where=where)).plans:
             return [found[0].name]
-    return []
+        slow = slow or next(iter(plan(replace(patient, where=where)).plans), None)
+    return [f"{slow.name}, with {span(slow.speed)}"] if slow else []
 
 
 def _notes(result: Result, n_shown: int) -> list[str]:

@@ -7,6 +7,7 @@ from ..specs.figures import si
 from .places import Offer
 
 Range = tuple[float, float]  # low, high
+SPEEDS = "costs.efficiency, fitted to the measured speeds in specs/measured.csv"
 SURE = ("yes", "perhaps", "no")
 
 
@@ -17,7 +18,7 @@ class Memory:
     Attributes:
         limit: that the program may use.
         parts: what follows from arithmetic, by what it is for.
-        reserve: what the program keeps besides, low and high.
+        reserve: what the program keeps besides, and by what boards of one card differ: low and high.
         at: which rank, or which moment, is the fullest.
         why: what the reserve rests on.
     """

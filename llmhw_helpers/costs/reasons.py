@@ -6,8 +6,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ..specs.flavours import FLAVOURS
-from .plans import Plan, Range, Rate, Refusal, cost, gb, priced
+from ..specs.serving_flavours import SERVING_FLAVOURS
+from .plans import Plan, Rate, Refusal, cost, gb, priced
 from .requests import Request
 
 
@@ -97,7 +97,7 @@ def _cost(plan: Plan, by_price: bool) -> str:
     return f"{plan.price_per_hour:.3g} {unit} an hour"
 
 
-def duration(seconds: Range) -> str:
+def duration(seconds: Sequence[float]) -> str:
     """A range of time in the unit that suits its upper end.
 
     >>> duration((40.0, 90.0)), duration((3600.0, 9000.0)), duration((2e5, 4e5))
@@ -154,7 +154,7 @@ def _most(plans: Sequence[Plan]) -> Plan:
 
 
 def _bits(name: str) -> float:
-    return FLAVOURS[name].bits or 0 if name in FLAVOURS else 0
+    return SERVING_FLAVOURS[name].bits or 0 if name in SERVING_FLAVOURS else 0
 
 
 def _lost(plan: Plan) -> float:

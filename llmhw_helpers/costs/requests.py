@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from ..specs.architectures import Model
 from ..specs.configs import from_config
 from ..specs.figures import look_up
-from ..specs.flavours import FLAVOURS, Flavour, flavour
+from ..specs.flavours import Flavour
 from ..specs.models import model as find_model
+from ..specs.serving_flavours import SERVING_FLAVOURS, serving_flavour
+from ..specs.serving_support import PUBLISHED
 from .places import Offer, offers
 from .training import CHINCHILLA_TOKENS_PER_PARAMETER
 
 TASKS = ("serve", "fine-tune", "train")
 METHODS = ("lora", "qlora", "full")
-ROUGH = {  # formats by the names that people use; each stands for several
-    "16 bits": ("bf16", "fp16"),
-    "fp8": ("FP8 W8A8",),
-    "int8": ("INT8 W8A8",),
-    "int4": ("AWQ int4", "GPTQ int4"),
-    "awq": ("AWQ int4",),
-    "gptq": ("GPTQ int4",),
-}
+ROUGH = {"16 bits": ("bf16", "fp16"), "int4": ("AWQ int4", "GPTQ int4")}  # names that stand for several formats
 USUAL = ("bf16", "fp16", "FP8 W8A8", "INT8 W8A8", "AWQ int4", "GPTQ int4")  # what models are published in for vLLM
 
 
@@ -132,7 +127,7 @@ def read_request(said: object) -> Request:
     where = offers(said["where"], given.pop("n_gpus", None))
     if task == "serve":
         of = said.get("formats")
-        asked = Request(model, task, where, _formats(of), of is not None, notes=notes, **given)
+        asked = Request(model, task, where, _formats(of, model), of is not None, notes=notes, **given)
         _within(model, asked.context, f"a prompt of {asked.prompt} tokens and an answer of {asked.answer}")
         return asked
     asked = Request(model, task, where, notes=notes, **(_training(model, task, said) | given))
@@ -169,14 +164,16 @@ def _model(said: object) -> tuple[Model, tuple[str, ...]]:
     return read, tuple(str(each.message) for each in caught)
 
 
-def _formats(said: object) -> tuple[Flavour, ...]:
+def _formats(said: object, model: Model) -> tuple[Flavour, ...]:
+    """Those that are named; else the usual ones, or of a model that is published in another, that and bf16."""
     if said is None:
-        return tuple(FLAVOURS[name] for name in USUAL)
+        published = PUBLISHED.get(model.name)
+        return tuple(SERVING_FLAVOURS[name] for name in ((published, "bf16") if published else USUAL))
     names = [said] if isinstance(said, str) else said
     if not isinstance(names, list | tuple) or not names:
         raise BadRequest(f"formats is {_shown(said)}: a list of names is asked for, such as ['bf16', 'int4']")
-    found = [each for name in names for each in (ROUGH.get(str(name).lower()) or (flavour(str(name)).name,))]
-    return tuple(FLAVOURS[name] for name in dict.fromkeys(found))
+    found = [each for name in names for each in (ROUGH.get(str(name).lower()) or (serving_flavour(str(name)).name,))]
+    return tuple(SERVING_FLAVOURS[name] for name in dict.fromkeys(found))
 
 
 def _checked(key: str, value: object) -> float | int:

@@ -1,22 +1,25 @@
 """All plans that serve a model: formats, cards, tensor, pipeline and data parallel sizes, each weighed."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
+from ..specs.accelerators import UnsupportedDtype
 from ..specs.architectures import Model
-from ..specs.figures import Figure
-from ..specs.flavours import MEASURED_FROM_PARAMS, Flavour, support
+from ..specs.figures import Figure, UnknownFigure
+from ..specs.flavours import FLAVOURS, MEASURED_FROM_PARAMS, Flavour
+from ..specs.serving_support import PUBLISHED, serves
 from .parallelism import divides
 from .places import Offer
-from .plans import Memory, Plan, Rate, Refusal, gb
+from .plans import SPEEDS, Memory, Plan, Rate, Refusal, gb
 from .requests import Request
 from .serving_memory import BLOCK, serving_memory
 from .speed import Speed, prefill_speed, serving_speed
 from .weights import weight_bytes
 
-PROGRAM = "vLLM"
 RUNS = ("hardware", "fits")  # states of support that somebody vouches for
+START_UPS = "costs.serving_reserve, held against vLLM's start-up logs in specs/measured.csv"
 GAIN = 1.1  # speed of a user with twice as many copies, for which they are worth a plan of their own
 
 
@@ -32,37 +35,41 @@ def serving_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
     for offer in request.where:
         for of in request.formats:
             if refused := _refused(request, offer, of):
-                source = support(PROGRAM, of.name).source
+                source = serves(offer.card, of)[1].source
                 refusals.append(Refusal(f"{of.name} on {offer.name}", refused, None, offer, of.name, source=source))
                 continue
-            for found in _layouts(request, offer, of):
-                (plans if isinstance(found, Plan) else refusals).append(found)
+            try:
+                found = list(_layouts(request, offer, of))
+            except (UnknownFigure, UnsupportedDtype) as error:
+                found = [Refusal(f"{of.name} on {offer.name}", str(error), None, offer, of.name)]
+            plans += [each for each in found if isinstance(each, Plan)]
+            refusals += [each for each in found if isinstance(each, Refusal)]
     return plans, refusals
 
 
 def _refused(request: Request, offer: Offer, of: Flavour) -> str:
     """Why a format is not weighed on a card at all; empty where it is."""
-    capability = offer.card.compute_capability.value
-    runs = support(PROGRAM, of.name)
-    state = "unknown" if capability is None else runs.state(capability)
+    state, runs = serves(offer.card, of)
     if state not in RUNS:
-        how = {"no": "does not run there", "trial": "is an experiment there"}.get(
-            state, "may run or not: no source says"
-        )
-        return f"{how} in {PROGRAM}: {runs.why}"
-    if of.name == "fp16" and not request.named and support(PROGRAM, "bf16").state(capability) in RUNS:
+        how = {"no": "does not run there", "trial": "is an experiment there"}.get(state, "may run there or not")
+        return f"{how} in vLLM: {runs.why}"
+    if of.name == "fp16" and not request.named and serves(offer.card, FLAVOURS["bf16"])[0] in RUNS:
         return "bf16 runs there, and takes the same bytes"
     lost = loss(request.model, of)
     if lost is None:
-        return (
-            "" if request.named else f"nobody measured what it loses on a model of {request.model.n_params:.2g} weights"
-        )
+        unmeasured = f"nobody measured what it loses on a model of {request.model.n_params / 1e9:.2g} billion weights"
+        return "" if request.named else unmeasured
     return "" if lost <= request.max_loss else f"loses {lost:.1%} of quality, more than {request.max_loss:.1%}"
 
 
 def loss(model: Model, of: Flavour) -> float | None:
-    """Quality that a format loses, relative; None where nobody has measured it on a model of this size."""
-    if of.loss.value == 0 and (of.bits or 0) >= 16:
+    """Quality that a format loses, relative; None where nobody has measured it on a model of this size.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> round(loss(model("Llama-3.1-70B"), FLAVOURS["AWQ int4"]), 3), loss(model("SmolLM2-135M"), FLAVOURS["AWQ int4"])
+    (0.024, None)
+    """
+    if of.name in ("bf16", "fp16", "fp32") or PUBLISHED.get(model.name) == of.name:
         return 0.0
     return of.loss.value if model.n_params >= MEASURED_FROM_PARAMS else None
 
@@ -73,26 +80,26 @@ def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Ref
     tensor = [n for n in range(1, in_node + 1) if divides(model, n)]
     widest = max(n for n in tensor if offer.gpus_per_node % n == 0)
     for tp_size in tensor:
-        first = None  # the least number of stages that hold a text
-        for pp_size in _stages(request, offer, of, tp_size, several=tp_size == widest):
-            if first and pp_size > 2 * first:
+        numbers = _stages(request, offer, of, tp_size, several=tp_size == widest)
+        # the more stages, the more room: the least number that holds a text, and the one before it, which does not
+        first = bisect_left(numbers, True, key=lambda n: _room(request, _held(request, offer, of, tp_size, n))[0] >= 1)
+        for pp_size in numbers[max(0, first - 1) :]:
+            if first < len(numbers) and pp_size > 2 * numbers[first]:
                 break
             found = list(_copies(request, offer, of, tp_size, pp_size))
             yield from found
             held = [each for each in found if isinstance(each, Plan) or each.bytes_over is None]
-            if held:
-                first = first or pp_size
-                if held[0].n_gpus == tp_size * pp_size:
-                    break
+            if held and held[0].n_gpus == tp_size * pp_size:
+                break
 
 
-def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int, several: bool) -> Iterator[int]:
+def _stages(request: Request, offer: Offer, of: Flavour, tp_size: int, several: bool) -> list[int]:
     """Numbers of stages, from the last one that cannot hold the weights; in one node, or in `several`."""
     most = min(request.model.n_layers, (offer.n_gpus if several else min(offer.gpus_per_node, offer.n_gpus)) // tp_size)
     memory = request.utilisation * (offer.card.visible_bytes.value or offer.card.memory_bytes.known())
     least = int(_all_weights(request.model, of) / tp_size / memory)
     model = _alike(request.model)
-    return (n for n in range(max(1, min(least, most)), most + 1) if divides(model, tp_size, n))
+    return [n for n in range(max(1, min(least, most)), most + 1) if divides(model, tp_size, n)]
 
 
 def _alike(model: Model) -> Model:
@@ -105,8 +112,7 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
     n_gpus, users = tp_size * pp_size, request.users
     what = f"{of.name} on {n_gpus} x {offer.card.name}"
     held = _held(request, offer, of, tp_size, pp_size)
-    text = -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
-    room = [(held.limit - held.parts["weights"] - reserve) // text for reserve in held.reserve]
+    text, room = _text(request, held), _room(request, held)
     if room[0] < 1:
         with_one = replace(held, parts=held.parts | {"cache": text})
         why = _over(with_one, f"one text of {request.context} tokens")
@@ -132,6 +138,16 @@ def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: 
         yield found
         sure, fastest = isinstance(found, Plan) and found.sure == "yes", speed.low
         dp_size *= 2
+
+
+def _text(request: Request, held: Memory) -> float:
+    """Bytes of a text's cache."""
+    return -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
+
+
+def _room(request: Request, held: Memory) -> list[float]:
+    """Texts that there is room for: most, with the low reserve, and least."""
+    return [(held.limit - held.parts["weights"] - reserve) // _text(request, held) for reserve in held.reserve]
 
 
 def _over(memory: Memory, texts: str) -> str:
@@ -174,9 +190,9 @@ def _plan(
     if "no" not in reached:
         return plan
     if reached[1] == "no":
-        why = f"{speed.high:.3g} tokens/s for each user at most, less than {request.tokens_per_s:.3g}"
+        why = f"{speed.high:.3g} tokens/s for each user at most, less than {request.tokens_per_s:g}"
     else:
-        why = f"{first_token[0]:.3g} s until the first token at least, more than {request.first_token_s:.3g}"
+        why = f"{first_token[0]:.3g} s until the first token at least, more than {request.first_token_s:g}"
     return Refusal(plan.name, why, None, offer, of.name, plan.n_gpus)
 
 
@@ -188,7 +204,10 @@ def _sources(model: Model, offer: Offer, of: Flavour) -> tuple[str, ...]:
     card = offer.card
     figures: tuple[Figure, ...] = (card.memory_bytes, card.visible_bytes, card.bytes_per_s, card.tdp_watts, offer.price)
     used = [figure.source for figure in figures if figure.value is not None]
-    return tuple(dict.fromkeys([model.source, of.source, support(PROGRAM, of.name).source, of.loss.source, *used]))
+    predicted = [f"reserve: {START_UPS}", f"speed: {SPEEDS}"]
+    return tuple(
+        dict.fromkeys([model.source, of.source, serves(card, of)[1].source, of.loss.source, *used, *predicted])
+    )
 
 
 @cache

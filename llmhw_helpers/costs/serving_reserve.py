@@ -85,7 +85,8 @@ def step(engine: Engine, card: Accelerator | float, max_model_len: int) -> Step:
     n_bytes = (card.visible_bytes.value or card.memory_bytes.known()) if is_card else card
     large = n_bytes >= LARGE and not (is_card and card.name.startswith("A100"))
     n_tokens = int((engine.n_tokens_large if large else engine.n_tokens).known())
-    if max_model_len <= engine.chunked_from.known():
+    never_chunked = is_card and card.maker == "AMD" and engine.release < V1_FROM.release  # by a log of an MI300X
+    if never_chunked or max_model_len <= engine.chunked_from.known():
         n_tokens = max(n_tokens, max_model_len)
     return Step(n_tokens, int((engine.n_seqs_large if large else engine.n_seqs).known()), n_bytes < SMALL)
 

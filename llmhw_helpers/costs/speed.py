@@ -59,7 +59,8 @@ def decode_speed(
         batch_size, context: texts at the same time; tokens of each, the new one included.
         tp_size, pp_size: ranks that divide every layer; stages that divide the layers.
         settings: further fields of `durations.Serving`: ``program``, ``"engine"`` (vLLM) unless said otherwise, or
-            another of `efficiency.PROGRAMS`; ``nodes`` that the ranks of `tp_size` are spread over; ``kv_dtype``.
+            another of `efficiency.PROGRAMS`; ``nodes`` that the ranks of `tp_size` are spread over, and the
+            ``network`` between them, a link; ``kv_dtype``.
 
     Raises:
         NoFormula, Indivisible, UnknownName, UnknownFigure: the model, its division, a name, a card.
@@ -70,7 +71,7 @@ def decode_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = decode_speed(accelerator("A100-80GB"), model("Qwen2.5-7B"))
     >>> round(speed.low), round(speed.high), round(speed.floor)
-    (67, 113, 144)
+    (62, 112, 144)
     """
     job = Serving(card, model, flavour, tp_size, pp_size, **settings)
     return _speed("decode", batch_size, job.decode(_at_once(batch_size, pp_size), context))
@@ -93,7 +94,7 @@ def prefill_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = prefill_speed(accelerator("A100-80GB"), model("Llama-2-7B"), "fp16", 2048)
     >>> round(2048 / speed.high, 2), round(2048 / speed.low, 2)  # seconds until the first token
-    (0.1, 0.21)
+    (0.09, 0.18)
     """
     return _speed("prefill", prompt, Serving(card, model, flavour, tp_size, pp_size, **settings).prefill(1, prompt))
 
@@ -118,7 +119,7 @@ def serving_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speeds = [serving_speed(accelerator("A100-80GB"), model("Qwen2.5-7B"), users=n) for n in (1, 16)]
     >>> [round(speed.low) for speed in speeds]
-    [61, 689]
+    [58, 689]
     """
     job = Serving(card, model, flavour, tp_size, pp_size, **settings)
     texts = _at_once(users, pp_size)
@@ -148,8 +149,10 @@ def training_speed(
             share of the blocks' products that is computed a second time.
         lora: adapters are trained beside frozen weights.
         settings: further fields of `durations.Training`: ``batch_size``, sequences of a micro-batch; ``dp_size``,
-            ``tp_size``, ``pp_size``, ``n_micro_batches``, ``nodes``; ``zero``, 3 where the weights are divided among
-            the ranks of ``dp_size``; ``packed``, frozen weights of 4 bits; ``program``, of `efficiency.TRAINERS`.
+            ``tp_size``, ``pp_size``, ``n_micro_batches``, ``nodes``; ``network_bytes_per_s``, what a node sends to
+            others, or where nobody says so what `durations.BOARD_NETWORKS` has; ``zero``, 3 where the weights are
+            divided among the ranks of ``dp_size``; ``packed``, frozen weights of 4 bits; ``program``, of
+            `efficiency.TRAINERS`.
 
     Raises:
         NoFormula, UnknownName, UnknownFigure, UnsupportedDtype, ValueError: as `decode_speed`.
@@ -158,7 +161,7 @@ def training_speed(
     >>> from llmhw_helpers.specs.models import model
     >>> speed = training_speed(accelerator("A100-80GB"), model("Llama-2-13B"), 4096, recompute="full")
     >>> round(speed.low, -2), round(speed.high, -2)
-    (1200.0, 2300.0)
+    (1200.0, 2400.0)
     """
     run = Training(card, model, seq_len, dtype, recompute, adapters=lora, **settings)
     n_gpus = run.tp_size * run.pp_size

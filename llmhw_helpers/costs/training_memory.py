@@ -13,7 +13,7 @@ from ..specs.dtypes import dtype as find_dtype
 from ..specs.figures import look_up
 from .activations import block_kept, blocks_kept, last_operations
 from .backward import Gradients, Phase, fullest, units
-from .lora import NF4_BITS, LoRA, finetuning_bytes, n_trainable
+from .lora import NF4_BITS, LoRA, finetuning_bytes, lora_moments, n_trainable
 from .memory import BATCH_BYTES, FP32, Recipe, copies, temporaries
 from .operations import Pass
 from .parallelism import layers_by_stage, part
@@ -22,6 +22,7 @@ from .parameters import n_tensors, parameter_sizes
 # One kernel updates all, without temporaries. SHARDED is FSDP2's mixed precision: parameters in fp32, gathered in bf16.
 MIXED = Recipe(implementation="fused")
 SHARDED = Recipe(parameter_dtype="fp32", gradient_dtype="fp32", master_dtype=None, implementation="fused")
+WIDE_BYTES = 4  # the loss is computed in fp32
 SCHEDULES = {"1F1B": "1F1B", "GPipe": "GPipe"}
 
 
@@ -30,7 +31,7 @@ class Layout:
     """How the ranks divide the work.
 
     Attributes:
-        dp_size: data-parallel ranks, each with sequences of its own.
+        dp_size: data-parallel ranks, each with sequences of its own. Alone, a rank has nobody to share with.
         tp_size, pp_size: ranks that divide every layer; stages that divide the layers.
         zero: what data-parallel ranks share: 0 nothing, 1 states, 2 gradients as well, 3 parameters as well. 2 and 3
             are also FSDP2's ``fully_shard`` with ``reshard_after_forward`` False and True.
@@ -74,7 +75,7 @@ def rank_peak(model: Model, run: Pass, recipe: Recipe, layout: Layout, stage: in
     >>> llama, run = model("Llama-3.1-70B"), Pass(1, 8192, recompute="full")
     >>> top = rank_peak(llama, run, MIXED, Layout(dp_size=8, tp_size=8, zero=3))
     >>> top.name, round(top.bytes / 1e9, 1), max(top.parts, key=top.parts.get)
-    ('backward', 19.8, 'optimizer')
+    ('backward', 20.9, 'optimizer')
     """
     stages = _fullest_stages(layout, model.n_layers) if stage is None else [stage]
     tops = [max(rank_phases(model, run, recipe, layout, i), key=lambda phase: phase.bytes) for i in stages]
@@ -133,7 +134,8 @@ class _Rank:
         self.walk = units(self.walked, self.run, self.first, self.last)
         self.around = [unit for unit in self.walk if unit.layer is None]
         self.n_around = sum(unit.n_params for unit in self.around)
-        self.last_block, *_, self.first_block = 2 * [u.n_params for u in self.walk if u.layer is not None]
+        blocks = [unit.n_params for unit in self.walk if unit.layer is not None]  # backwards
+        self.first_block, self.last_block = blocks[-1], blocks[0]
         self.rule = self._rule(mixed)
         self.held = self._held(mixed)
 
@@ -234,6 +236,8 @@ def lora_rank_peak(
 ) -> Phase:
     """The fullest moment of fine-tuning adapters, on one rank; parts as in `rank_phases`.
 
+    At the loss it is `lora.finetuning_bytes` with PyTorch's own cross-entropy in place of the course's leaner one.
+
     Args:
         model, run, lora, base, recipe: as `lora.finetuning_bytes` takes them; `run` is a micro-batch.
         layout: of all ranks; ``zero=3`` shares the frozen weights, too. Pipelines have no formula here.
@@ -245,33 +249,35 @@ def lora_rank_peak(
     >>> from llmhw_helpers.specs.models import model
     >>> run, lora = Pass(1, 2048, recompute="full"), LoRA(16)
     >>> [round(lora_rank_peak(model("Llama-3.1-8B"), run, lora, base).bytes / 1e9, 1) for base in ("bf16", "nf4")]
-    [19.4, 9.1]
+    [19.9, 9.7]
     """
     if layout.pp_size > 1:
         raise NoFormula("no formula for adapters in a pipeline: divide with tp_size and zero=3")
     mine = part(model, layout.tp_size)
     n_labelled = run.n_tokens if n_labelled is None else n_labelled
-    parts = finetuning_bytes(mine, run, lora, n_labelled, base, recipe)
-    n = layout.dp_size if layout.zero == 3 else 1
+    held = finetuning_bytes(mine, run, lora, n_labelled, base, recipe)
     each = copies(n_trainable(mine, lora), recipe, 2 * len(lora.targets) * mine.n_layers)
     gradients, trained = each.pop("gradients"), each.pop("parameters")
-    gathered = 0
-    if n > 1:
-        block, around = _frozen_bytes(mine, base)
-        gathered = 2 * block + around  # the one at work, and the next
-    return Phase(
-        "backward",
-        {
-            "weights": _share(parts["weights"] + trained, n),
-            "gradients": _share(gradients, layout.dp_size if layout.zero >= 2 else 1),
-            "optimizer": _share(sum(each.values()), layout.dp_size if layout.zero else 1),
-            "activations": parts["activations"],
+    n, zero = layout.dp_size, layout.zero if layout.dp_size > 1 else 0
+    block, around = _frozen_bytes(mine, base)
+    moments = lora_moments(mine, run, lora, n_labelled)
+    matrix = held["working"] - max(moments.values(), key=sum)[1]  # of a quantised base, the one at hand in 16 bits
+    kept, _ = moments["loss"]
+    moments["loss"] = kept, 2 * WIDE_BYTES * n_labelled * mine.vocab_size  # PyTorch's own loss makes two gradients
+    phases = []
+    for at, (activations, working) in moments.items():
+        gathered = (around + (0 if at == "loss" else 2 * block)) if zero == 3 else 0  # a block, and the next
+        parts = {
+            "weights": _share(held["weights"] + trained, n if zero == 3 else 1),
+            "gradients": _share(gradients, n if zero >= 2 else 1),
+            "optimizer": _share(sum(each.values()), n if zero else 1),
+            "activations": activations,
             "gathered": gathered,
-            "working": parts["working"],
+            "working": working + matrix,
             "batch": BATCH_BYTES * run.n_tokens * layout.n_micro_batches,
-        },
-        "loss or the last block",
-    )
+        }
+        phases.append(Phase("backward", parts, at))
+    return max(phases, key=lambda phase: phase.bytes)
 
 
 def _frozen_bytes(model: Model, base: str) -> tuple[int, int]:

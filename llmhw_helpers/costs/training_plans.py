@@ -7,6 +7,8 @@ least of those that fit, since both cost time.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..specs.accelerators import UnsupportedDtype
+from ..specs.figures import UnknownFigure
 from ..specs.flavours import support
 from .lora import ALL_LINEAR, LoRA
 from .memory import FP32, Recipe
@@ -39,16 +41,25 @@ def training_plans(request: Request) -> tuple[list[Plan], list[Refusal]]:
         if refused := _refused(request, offer):
             refusals.append(Refusal(what, refused, None, offer, of))
             continue
-        if short := _too_few(request, offer, of):
-            refusals.append(short)
-        for n_gpus in _ladder(request, offer):
-            found = [_best(request, offer, of, layout) for layout in _layouts(request, offer, n_gpus)]
-            if not found:
-                why = f"no part for each of {n_gpus} GPUs in a step of {_sequences(request)} texts"
-                found = [Refusal(f"{of} on {n_gpus} x {offer.card.name}", why, None, offer, of, n_gpus)]
-            for each in found:
-                (plans if isinstance(each, Plan) else refusals).append(each)
+        try:
+            found = _of_cards(request, offer, of)
+        except (UnknownFigure, UnsupportedDtype) as error:
+            found = [Refusal(what, str(error), None, offer, of)]
+        plans += [each for each in found if isinstance(each, Plan)]
+        refusals += [each for each in found if isinstance(each, Refusal)]
     return plans, refusals
+
+
+def _of_cards(request: Request, offer: Offer, of: str) -> list[Plan | Refusal]:
+    """What becomes of one kind of card, over all numbers of GPUs."""
+    short, ladder = _too_few(request, offer, of), _ladder(request, offer)
+    layouts = dict.fromkeys(layout for n_gpus in ladder for layout in _layouts(request, offer, n_gpus))
+    found = [short] if short else []
+    found += [_best(request, offer, of, layout) for layout in layouts]
+    if ladder and not layouts:
+        why = f"a step of {_sequences(request)} texts has no part for each of {ladder[0]} GPUs: ask for larger steps"
+        found.append(Refusal(f"{of} on {ladder[0]} x {offer.card.name}", why, None, offer, of, ladder[0]))
+    return found
 
 
 def _too_few(request: Request, offer: Offer, of: str) -> Refusal | None:
@@ -119,13 +130,12 @@ def _layouts(request: Request, offer: Offer, n_gpus: int) -> Iterator[Layout]:
     most = min(n_gpus, offer.gpus_per_node)
     for tp_size in {1} if _adapts(request) else sorted({1, most}):  # what lies between is like both, and takes time
         for pp_size in (1, *STAGES):
-            if n_gpus % (tp_size * pp_size) or (pp_size > 1 and (_adapts(request) or tp_size < offer.gpus_per_node)):
+            if pp_size > 1 and (_adapts(request) or tp_size < offer.gpus_per_node):
                 continue
-            dp_size = n_gpus // tp_size // pp_size
-            n_micro_batches = _sequences(request) // dp_size
-            if n_micro_batches < pp_size or not divides(request.model, tp_size, pp_size):
-                continue
-            yield Layout(dp_size, tp_size, pp_size, n_micro_batches=n_micro_batches)
+            dp_size = min(n_gpus // (tp_size * pp_size), _sequences(request) // pp_size)  # every stage has work
+            if 2 * dp_size * tp_size * pp_size <= n_gpus or not divides(request.model, tp_size, pp_size):
+                continue  # so few are weighed by themselves
+            yield Layout(dp_size, tp_size, pp_size, n_micro_batches=_sequences(request) // dp_size)
 
 
 def _ways(request: Request, layout: Layout) -> Iterator[tuple[Layout, Recipe, str, int]]:
@@ -205,6 +215,7 @@ def _plan(
         pp_size=layout.pp_size,
         n_micro_batches=layout.n_micro_batches,
         nodes=offer.n_nodes(n_gpus),
+        network_bytes_per_s=offer.network.value and offer.network.value / 8,
         zero=layout.zero,
         packed=request.method == "qlora",
     )

@@ -86,7 +86,11 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
 
 def _by_rule(given: Sequence, exercise: Exercise) -> Verdict:
     for value, case in zip(given, exercise.cases, strict=True):
-        if broken := exercise.rule(value, *case):
+        try:
+            broken = exercise.rule(value, *case)
+        except (TypeError, ValueError, ArithmeticError):
+            broken = "an answer of another kind is asked for"
+        if broken:
             line = f"{exercise.name}: not yet. {_call(exercise.name, case)} gave {_plain(value):.60}: {broken}"
             return Verdict(False, line)
     return Verdict(True, f"{exercise.name}: correct.")

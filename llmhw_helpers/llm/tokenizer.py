@@ -6,6 +6,7 @@ spaces as letters and falls back to bytes where it knows no letter. The library 
 """
 
 import json
+import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -18,6 +19,8 @@ from .checkpoints import BadModelFile, open_checkpoint
 from .templates import BadText, ChatTemplate
 from .vocabularies import GPT2 as GPT2
 from .vocabularies import of_gguf, of_snapshot
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: threads would only warn at each fork
 
 
 class Tokenizer:
@@ -36,6 +39,7 @@ class Tokenizer:
         ends: all tokens that end a turn.
         vocab_size: the highest token and one.
         holes: numbers below it that are no token.
+        longest: characters of the longest token.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class Tokenizer:
         library.no_truncation()
         library.no_padding()
         self.library, self.end, self.ends = library, end, frozenset({end, *ends})
-        tokens = frozenset(library.get_vocab(with_added_tokens=True).values())
+        vocabulary = library.get_vocab(with_added_tokens=True)
+        self.longest, tokens = max(map(len, vocabulary)), frozenset(vocabulary.values())
         self.vocab_size = max(tokens) + 1
         self.holes = frozenset(range(self.vocab_size)) - tokens
         if names is None:
@@ -61,6 +66,8 @@ class Tokenizer:
         added = library.get_added_tokens_decoder()
         self._special = frozenset(i for i, token in added.items() if token.special)
         self._control = {i: token.content for i, token in added.items() if token.special or i in self.ends}
+        # A name for each control token that nobody can guess, and so no message can hold; one for all threads.
+        self._hidden_names = {token: f"<{secrets.token_hex(16)}>" for token in self._control}
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Tokens of `text`. What looks like a special token, ``<|im_end|>``, is one only where `special` says so.
@@ -71,10 +78,10 @@ class Tokenizer:
         Raises:
             BadText: `text` holds half a character (a lone surrogate), as bytes that are no UTF-8 become.
         """
-        tokens = self.library.encode(_whole(text), add_special_tokens=False).ids
+        tokens = _tokens(self.library, text)
         if special or self._control.keys().isdisjoint(tokens):
             return tokens
-        return self._plain.encode(text, add_special_tokens=False).ids
+        return _tokens(self._plain, text)
 
     def prompt(self, text: str) -> list[int]:
         """Tokens of a text to be gone on with: what the model's files put before and after it, and special ones read.
@@ -82,7 +89,7 @@ class Tokenizer:
         Raises:
             BadText: as `encode`.
         """
-        return self.library.encode(_whole(text)).ids
+        return _tokens(self.library, text, add_special_tokens=True)
 
     def decode(self, tokens: Iterable[int], special: bool = True) -> str:
         """The text of `tokens`, special ones included or left out; bytes that are no character become U+FFFD.
@@ -141,12 +148,12 @@ class Tokenizer:
             BadText: as `chat` and `encode`.
         """
         pieces = self._template(template).pieces(messages, answer, self._control.values())
-        tokens = self.library.encode(_whole("".join(pieces)), add_special_tokens=False).ids
+        tokens = _tokens(self.library, "".join(pieces))
         own = self.control
         if [token for token in tokens if token in self._control] == [own[word] for word in pieces[1::2]]:
             return tokens
         pieces[1::2] = [self._hidden_names[own[word]] for word in pieces[1::2]]
-        return self._plain.encode("".join(pieces), add_special_tokens=False).ids
+        return _tokens(self._plain, "".join(pieces))
 
     def _template(self, name: str) -> ChatTemplate:
         if not self._templates:
@@ -165,11 +172,6 @@ class Tokenizer:
     def control(self) -> dict[str, int]:
         """The tokens that no user's text makes, by their text: special ones, and those that end a turn."""
         return {text: token for token, text in self._control.items()}
-
-    @cached_property
-    def _hidden_names(self) -> dict[int, str]:
-        """A name for each control token that nobody can guess, and so no message can hold."""
-        return {token: f"<{secrets.token_hex(16)}>" for token in self._control}
 
     @cached_property
     def _plain(self) -> Library:
@@ -210,6 +212,11 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     if tokenizer.vocab_size > rows:
         raise BadModelFile(f"{checkpoint.path}: {tokenizer.vocab_size} tokens, and an embedding for {rows}")
     return tokenizer
+
+
+def _tokens(library: Library, text: str, add_special_tokens: bool = False) -> list[int]:
+    """In a call that lets other threads run meanwhile, as `Library.encode` does not."""
+    return library.encode_batch_fast([_whole(text)], add_special_tokens=add_special_tokens)[0].ids
 
 
 def _whole(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..costs.reasons import duration
 from ..specs.figures import si
 
 BAR = 48  # characters of the memory's limit
@@ -34,8 +35,10 @@ def table(plans: Sequence[Mapping]) -> str:
     1*  bf16 on 1 x A40
     12  x
     """
-    unit = plans[0]["speed"]["unit"]
-    heads = ["", "plan", "nodes", "memory of a GPU", unit, "seconds", "price", "sure"]
+    serves = plans[0]["first_token"] is not None
+    speed, time = ("tokens/s of a user", "an answer") if serves else ("tokens/s", "the run")
+    price = "price of a million tokens" if serves else "price of the run"
+    heads = ["", "plan", "nodes", "memory of a GPU", speed, time, price, "sure"]
     return aligned([heads, *(_row(i, plan) for i, plan in enumerate(plans, start=1))])
 
 
@@ -48,7 +51,7 @@ def _row(number: int, plan: Mapping) -> list[str]:
         str(plan["n_nodes"]),
         f"{low} to {high} of {si(memory['limit'], 'B')}",
         f"{span(speed['low'], speed['high'])} (roof {digits(speed['floor'])})",
-        span(*plan["seconds"]),
+        duration(plan["seconds"]),
         f"{span(price['low'], price['high'])} {price['unit']}s" if price else "unknown",
         plan["sure"],
     ]
@@ -61,7 +64,7 @@ def memory(plan: Mapping) -> str:
     bar = "".join(name[0] * round(BAR * n_bytes / limit) for name, n_bytes in parts.items())
     bar += "+" * round(BAR * low / limit) + "?" * round(BAR * (high - low) / limit)
     rows = [[name, si(n_bytes, "B")] for name, n_bytes in parts.items() if n_bytes]
-    rows += [["the program's own", f"{si(low, 'B')} to {si(high, 'B')}"], ["limit", si(limit, "B")]]
+    rows += [["kept by the program", f"{si(low, 'B')} to {si(high, 'B')}"], ["limit", si(limit, "B")]]
     at = f", {plan['memory']['at']}" if plan["memory"]["at"] else ""
     return f"Memory of the fullest GPU{at}, first plan:\n[{bar.ljust(BAR)}]\n{aligned(rows)}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..specs.figures import si
 from . import style
@@ -33,6 +33,8 @@ def plot_working_sets(
         ax.text(n_bytes, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: _binary(float(n))))
     ax.set_xticks([2**10 * 8**k for k in range(8) if min(sizes) <= 2**10 * 8**k <= max(sizes)])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: si(float(rate), "B/s")))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.legend(fontsize=9)
@@ -96,6 +98,9 @@ def plot_ranges(
         ax.plot(xs, ys, ls="", marker=marker, color=colour, mec="white", ms=7, label=name, zorder=2)
     ax.set(yscale="log", ylabel=label, xlabel="measurements, slowest prediction first")
     ax.set_xticks([])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.legend(fontsize=9)
     return ax
 

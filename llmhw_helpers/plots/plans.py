@@ -7,7 +7,13 @@ from matplotlib.axes import Axes
 
 from . import memory, style
 
-PARTS = {**memory.PARTS, "weights": style.COLOURS[0], "cache": style.COLOURS[2], "adapters": style.COLOURS[3]}
+PARTS = {
+    **memory.PARTS,
+    "weights": style.COLOURS[0],
+    "cache": style.COLOURS[2],
+    "optimizer": style.COLOURS[5],
+    "gathered": style.COLOURS[3],
+}
 OTHERS = "#bbbbbb"
 RESERVE = {  # what a program keeps at least, and at most
     "reserve": {"facecolor": "#dddddd", "edgecolor": "#888888", "hatch": "////", "lw": 0},

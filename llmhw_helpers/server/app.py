@@ -3,27 +3,31 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import nullcontext
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .fields import Refused
+from .hosts import KnownHosts
 from .protocol import Ask, check_model, read_ask, read_json
 from .replies import DONE, Reply, error_of, event, model_card
-from .worker import Job, Piece, Worker
+from .worker import STOPPED, Job, Piece, Worker
 
 MAX_BODY = 1 << 20  # bytes
 DRAINED = 16 * MAX_BODY  # of a larger body so much is read all the same: most clients listen only after they have sent
+LONG_BODY = 1 << 15  # bytes; longer ones are read one after the other
 BODY_SECONDS = 30.0  # a body has to be here by then
 
 
-def new_app(worker: Worker, name: str) -> Starlette:
-    """The pages for `worker`, whose model goes by `name`."""
+def new_app(worker: Worker, name: str, hosts: Collection[str] | None = None) -> Starlette:
+    """The pages for `worker`, whose model goes by `name`, at any address; with `hosts`, behind `KnownHosts`."""
     pages = _Pages(worker, name)
     routes = [
         Route("/health", _answering(pages.health), methods=["GET"]),
@@ -32,7 +36,8 @@ def new_app(worker: Worker, name: str) -> Starlette:
         Route("/v1/completions", _answering(pages.completions), methods=["POST"]),
         Route("/v1/chat/completions", _answering(pages.chat), methods=["POST"]),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_page})
+    known = [] if hosts is None else [Middleware(KnownHosts, names=hosts)]
+    app = Starlette(routes=routes, middleware=known, exception_handlers={HTTPException: _no_such_page})
     app.router.redirect_slashes = False
     return app
 
@@ -43,12 +48,14 @@ class _Pages:
         self._worker, self._name, self._created = worker, name, int(time.time())
         room = engine.blocks.n_blocks * engine.blocks.block_size + 1  # the last new token is never read
         self._longest = min(engine.served.spec.context_length, room)
+        self._one_long = asyncio.Semaphore(1)
 
     async def health(self, request: Request) -> Response:
         worker, blocks = self._worker, self._worker.engine.blocks
-        said = {"status": worker.failed or "ok", "model": self._name, "n_open": worker.n_open}
+        status = worker.failed or (STOPPED if worker.closing else "ok")
+        said = {"status": status, "model": self._name, "n_open": worker.n_open}
         said |= {"n_blocks": blocks.n_blocks, "n_free": blocks.n_free, "last_failure": worker.last_failure}
-        return _json(said, 500 if worker.failed else 200)
+        return _json(said, 500 if worker.failed else 503 if worker.closing else 200)
 
     async def models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [model_card(self._name, self._created)]})
@@ -66,7 +73,8 @@ class _Pages:
     async def _answer(self, request: Request, chat: bool) -> Response:
         self._worker.check()
         body = await _body(request)
-        ask = await run_in_threadpool(self._read, body, chat)  # a long text takes a while to be cut into tokens
+        with self._worker.reading():
+            ask = await _while_connected(request, asyncio.ensure_future(self._read(body, chat)))
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
         job = self._worker.submit(
             ask.prompts,
@@ -86,7 +94,12 @@ class _Pages:
             if not handed_over:
                 self._worker.cancel(job)
 
-    def _read(self, body: bytes, chat: bool) -> Ask:
+    async def _read(self, body: bytes, chat: bool) -> Ask:
+        """In a thread beside this one: long texts take a while, and hold up each other but nobody else."""
+        async with self._one_long if len(body) > LONG_BODY else nullcontext():
+            return await run_in_threadpool(self._read_now, body, chat)
+
+    def _read_now(self, body: bytes, chat: bool) -> Ask:
         return read_ask(read_json(body), chat, self._worker.engine.tokenizer, [self._name], self._longest)
 
 

@@ -118,7 +118,7 @@ def read_ask(body: Mapping, chat: bool, tokenizer: Tokenizer, names: Sequence[st
             raise Refused(f"unknown field {short(name)}{hint}", name[:60], code="unknown_parameter")
     check_model(given.get("model", ""), names)
     wanted = {name: check(name, given[name]) for name, check in own.items() if name in given}
-    prompts = _conversation(wanted, tokenizer) if chat else _prompts(wanted, tokenizer)
+    prompts = (_conversation if chat else _prompts)(wanted, tokenizer, longest)
     n = wanted.get("n", 1)
     if n * len(prompts) > MAX_ANSWERS:
         raise Refused(f"{len(prompts)} prompts with {n} answers each: at most {MAX_ANSWERS} answers in all", "n")
@@ -143,18 +143,22 @@ def check_model(name: object, names: Sequence[str]) -> None:
         raise Refused(message, "model", status=404, code="model_not_found")
 
 
-def _conversation(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
+def _conversation(wanted: Mapping, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
     if "messages" not in wanted:
         raise Refused('messages is missing, like [{"role": "user", "content": "Hello"}]', "messages")
+    _check_length("messages", sum(len(message["content"]) for message in wanted["messages"]), tokenizer, longest)
     try:
         return [tokenizer.chat_tokens(wanted["messages"])]
     except BadText as error:
         raise Refused(str(error), "messages") from None
 
 
-def _prompts(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
+def _prompts(wanted: Mapping, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
     if "prompt" not in wanted:
         raise Refused('prompt is missing, like "Hello"', "prompt")
+    for each in wanted["prompt"]:
+        if isinstance(each, str):
+            _check_length("prompt", len(each), tokenizer, longest)
     try:
         prompts = [tokenizer.prompt(each) if isinstance(each, str) else each for each in wanted["prompt"]]
     except BadText as error:
@@ -162,6 +166,14 @@ def _prompts(wanted: Mapping, tokenizer: Tokenizer) -> list[list[int]]:
     if not all(prompts):
         raise Refused("an empty prompt: a model goes on from at least one token", "prompt")
     return prompts
+
+
+def _check_length(name: str, n_characters: int, tokenizer: Tokenizer, longest: int) -> None:
+    """Refuse what cannot fit before it is cut into tokens, which takes seconds and memory for a long text."""
+    if n_characters > longest * tokenizer.longest:
+        limit = f"{longest} tokens of up to {tokenizer.longest} characters each"
+        message = f"{name} has {n_characters} characters, too many even for {limit}"
+        raise Refused(message, name, code="context_length_exceeded")
 
 
 def _n_new(wanted: Mapping, chat: bool, n_prompt: int, longest: int) -> int:

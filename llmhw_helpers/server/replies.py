@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from http import HTTPStatus
 
 from ..serving.request import AnswerFailed
 from .fields import Refused
@@ -104,6 +105,13 @@ def error_of(error: Exception) -> tuple[int, dict]:
     said = str(error) if isinstance(error, known) else "the server made a mistake"
     kind = {429: "rate_limit_error"}.get(status, "invalid_request_error" if status < 500 else "server_error")
     return status, {"error": {"message": said, "type": kind, "param": param, "code": code}}
+
+
+def whole_error(status: int, said: str) -> bytes:
+    """An error as it goes over the wire, for a connection that ends with it before a request has come to a page."""
+    body = json.dumps(error_of(Refused(said, status=status))[1])
+    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json"]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "Connection: close", "", body]).encode()
 
 
 def model_card(name: str, created: int) -> dict:

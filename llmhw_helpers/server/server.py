@@ -6,11 +6,10 @@ Clients that are written for it meet the same paths, fields and answers at vLLM 
 import argparse
 import asyncio
 import re
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -23,9 +22,10 @@ from ..llm.tokenizer import load_tokenizer
 from ..llm.transformer import NotThisFamily
 from ..serving.engine import Engine
 from ..serving.weights import Served
+from .listening import LOCAL, Listening, NoPort, bind, is_local, url_of
+from .signals import Signals
 from .worker import Worker
 
-LOCAL = "127.0.0.1"
 DTYPES = {"float32": ("fp32", torch.float32), "bfloat16": ("bf16", torch.bfloat16)}
 
 
@@ -33,13 +33,15 @@ class NotInstalled(ImportError):
     """The server's libraries are missing; the message says how to get them."""
 
 
-class NoPort(OSError):
-    """The address cannot be listened at."""
-
-
 @contextmanager
 def served_at(
-    engine: Engine, *, name: str | None = None, host: str = LOCAL, port: int = 0, max_open: int = 64
+    engine: Engine,
+    *,
+    name: str | None = None,
+    host: str = LOCAL,
+    port: int = 0,
+    max_open: int = 64,
+    hosts: Collection[str] = (),
 ) -> Iterator[str]:
     """Serve `engine` from a thread of this process as long as the context lasts; gives the URL for a client.
 
@@ -48,6 +50,8 @@ def served_at(
         name: of the model; by default its architecture's.
         host, port: where to listen; port 0 is a free one.
         max_open: answers that are being written or waited for, at most.
+        hosts: names that clients may call it by, besides localhost. Where others than this machine can reach it, any
+            name will do unless some are given.
 
     Raises:
         NotInstalled: Starlette or uvicorn is missing.
@@ -58,7 +62,7 @@ def served_at(
     with bind(host, port) as listening:
         worker = Worker(engine, max_open)
         ready, stop = threading.Event(), threading.Event()
-        serve = _serve(worker, name or engine.served.spec.name, listening, ready.set, stop.is_set)
+        serve = _serve(worker, name or engine.served.spec.name, listening, hosts, ready.set, stop.is_set)
         thread = threading.Thread(target=asyncio.run, args=(serve,), name="server", daemon=True)
         thread.start()
         try:
@@ -70,31 +74,6 @@ def served_at(
             stop.set()
             thread.join()
             worker.close()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that has `host` and `port` to itself.
-
-    Raises:
-        NoPort: in one line, with a free port where this one is taken.
-    """
-    try:
-        return _listen(host, port)
-    except (socket.gaierror, UnicodeError) as error:
-        raise NoPort(f"no address is known for {host!r}: {error}") from None
-    except OSError as error:
-        free = ""
-        if port:  # it is taken, or not ours to take: is another one to be had?
-            with suppress(OSError), _listen(host, 0) as other:
-                free = f"; port {other.getsockname()[1]} is free"
-        raise NoPort(f"cannot listen at {host} port {port}: {error.strerror}{free}") from None
-
-
-def url_of(listening: socket.socket) -> str:
-    """Where a client on this machine finds it: OpenAI's `base_url`."""
-    host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": LOCAL, "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
 def model_name(path: Path) -> str:
@@ -114,13 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _libraries()
         with bind(options.host, options.port) as listening:
-            if not _is_local(listening):
+            if not is_local(listening):
                 print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
             engine, name = _load(options)
             worker = Worker(engine, options.max_open)
+            signals = Signals(worker, options.grace)
             said = f"{name} is served at {url_of(listening)} (Ctrl-C ends it)"
+
+            def ready() -> None:
+                signals.listen()
+                print(said, flush=True)
+
             try:
-                asyncio.run(_serve(worker, name, listening, lambda: print(said, flush=True), lambda: False))
+                asyncio.run(_serve(worker, name, listening, options.allow_host, ready, signals.stopped))
             finally:
                 worker.close()
     except KeyboardInterrupt:
@@ -132,25 +117,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _libraries() -> tuple[ModuleType, Callable]:
+def _libraries() -> tuple[ModuleType, Callable, type]:
     """What serves: asked for only here, so that the rest of the package does without."""
     try:
         import uvicorn
 
         from .app import new_app
+        from .connections import Connection
     except ModuleNotFoundError as error:
         raise NotInstalled(f"the server needs {error.name}: pip install 'llmhw-helpers[server]'") from None
-    return uvicorn, new_app
+    return uvicorn, new_app, Connection
 
 
 async def _serve(
-    worker: Worker, name: str, listening: socket.socket, ready: Callable[[], object], stopped: Callable[[], bool]
+    worker: Worker,
+    name: str,
+    listening: Listening,
+    hosts: Collection[str],
+    ready: Callable[[], object],
+    stopped: Callable[[], bool],
 ) -> None:
-    """Until a signal comes or `stopped` says so; `ready` is called as soon as clients are answered."""
-    uvicorn, new_app = _libraries()
+    """Until `stopped` says so; `ready` is called as soon as clients are answered."""
+    uvicorn, new_app, connection = _libraries()
     settings = {"log_config": None, "log_level": "critical", "access_log": False, "lifespan": "off"}
-    settings |= {"http": "h11", "ws": "none", "loop": "asyncio", "timeout_graceful_shutdown": 5}
-    server = uvicorn.Server(uvicorn.Config(new_app(worker, name), **settings))
+    settings |= {"http": connection, "ws": "none", "loop": "asyncio", "timeout_graceful_shutdown": 5}
+    app = new_app(worker, name, hosts if hosts or is_local(listening) else None)
+    server = uvicorn.Server(uvicorn.Config(app, **settings))
+    server.capture_signals = nullcontext  # it would end the process by the signal that it was told
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
     while not (server.started or serving.done()):
         await asyncio.sleep(0.01)
@@ -202,6 +195,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--block-size", type=count, default=16, help="tokens in a block")
     add("--max-batch-size", type=count, default=8, help="answers that are written at the same time")
     add("--max-open", type=count, default=64, help="answers that are written or waited for, before others are refused")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="by which clients may call the server, besides localhost; with --host, any will do unless some are given",
+    )
+    add(
+        "--grace",
+        type=_at_least(0),
+        default=30,
+        metavar="SECONDS",
+        help="what open answers have when SIGTERM or SIGHUP comes",
+    )
     add("--dtype", choices=DTYPES, default="float32", help="of the weights and the cache")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", choices=["cpu", "cuda"], default=device, help="where the model computes")
@@ -218,24 +225,6 @@ def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
         return number
 
     return whole
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port is free as soon as nobody listens
-        listening.bind(address)
-        listening.listen()
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _is_local(listening: socket.socket) -> bool:
-    host = listening.getsockname()[0]
-    return host.startswith("127.") or host == "::1"
 
 
 if __name__ == "__main__":

@@ -5,83 +5,14 @@ Nothing but this thread touches the engine while it works, so that nothing in th
 
 import atexit
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from ..serving.engine import Engine
-from ..serving.request import AnswerFailed, Request
+from ..serving.request import AnswerFailed
 from ..serving.sampling import GREEDY, Sampling
-
-STOPPED = "the server is being stopped"
-
-
-class Busy(RuntimeError):
-    """As many answers are being written, or waited for, as are allowed: ask again later."""
-
-
-class EngineFailed(RuntimeError):
-    """A step of the engine went wrong, for all who waited; the message says how."""
-
-
-class Closed(RuntimeError):
-    """The worker takes no more requests."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What one answer has grown by.
-
-    Attributes:
-        answer: its number; all answers to the first prompt come before those to the second.
-        text: the new text, perhaps none.
-        finished: "stop" or "length" with the last piece, before that `None`.
-        n_written: tokens of the whole answer so far.
-        n_reused: tokens of its prompt that were found in the cache.
-    """
-
-    answer: int
-    text: str
-    finished: str | None
-    n_written: int
-    n_reused: int
-
-
-@dataclass(eq=False)
-class _Answer:
-    """How much of a request's text its client has."""
-
-    request: Request
-    prompt_of: Request  # the first answer to its prompt: the one that the prompt was read for
-    n_sent: int = 0  # characters
-    ended: bool = False
-
-
-@dataclass(eq=False)
-class Job:
-    """What one client waits for: `n` answers to each of its prompts.
-
-    Attributes:
-        accepted: done as soon as the engine has taken all of it; raises what `Engine.submit` raises.
-        unwanted: nobody waits for it any more.
-        ended: the worker has nothing to do for it any more.
-    """
-
-    prompts: Sequence[Sequence[int]]
-    n_new: int
-    sampling: Sampling
-    n: int
-    deliver: Callable[[Piece | Exception], object]
-    accepted: Future = field(default_factory=Future)
-    unwanted: bool = False
-    ended: bool = False
-    answers: list[_Answer] = field(default_factory=list)
-    n_reused: dict[Request, int] = field(default_factory=dict)
-
-    @property
-    def n_answers(self) -> int:
-        """How many answers it asks for."""
-        return self.n * len(self.prompts)
+from .jobs import STOPPED, Answer, Busy, Closed, EngineFailed, Job, Piece
 
 
 class Worker:
@@ -92,6 +23,7 @@ class Worker:
         max_open: answers that are being written or waited for, at most.
 
     Attributes:
+        closing: no more requests are taken; those that are open go on.
         failed: why the engine cannot go on; `None` while it can.
         last_failure: how its last failed step went wrong; `None` if none has.
 
@@ -105,11 +37,13 @@ class Worker:
         if max_open < 1:
             raise ValueError(f"at least one answer has to be allowed, not {max_open}")
         self.engine, self.max_open = engine, max_open
+        self.closing = False
         self.failed: str | None = None
         self.last_failure: str | None = None
         self._changed = threading.Condition()
         self._arrived: list[Job] = []
         self._open: list[Job] = []
+        self._n_reading = 0
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -117,9 +51,25 @@ class Worker:
 
     @property
     def n_open(self) -> int:
-        """Answers that are being written or waited for."""
+        """Answers that are being written or waited for, and requests that are being read."""
         with self._changed:
-            return sum(job.n_answers for job in self._arrived + self._open)
+            return self._n_reading + sum(job.n_answers for job in self._arrived + self._open)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While a request is being read, before it is known how many answers it asks for, it counts as one.
+
+        Raises:
+            as `submit`: there is no place for it.
+        """
+        with self._changed:
+            self.check()
+            self._n_reading += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_reading -= 1
 
     def submit(
         self,
@@ -141,7 +91,7 @@ class Worker:
 
         Raises:
             Busy: too many answers are open.
-            Closed: `close` was called.
+            Closed: the worker is closing.
             EngineFailed: the engine cannot go on.
             ValueError: no prompt, more answers than may ever be open, or a setting out of its range.
         """
@@ -156,7 +106,7 @@ class Worker:
         """Refuse now what `submit` would refuse, with its errors."""
         if not 1 <= n_answers <= self.max_open:
             raise ValueError(f"{n_answers} answers at once: at least 1, and at most {self.max_open}")
-        if self._closed:
+        if self.closing:
             raise Closed(STOPPED)
         if self.failed is not None:
             raise EngineFailed(self.failed)
@@ -171,7 +121,7 @@ class Worker:
     def close(self) -> None:
         """End the thread after the step it is in; whoever waits is told. The engine is left with all blocks free."""
         with self._changed:
-            self._closed = True
+            self.closing = self._closed = True
             self._changed.notify()
         self._thread.join()
         atexit.unregister(self.close)
@@ -199,6 +149,7 @@ class Worker:
     def _step(self) -> None:
         for job in self._open:
             if job.unwanted:
+                job.accepted.cancel()  # whoever waits for it to be taken waits no longer
                 self._cancel(job)
             elif not job.answers:
                 self._admit(job)
@@ -216,7 +167,7 @@ class Worker:
         try:
             for prompt in job.prompts:
                 first = self.engine.submit(prompt, job.n_new, job.sampling, n=job.n)
-                job.answers += [_Answer(each, first) for each in (first, *first.siblings)]
+                job.answers += [Answer(each, first) for each in (first, *first.siblings)]
         except Exception as error:
             self._cancel(job)
             job.accepted.set_exception(error)

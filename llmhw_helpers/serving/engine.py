@@ -6,6 +6,7 @@ A step is one pass through the model. The scheduler says whose tokens it reads; 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 
 import torch
 from torch import Tensor
@@ -103,7 +104,9 @@ class Engine:
             TokenError: no prompt, one that leaves no room in the context, or a number that is no token.
             NeverFits: more tokens than the context or the cache could ever hold.
             ValueError: a setting out of its range, or stop strings without a tokenizer.
+            TypeError: tokens or counts that are no whole numbers: in a step, they would fail for all.
         """
+        prompt, n_new, n = [int(index(token)) for token in prompt], index(n_new), index(n)
         check_prompt(self.served.spec, prompt)
         if min(n_new, n) < 1:
             raise ValueError(f"at least one new token and one answer, not {n_new} and {n}")
@@ -123,12 +126,18 @@ class Engine:
     def step(self) -> list[Request]:
         """One pass through the model; the requests that it read. An empty list: nothing is left to do.
 
-        Whatever goes wrong with one request's scores or text ends it alone, with its reason in `Request.error`.
+        Whatever goes wrong with one request's scores or text ends it alone, with its reason in `Request.error`. What
+        goes wrong with the pass itself is raised, as an interrupt is: the next step goes on where all were.
         """
         scheduled, copies = self.scheduler.schedule()
         if not scheduled:
             return []
-        self.cache.copy(copies)
+        try:
+            self.cache.copy(copies)
+        except BaseException:  # their tables name the copies already: all is read again, or found where it still is
+            for each in scheduled:
+                self.scheduler.preempt(each)
+            raise
         window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in scheduled.items()])
         tokens = [token for each, n in scheduled.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
         rows = torch.tensor([tokens], device=self.served.device)
@@ -177,11 +186,15 @@ class Engine:
     def stream(self, prompt: Sequence[int], n_new: int, **how) -> Iterator[int]:
         """The tokens that follow `prompt`, as they come; others that wait go on meanwhile. Closing it cancels.
 
+        Several may be read in turns, and `step` called beside them: each gives all of its own tokens.
+
         Raises:
             AnswerFailed: it ended in an error.
             what `submit` raises: at once.
         """
-        return self._stream(self.submit(prompt, n_new, **how))
+        stream = self._stream(self.submit(prompt, n_new, **how))
+        next(stream)  # into its `try`: closing it cancels, even before its first token is asked for
+        return stream
 
     @property
     def statistics(self) -> Statistics:
@@ -190,13 +203,16 @@ class Engine:
         found = (scheduler.n_asked, scheduler.n_reused, scheduler.n_preempted)
         return Statistics(*counts, *found, self._most_blocks, self._n_empty / max(self._n_slots, 1))
 
-    def _stream(self, request: Request) -> Iterator[int]:
-        n_given = 0
+    def _stream(self, request: Request) -> Iterator[int | None]:
+        n_given = len(request.prompt)
         try:
-            while request.finished is None:
-                self.step()
-                yield from request.output[n_given:]
-                n_given = len(request.output)
+            yield None
+            while request.finished is None or n_given < len(request.tokens):
+                if n_given < len(request.tokens):  # written by whoever's step
+                    yield request.tokens[n_given]
+                    n_given += 1
+                else:
+                    self.step()
             request.check()
         finally:
             self.cancel(request)
@@ -210,7 +226,9 @@ class Engine:
 
     def _write(self, request: Request, logits: Tensor) -> None:
         """The next token of `request`, and the first one of its siblings."""
-        siblings = [] if request.output else [each for each in request.siblings if each.finished is None]
+        siblings = []
+        if not request.output:  # some may be there already, if a step was interrupted
+            siblings = [each for each in request.siblings if each.finished is None and each not in self.scheduler]
         for sibling in siblings:
             self.scheduler.fork(request, sibling)
         for each in (request, *siblings):

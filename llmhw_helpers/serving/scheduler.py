@@ -77,6 +77,9 @@ class Scheduler:
     def schedule(self) -> tuple[dict[Request, int], list[tuple[int, int]]]:
         """The next step: how many tokens of which request (vLLM: `num_scheduled_tokens`), and blocks to copy before."""
         scheduled, copies, budget, n_preempted = {}, {}, self.max_step_tokens, self.n_preempted
+        for request in self.running:
+            if not request.n_unread:  # a step was interrupted before a token was drawn: its last one is read again
+                request.n_cached -= 1
         # Those who write first, as each takes a single token; what is left is for those whose prompt is being read.
         for request in sorted(self.running, key=lambda request: (request.n_unread > 1, request.arrival)):
             n_new = min(request.n_unread, budget)
@@ -85,7 +88,7 @@ class Scheduler:
                     copies[request] = self._make_room(request, n_new)
                 except OutOfBlocks:
                     victim = self.running[-1]
-                    self._preempt(victim)
+                    self.preempt(victim)
                     budget += scheduled.pop(victim, 0)
                     copies.pop(victim, None)
                 else:
@@ -129,6 +132,14 @@ class Scheduler:
                 requests.remove(request)
         self._release(request)
 
+    def preempt(self, request: Request) -> None:
+        """Back to the waiting ones: all its text is read again later, or found in the cache."""
+        self.running.remove(request)
+        self._release(request)
+        request.n_preempted += 1
+        self.n_preempted += 1
+        insort(self.waiting, request, key=_arrival)
+
     def __contains__(self, request: Request) -> bool:
         return request in self.waiting or request in self.running
 
@@ -171,14 +182,6 @@ class Scheduler:
             scheduled[request] = n_new
             budget -= n_new
             insort(self.running, self.waiting.pop(0), key=_arrival)
-
-    def _preempt(self, request: Request) -> None:
-        """Back to the waiting ones: all its text is read again later, or found in the cache."""
-        self.running.remove(request)
-        self._release(request)
-        request.n_preempted += 1
-        self.n_preempted += 1
-        insort(self.waiting, request, key=_arrival)
 
     def _release(self, request: Request) -> None:
         self.blocks.release(request.block_table)

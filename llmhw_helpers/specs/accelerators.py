@@ -99,6 +99,16 @@ class Accelerator:
         return Figure(dense.known() * gain.known(), "op/s", meaning, f"{dense.source}; {gain.source}")
 
     @property
+    def kind(self) -> float | str:
+        """What programs go by: CUDA's compute capability, or the architecture of a maker that CUDA does not know.
+
+        >>> [accelerator(name).kind for name in ("A40", "MI300X", "M4 Max")]
+        [8.6, 'CDNA 3', 'Apple GPU']
+        """
+        capability = self.compute_capability.value
+        return self.architecture if capability is None else capability
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """The formats it computes in, CUDA cores first."""
         return tuple(dict.fromkeys([*self.cuda_core, *self.tensor_core]))
@@ -129,7 +139,13 @@ _ALSO = {
     "H200 SXM": "H200",
     "A6000": "RTX A6000",
     "2080 Ti": "RTX 2080 Ti",
+    "A5000": "RTX A5000",
+    "3060": "RTX 3060",
+    "3080": "RTX 3080",
     "3090": "RTX 3090",
+    "4060 Ti": "RTX 4060 Ti 16GB",
+    "RTX 4060 Ti": "RTX 4060 Ti 16GB",
+    "4080": "RTX 4080",
     "4090": "RTX 4090",
     "5090": "RTX 5090",
     "DGX Spark": "GB10",

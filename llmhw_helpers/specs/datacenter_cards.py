@@ -27,6 +27,9 @@ A10_SHEET = "NVIDIA A10 datasheet, nvidia-a10-datasheet"
 A10G_SHEET = "NVIDIA A10G datasheet for AWS (EC2 G5 instances)"
 A6000_PAPER = "NVIDIA Ampere GA102 GPU Architecture whitepaper v2.0, appendix A, RTX A6000"
 A6000_SHEET = "NVIDIA RTX A6000 datasheet"
+A30_SHEET = "NVIDIA A30 Tensor Core GPU datasheet"
+A5000_SHEET = "NVIDIA RTX A5000 datasheet; its tensor rate has sparsity, halved here, other formats by GA102's units"
+RTX6000_SHEET = "NVIDIA RTX 6000 Ada Generation datasheet; its tensor rate has sparsity, other formats by AD102's units"
 L4_SHEET = "NVIDIA L4 Tensor Core GPU datasheet; it prints tensor rates with sparsity, halved here"
 L40S_SHEET = "NVIDIA L40S datasheet"
 L40_SHEET = "NVIDIA L40 datasheet"
@@ -133,6 +136,22 @@ DATACENTER_CARDS = (
         **watts(A10G_SHEET, 300),
     },
     {
+        "name": "A30",
+        **chip("Ampere", 8.0, A30_SHEET, 56, 1440),
+        "cuda_core": rates(CUDA, A30_SHEET, fp64=5.2, fp32=10.3),
+        "tensor_core": rates(TENSOR, A30_SHEET, fp64=10.3, tf32=82, bf16=165, fp16=165, int8=330, int4=661),
+        **memory(A30_SHEET, 24, 933, 23.53),
+        **watts(A30_SHEET, 165),
+    },
+    {
+        "name": "RTX A5000",
+        **chip("Ampere", 8.6, A5000_SHEET, 64, 1695),
+        "cuda_core": rates(_SLOW_FP64, GA102_PAPER, fp64=0.43) | rates(CUDA, A5000_SHEET, fp32=27.8),
+        "tensor_core": rates(TENSOR, A5000_SHEET, tf32=55.5, bf16=111.1, fp16=111.1, int8=222.2, int4=444.4),
+        **memory(A5000_SHEET, 24, 768),
+        **watts(A5000_SHEET, 230),
+    },
+    {
         "name": "RTX A6000",
         **chip("Ampere", 8.6, A6000_PAPER, 84, 1800),
         "cuda_core": rates(_SLOW_FP64, GA102_PAPER, fp64=0.6) | rates(CUDA, A6000_PAPER, fp32=38.7),
@@ -166,6 +185,13 @@ DATACENTER_CARDS = (
         **_ada(L40S_SHEET, 1.43, 91.6, 183, 362.05, 733),
         **memory(L40S_SHEET, 48, 864, 44.39),
         **watts(L40S_SHEET, 350),
+    },
+    {
+        "name": "RTX 6000 Ada",
+        **chip("Ada", 8.9, RTX6000_SHEET, 142, 2505),
+        **_ada(RTX6000_SHEET, 1.42, 91.1, 182.1, 364.2, 728.5),
+        **memory(RTX6000_SHEET, 48, 960),
+        **watts(RTX6000_SHEET, 300),
     },
     {
         "name": "H100 PCIe",

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from .figures import Figure
 
 SOURCE = "vLLM, vllm/engine/arg_utils.py and vllm/config.py of the release"
-SAMPLER = "vLLM, the sampler's top-k and top-p of the release (it sorts all logits, or FlashInfer's kernel does not)"
+SAMPLER = (
+    "vLLM, vllm/v1/sample/ops/topk_topp_sampler.py: by FlashInfer where it is installed, which does not sort, else all"
+    " logits are sorted; V0 sorts unless it is told otherwise"
+)
 LOGS = "vLLM start-up logs: what they print as non-torch memory, or lack where its parts are added up"
-SORTED = f"{SAMPLER}; what a sort takes: fitted to start-up logs, within 2%"
+SORTED = f"{SAMPLER}; the bytes: fitted to start-up logs, which a sort meets within 2%"
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Engine:
         since: number of the release, major and minor: ``"0.11"``.
         n_tokens, n_tokens_large: tokens of the step that is tried, on cards below and from 70 GiB on (A100: as below).
         n_seqs, n_seqs_large: texts of that step, likewise.
-        chunked_from: longest text from which on a prompt is read in chunks of `n_tokens`; below it a step reads a
-            whole text. Zero: always in chunks.
+        chunked_from: texts up to this length are read whole, in one step; longer ones in chunks of `n_tokens`. Zero:
+            all in chunks.
         logit_bytes: memory that the sampler takes for one logit: least, usual, most.
         held: bytes of GPU memory that stand behind a byte of the step: least, usual, most. One where PyTorch's own
             counter is read; the first releases took what the card had lost, its allocator's gaps included.
@@ -75,7 +78,7 @@ def _engine(
         n_tokens_large=figure(n_tokens[1], "token", f"{tokens}, 70 GiB and more, no A100"),
         n_seqs=figure(n_seqs[0], "", texts),
         n_seqs_large=figure(n_seqs[1], "", f"{texts}, 70 GiB and more, no A100"),
-        chunked_from=figure(chunked_from, "token", "longest text from which on prompts are read in chunks"),
+        chunked_from=figure(chunked_from, "token", "texts up to this length are read whole, in one step"),
         logit_bytes=tuple(figure(each, "B", sampler, SORTED) for each in logit_bytes),
         held=tuple(figure(each, "", "memory behind a byte of the step", LOGS) for each in held),
         expands_latents=expands_latents,
@@ -84,22 +87,22 @@ def _engine(
 
 
 _NEVER = 10**9
-# V0 sorts the logits; V1 does where FlashInfer is not there, which most containers of 0.10 had; from 0.17 on a kernel
-# of vLLM's own does not sort
+# V0 sorts the logits; V1 does where FlashInfer is not there: it was in the logs of 0.10, and was not in those of 0.11;
+# later a kernel of vLLM's own does not sort (topk_topp_triton.py, in 0.20.1; from 0.17 on is a guess from one log)
 _SORTS, _MAY_SORT, _OWN = (38, 38, 38), (10, 38, 38), (10, 14, 20)
-_GAPS = (1, 2, 8)
+_GAPS = (1, 4, 8)  # three logs: 1.2, 4 and 7
 ENGINES = {
     engine.name: engine
     for engine in (
         _engine(2, (2560, 2560), (256, 256), _NEVER, _SORTS, _GAPS, expands_latents=True),
         _engine(3, (2048, 2048), (256, 256), _NEVER, _SORTS, _GAPS, expands_latents=True),
-        _engine(5, (512, 512), (256, 256), 32768, _SORTS, _GAPS, expands_latents=True),
+        _engine(5, (512, 512), (256, 256), 32768, _SORTS, expands_latents=True),
         _engine(6, (2048, 2048), (256, 256), 32768, _SORTS, expands_latents=True),
         _engine(7, (2048, 2048), (256, 256), 32768, _SORTS, keeps_absorbed=True),
         _engine(8, (2048, 8192), (256, 256), 0, _MAY_SORT),
         _engine(9, (2048, 8192), (256, 1024), 0, _MAY_SORT),
         _engine(10, (2048, 8192), (256, 1024), 0, (10, 10, 38)),
-        _engine(11, (2048, 8192), (256, 1024), 0, _SORTS),
+        _engine(11, (2048, 8192), (256, 1024), 0, _MAY_SORT),
         _engine(17, (2048, 8192), (256, 1024), 0, _OWN),
     )
 }

@@ -5,7 +5,7 @@ what no source says is "unknown".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from .blocks import BITSANDBYTES, block
 from .dtypes import BFLOAT16, IEEE754
@@ -26,6 +26,11 @@ HF = "transformers documentation, Quantization overview: the method's columns CP
 HF_GPTQ = "transformers documentation v4.49, GPTQ: by GPTQModel on NVIDIA GPUs and on Intel and AMD CPUs"
 HF_GGUF = "transformers documentation, GGUF: the file is widened on loading, but on Apple's Metal"
 LLAMA_CPP = "llama.cpp README: x86 and Arm CPUs, CUDA kernels of its own, integers of 1.5 to 8 bits"
+VLLM_OTHERS = (
+    "vLLM documentation: Quantization, Supported Hardware, AMD GPU (v0.11.2, v0.14.0); Installation, GPU, ROCm; "
+    "FP8 W8A8 (MI300X); Installation, CPU, Apple silicon: experimental, FP32 and FP16 on the CPU"
+)
+LLAMA_CPP_BACKENDS = "llama.cpp README, Supported backends: HIP for AMD GPUs, Metal for Apple silicon"
 CUDA_GUIDE = (
     "CUDA C++ Programming Guide, Compute Capabilities: bf16 from 8.0 on, FP8 from 8.9 on, fp16 and fp32 on all here"
 )
@@ -105,6 +110,7 @@ class Support:
     Attributes:
         gpu: lowest compute capability and state, newest first.
         cpu: state by architecture, ``"x86"`` and ``"arm"``.
+        others, others_source: state on GPUs that CUDA does not know, by architecture (`Accelerator.kind`); who says so.
         why: what decides it, in a sentence.
         source: of all this.
     """
@@ -113,17 +119,17 @@ class Support:
     cpu: Mapping[str, str]
     why: str
     source: str
+    others: Mapping[str, str] = field(default_factory=dict)
+    others_source: str = NO_SOURCE
 
     def state(self, device: float | str) -> str:
-        """On a GPU of that compute capability, or a CPU, ``"x86"`` or ``"arm"``; unknown where no row fits.
-
-        So it is for GPUs by other makers, which CUDA does not know (``"AMD"``, ``"Apple"``): no row here is about them.
+        """On a GPU of that compute capability or other kind, or a CPU, ``"x86"`` or ``"arm"``; unknown if no row fits.
 
         >>> [support("vLLM", "FP8 W8A8").state(device) for device in (8.0, 9.0, "x86")]
         ['no', 'hardware', 'no']
         """
         if isinstance(device, str):
-            return self.cpu.get(device, "unknown")
+            return {**self.cpu, **self.others}.get(device, "unknown")
         return next((state for least, state in self.gpu if device >= least), "unknown")
 
 
@@ -225,6 +231,24 @@ for _name, _flavour in FLAVOURS.items():
         )
 for _name in ("FP8 W8A8", "INT8 W8A8", "LLM.int8()", "AWQ int4", "GPTQ int4", "NF4"):
     SUPPORT["llama.cpp", _name] = Support(((7.0, "no"),), _NO_CPU, "llama.cpp reads GGUF files alone", LLAMA_CPP)
+
+
+def _on_others(program: str, name: str) -> dict[str, str]:
+    """States on GPUs that CUDA does not know, by architecture: AMD's two, and Apple's."""
+    if program == "llama.cpp":
+        state = {"fp16": "hardware", "fp32": "hardware"}.get(name, "fits" if name.startswith("GGUF") else "no")
+        return dict.fromkeys(("CDNA 2", "CDNA 3", "Apple GPU"), state)
+    if program != "vLLM" or name == "LLM.int8()":
+        return {}
+    if name == "FP8 W8A8":  # units for it are new in CDNA 3
+        return {"CDNA 2": "no", "CDNA 3": "hardware", "Apple GPU": "no"}
+    state = "hardware" if name in ("bf16", "fp16", "fp32") else "trial" if name.startswith("GGUF") else "no"
+    return {"CDNA 2": state, "CDNA 3": state, "Apple GPU": "no"}
+
+
+for _key, _known in list(SUPPORT.items()):
+    _source = LLAMA_CPP_BACKENDS if _key[0] == "llama.cpp" else VLLM_OTHERS
+    SUPPORT[_key] = replace(_known, others=_on_others(*_key), others_source=_source)
 _UNKNOWN = Support((), {}, "nobody was found who says so", NO_SOURCE)
 
 

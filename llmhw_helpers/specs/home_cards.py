@@ -8,12 +8,30 @@ sparse ones, which are doubled once more.
 from .data_sheets import CUDA, HALVED, TENSOR, chip, memory, rates, watts
 
 TURING_PAPER = "NVIDIA Turing GPU Architecture whitepaper, WP-09183-001, table of RTX 2080 Ti, reference clocks"
-GA102_PAPER = "NVIDIA Ampere GA102 GPU Architecture whitepaper v2.0, appendix A, GeForce RTX 3090"
-ADA_PAPER = "NVIDIA Ada GPU Architecture whitepaper v2.1, appendix A, GeForce RTX 4090"
+GA102_PAPER = "NVIDIA Ampere GA102 GPU Architecture whitepaper v2.0, appendix A, GeForce RTX 3080 and 3090"
+ADA_PAPER = "NVIDIA Ada GPU Architecture whitepaper v2.1, appendix A, GeForce RTX 4080 and 4090"
 BLACKWELL_PAPER = "NVIDIA RTX Blackwell GPU Architecture whitepaper v1.1, appendix A, GeForce RTX 5090"
+SMALL_AMPERE = "NVIDIA, product page of the GeForce RTX 3060: cores and clock; rates by the units of GA10x"
+SMALL_ADA = "NVIDIA, product page of the GeForce RTX 4060 Ti: cores and clock; rates by the units of AD10x"
 GB10_SHEET = "NVIDIA DGX Spark datasheet: 1 PFLOP FP4 with sparsity, halved here"
 GB10_TALK = "A. Skende (NVIDIA), Hot Chips 2025, GB10: about 31 TFLOP/s fp32"
 GB10_UNKNOWN = "NVIDIA prints the rates of FP4 and fp32 alone"
+
+
+def _ampere(paper: str, fp64: float, fp32: float, half: float, int8: float) -> dict:
+    return {
+        "cuda_core": _slow_fp64(paper, fp64, fp32),
+        "tensor_core": rates(HALVED, paper, tf32=half / 2, bf16=half, fp16=half)
+        | rates(TENSOR, paper, int8=int8, int4=2 * int8),
+    }
+
+
+def _ada(paper: str, fp64: float, fp32: float, half: float, int8: float) -> dict:
+    return {
+        "cuda_core": _slow_fp64(paper, fp64, fp32),
+        "tensor_core": rates(HALVED, paper, tf32=half / 2, bf16=half, fp16=half, fp8_e4m3=2 * half, fp8_e5m2=2 * half)
+        | rates(TENSOR, paper, int8=int8, int4=2 * int8),
+    }
 
 
 def _slow_fp64(paper: str, fp64: float, fp32: float, ratio: int = 64) -> dict:
@@ -30,20 +48,44 @@ HOME_CARDS = (
         **watts(TURING_PAPER, 250),
     },
     {
+        "name": "RTX 3060",
+        **chip("Ampere", 8.6, SMALL_AMPERE, 28, 1777),
+        **_ampere(SMALL_AMPERE, 0.2, 12.7, 25.5, 102),
+        **memory(SMALL_AMPERE, 12, 360),
+        **watts(SMALL_AMPERE, 170),
+    },
+    {
+        "name": "RTX 3080",
+        **chip("Ampere", 8.6, GA102_PAPER, 68, 1710),
+        **_ampere(GA102_PAPER, 0.465, 29.8, 59.5, 238),
+        **memory(GA102_PAPER, 10, 760),
+        **watts(GA102_PAPER, 320),
+    },
+    {
         "name": "RTX 3090",
         **chip("Ampere", 8.6, GA102_PAPER, 82, 1695),
-        "cuda_core": _slow_fp64(GA102_PAPER, 0.56, 35.6),
-        "tensor_core": rates(HALVED, GA102_PAPER, tf32=35.6, bf16=71, fp16=71)
-        | rates(TENSOR, GA102_PAPER, int8=284, int4=568),
+        **_ampere(GA102_PAPER, 0.56, 35.6, 71, 284),
         **memory(GA102_PAPER, 24, 936, 23.58),
         **watts(GA102_PAPER, 350),
     },
     {
+        "name": "RTX 4060 Ti 16GB",
+        **chip("Ada", 8.9, SMALL_ADA, 34, 2535),
+        **_ada(SMALL_ADA, 0.345, 22.1, 44.1, 176.5),
+        **memory(SMALL_ADA, 16, 288),
+        **watts(SMALL_ADA, 165),
+    },
+    {
+        "name": "RTX 4080",
+        **chip("Ada", 8.9, ADA_PAPER, 76, 2505),
+        **_ada(ADA_PAPER, 0.76, 48.7, 97.5, 389.9),
+        **memory(ADA_PAPER, 16, 716.8),
+        **watts(ADA_PAPER, 320),
+    },
+    {
         "name": "RTX 4090",
         **chip("Ada", 8.9, ADA_PAPER, 128, 2520),
-        "cuda_core": _slow_fp64(ADA_PAPER, 1.29, 82.6),
-        "tensor_core": rates(HALVED, ADA_PAPER, tf32=82.6, bf16=165.2, fp16=165.2, fp8_e4m3=330.3, fp8_e5m2=330.3)
-        | rates(TENSOR, ADA_PAPER, int8=660.6, int4=1321.2),
+        **_ada(ADA_PAPER, 1.29, 82.6, 165.2, 660.6),
         **memory(ADA_PAPER, 24, 1008, 23.64),
         **watts(ADA_PAPER, 450),
     },

@@ -26,12 +26,20 @@ OTHER_NAMES = {
     "OLMo-2-1124-7B": "OLMo-2-7B",
     "stablelm-3b-4e1t": "StableLM-3B",
     "TinyLlama-1.1B-v1.0": "TinyLlama-1.1B",
+    "vicuna-7b-v1.5": "Llama-2-7B",
+    "vicuna-13b-v1.5": "Llama-2-13B",
+    "zephyr-7b-beta": "Mistral-7B-v0.1",
+    "Codestral-22B-v0.1": "Codestral-22B",
+    "Mistral-Large-2407": "Mistral-Large-123B",
+    "DeepSeek-V3-0324": "DeepSeek-V3",
+    "DeepSeek-R1-0528": "DeepSeek-R1",
+    "Llama-3.1-Nemotron-70B": "Llama-3.1-70B",
     **{f"DeepSeek-{each}": each for each in MODELS if each.startswith("R1-")},
     **{f"Meta-{each}": each for each in MODELS if each.startswith("Llama-3")},
     **{f"Qwen2.5-Coder-{size}": f"Qwen2.5-{size}" for size in ("0.5B", "3B", "7B", "14B", "32B")},
 }
 # Whoever tunes a model for conversation leaves its architecture as it is.
-TUNED = re.compile(r"[-_ ](instruct|chat|it|base|pt|hf)(?![a-z0-9])", re.IGNORECASE)
+TUNED = re.compile(r"[-_ ](instruct|thinking|chat|it|base|pt|hf)(?![a-z0-9])", re.IGNORECASE)
 _NAMED = MODELS | {name: MODELS[of] for name, of in OTHER_NAMES.items()}
 
 

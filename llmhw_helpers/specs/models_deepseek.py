@@ -1,4 +1,4 @@
-"""DeepSeek's models with latent attention and experts."""
+"""DeepSeek's models with latent attention and experts, and Kimi-K2, which is built like the third."""
 
 from dataclasses import replace
 
@@ -78,5 +78,17 @@ DEEPSEEKS = (
     _further(_236B, "DeepSeek-V2.5", "DeepSeek-V2.5", "DeepSeek-V2.5 model card"),
     _further(_236B, "DeepSeek-Coder-V2", "DeepSeek-Coder-V2-Base", _CODER),
     _16B,
+    replace(
+        _671B,
+        name="Kimi-K2",
+        n_heads=64,
+        n_kv_heads=64,
+        vocab_size=163840,
+        context_length=131072,
+        rope_theta=5e4,
+        source=source("moonshotai/Kimi-K2-Base", "Kimi K2, arXiv:2507.20534"),
+        experts=replace(_671B.experts, n_experts=384, n_dense_layers=1),
+        rope_scaling=RopeScaling("yarn", 32.0, original_context_length=4096, beta_fast=1.0, beta_slow=1.0),
+    ),
     _further(_16B, "DeepSeek-Coder-V2-Lite", "DeepSeek-Coder-V2-Lite-Base", _CODER),
 )

@@ -1,10 +1,10 @@
-"""Models of families with one or two sizes here: GPT-2, gpt-oss, Phi, OLMo 2, SmolLM3, Falcon, StableLM, MPT, GLM."""
+"""Models of families with few sizes here: GPT, gpt-oss, Phi, OLMo 2, SmolLM3, Falcon, StableLM, MPT, GLM."""
 
 import math
 
 from .architectures import Experts, Model, RopeScaling
 from .families import CLAMPED_SWIGLU
-from .hub import sized, source
+from .hub import Sizes, sized, source
 
 
 def _gpt_oss(size: str, n_layers: int, n_experts: int) -> Model:
@@ -63,6 +63,31 @@ def _falcon(size: str, n_layers: int, d_model: int, n_heads: int, n_kv_heads: in
     )
 
 
+def _gpt(size: str, n_layers: int, d_model: int, n_heads: int) -> Model:
+    return sized(
+        f"GPT-{size}",
+        (n_layers, d_model, n_heads, n_heads, 4 * d_model),
+        51200,
+        2048,
+        0.0,
+        "Korthikanti et al., arXiv:2205.05198, table 3: GPT-2's architecture in sizes that nobody published",
+        tied_embeddings=True,
+        qkv_bias=True,
+        o_bias=True,
+        mlp_bias=True,
+        activation="gelu_tanh",
+        gated_mlp=False,
+        layer_norm=True,
+        positions="learned",
+    )
+
+
+def _glm(name: str, sizes: Sizes, experts: Experts, **more) -> Model:
+    found = source(f"zai-org/{name}", "GLM-4.5, arXiv:2508.06471")
+    usual = {"head_dim": 128, "qkv_bias": True, "partial_rotary_factor": 0.5}
+    return sized(name, sizes, 151552, 131072, 1e6, found, experts=experts, **usual, **more)
+
+
 _FOUNDRY = "llm-foundry, scripts/train/yamls/pretrain and scripts/train/benchmarking"
 OTHERS = (
     sized(
@@ -81,6 +106,9 @@ OTHERS = (
         layer_norm=True,
         positions="learned",
     ),
+    _gpt("22B", 48, 6144, 64),
+    _gpt("175B", 96, 12288, 96),
+    _gpt("530B", 105, 20480, 128),
     _gpt_oss("20b", n_layers=24, n_experts=32),
     _gpt_oss("120b", n_layers=36, n_experts=128),
     sized(
@@ -136,6 +164,7 @@ OTHERS = (
     ),
     _falcon("7b", 32, 4544, 71, 1, norms_per_block=1),
     _falcon("40b", 60, 8192, 128, 8, norms_per_block=2),
+    _falcon("180b", 80, 14848, 232, 8, norms_per_block=2),
     sized(
         "StableLM-3B",
         (32, 2560, 32, 32, 6912),
@@ -150,16 +179,15 @@ OTHERS = (
     _mpt("13B", 40, 5120, 40, 2048, f"{_FOUNDRY}: mpt-13b.yaml"),
     _mpt("30B", 48, 7168, 56, 8192, source("mosaicml/mpt-30b", "MPT-30B model card")),
     _mpt("70B", 80, 8192, 64, 2048, f"{_FOUNDRY}: mpt-70b.yaml"),
-    sized(
+    _glm(
         "GLM-4.5-Air",
         (46, 4096, 96, 8, 10944),
-        151552,
-        131072,
-        1e6,
-        source("zai-org/GLM-4.5-Air", "GLM-4.5, arXiv:2508.06471"),
-        head_dim=128,
-        qkv_bias=True,
-        partial_rotary_factor=0.5,
-        experts=Experts(128, 8, d_ff_expert=1408, n_shared_experts=1, n_dense_layers=1, router_bias=True),
+        Experts(128, 8, d_ff_expert=1408, n_shared_experts=1, n_dense_layers=1, router_bias=True),
+    ),
+    _glm(
+        "GLM-4.5",
+        (92, 5120, 96, 8, 12288),
+        Experts(160, 8, d_ff_expert=1536, n_shared_experts=1, n_dense_layers=3, router_bias=True),
+        qk_norm=True,
     ),
 )

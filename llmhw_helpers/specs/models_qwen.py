@@ -46,6 +46,8 @@ _QWEN25_MODELS = (
 )
 _BASE = {each.name: each for each in _QWEN25_MODELS}
 _MATH = {"context_length": 4096, "rope_theta": 1e4}
+_QWEN3_4B = _qwen3("Qwen3-4B", (36, 2560, 32, 8, 9728), tied_embeddings=True)
+_QWEN3_235B = _qwen3("Qwen3-235B-A22B", (94, 4096, 64, 4, 12288), Experts(128, 8, d_ff_expert=1536))
 _QWEN3_8B = _qwen3("Qwen3-8B", (36, 4096, 32, 8, 12288))
 _QWEN3_30B = _qwen3("Qwen3-30B-A3B", (48, 2048, 32, 4, 6144), Experts(128, 8, d_ff_expert=768))
 QWENS = (
@@ -95,12 +97,25 @@ QWENS = (
     ),
     _qwen3("Qwen3-0.6B", (28, 1024, 16, 8, 3072), tied_embeddings=True),
     _qwen3("Qwen3-1.7B", (28, 2048, 16, 8, 6144), tied_embeddings=True),
-    _qwen3("Qwen3-4B", (36, 2560, 32, 8, 9728), tied_embeddings=True),
+    _QWEN3_4B,
     _QWEN3_8B,
     _qwen3("Qwen3-14B", (40, 5120, 40, 8, 17408)),
     _qwen3("Qwen3-32B", (64, 5120, 64, 8, 25600)),
     _QWEN3_30B,
-    _qwen3("Qwen3-235B-A22B", (94, 4096, 64, 4, 12288), Experts(128, 8, d_ff_expert=1536)),
+    _QWEN3_235B,
+    *(
+        _further(
+            of, f"{of.name}-2507", f"Qwen/{of.name}-Instruct-2507", _QWEN3, context_length=262144, rope_theta=theta
+        )
+        for of, theta in ((_QWEN3_4B, 5e6), (_QWEN3_30B, 1e7), (_QWEN3_235B, 5e6))
+    ),
+    _qwen3(
+        "Qwen3-Coder-480B-A35B",
+        (62, 6144, 96, 8, 8192),
+        Experts(160, 8, d_ff_expert=2560),
+        context_length=262144,
+        rope_theta=1e7,
+    ),
     _further(
         _QWEN3_30B,
         "Qwen3-Coder-30B-A3B",

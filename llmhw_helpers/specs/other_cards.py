@@ -9,6 +9,7 @@ from .data_sheets import memory, other_chip, rates, sparse_gain, watts
 from .figures import Figure
 
 CDNA2_PAPER = "AMD CDNA 2 whitepaper and AMD Instinct MI250X data sheet"
+MI210_SHEET = "AMD Instinct MI210 data sheet"
 CDNA3_PAPER = "AMD Instinct MI300X data sheet; its 8-bit floats are the FNUZ kind, another than OCP's"
 M1_BENCHMARKS = (
     "derived, 128 fused multiply-adds a core and clock in fp32 as in fp16; measured: P. Turner, metal-benchmarks"
@@ -33,7 +34,9 @@ def _apple(name: str, cores: int, mhz: int | None, gigabytes: int, gigabytes_per
     unit = "GPU cores" + (f", {mhz} MHz" if mhz else "")
     return {
         "name": f"Apple {name}",
-        **other_chip("Apple", name, source, cores, mhz, Figure(None, "", "gain by 2:4 sparse weights", APPLE_SILENT)),
+        **other_chip(
+            "Apple", "Apple GPU", source, cores, mhz, Figure(None, "", "gain by 2:4 sparse weights", APPLE_SILENT)
+        ),
         "cuda_core": rates(unit, source, fp32=tera, fp16=tera),
         "tensor_core": {},
         **memory(APPLE_SPECS, gigabytes, gigabytes_per_s),
@@ -53,6 +56,18 @@ OTHER_CARDS = (
         ),
         **memory(f"{CDNA2_PAPER}: {_GCD} 128 GB and 3276.8 GB/s", 64, 1638.4),
         **watts(CDNA2_PAPER, 250, f"{_GCD} thermal design power of 500 W (560 W at peak)"),
+    },
+    {
+        "name": "MI210",
+        **other_chip("AMD", "CDNA 2", MI210_SHEET, 104, 1700, sparse_gain(1.0, CDNA2_PAPER)),
+        **_amd(
+            "",
+            MI210_SHEET,
+            {"fp64": 22.6, "fp32": 22.6},
+            {"fp64": 45.3, "fp32": 45.3, "bf16": 181, "fp16": 181, "int8": 181},
+        ),
+        **memory(MI210_SHEET, 64, 1638.4),
+        **watts(MI210_SHEET, 300),
     },
     {
         "name": "MI300X",

@@ -38,7 +38,11 @@ RENT: Mapping[str, Figure] = {
 }
 LAUNCH: Mapping[str, Figure] = {
     "RTX 2080 Ti": _launch(999, "NVIDIA, announcement of 2018-08-20"),
+    "RTX 3060": _launch(329, "NVIDIA, announcement of 2021-01-12"),
+    "RTX 3080": _launch(699, "NVIDIA, announcement of 2020-09-01"),
     "RTX 3090": _launch(1499, "NVIDIA, announcement of 2020-09-01"),
+    "RTX 4060 Ti 16GB": _launch(499, "NVIDIA, announcement of 2023-05-18"),
+    "RTX 4080": _launch(1199, "NVIDIA, announcement of 2022-09-20"),
     "RTX 4090": _launch(1599, "NVIDIA, announcement of 2022-09-20"),
     "RTX 5090": _launch(1999, "NVIDIA, announcement of 2025-01-06"),
     "GB10": _launch(3999, "NVIDIA, DGX Spark with 4 TB, October 2025: the whole computer"),

@@ -13,6 +13,7 @@ BNB_VLLM = (
 FP8_BLOCKS = (
     "DeepSeek-V3 Technical Report, arXiv:2412.19437, section 3.3: an fp32 scale for a block of 128 x 128 weights"
 )
+NVFP4 = "NVIDIA, Introducing NVFP4 (technical blog, 2025): an FP8 scale for 16 weights"
 FBGEMM = (
     "The Llama 3 Herd, arXiv:2407.21783, section 6.2: FP8 for the MLPs of all layers but the first and the last, none"
     " for attention"
@@ -25,6 +26,7 @@ SERVING_FLAVOURS = FLAVOURS | {
         Flavour("bnb int4", unmeasured(BNB_VLLM), BNB_VLLM, bits=4, layout="NF4"),
         Flavour("FP8 blocks", unmeasured(FP8_BLOCKS), FP8_BLOCKS, bits=8, group=128 * 128, scale_bits=32),
         Flavour("FP8 FBGEMM", unmeasured(FBGEMM), FBGEMM, bits=8, scale_bits=32, only="inner MLPs"),
+        Flavour("NVFP4", unmeasured(NVFP4), NVFP4, bits=4, group=16, scale_bits=8),
         Flavour("INT8 W8A16", unmeasured(STUDY), STUDY, bits=8, group=128, scale_bits=16),
     )
 }
@@ -34,6 +36,11 @@ SHORT = {
     "int4": "AWQ int4",
     "awq": "AWQ int4",
     "gptq": "GPTQ int4",
+    "w4a16": "AWQ int4",
+    "w8a16": "INT8 W8A16",
+    "w8a8": "INT8 W8A8",
+    "gptq int8": "INT8 W8A16",
+    "fp4": "NVFP4",
     "bitsandbytes": "bnb int4",
     "bnb": "bnb int4",
     "float16": "fp16",

@@ -68,15 +68,15 @@ def test_nine_caches_in_ten_are_within_5_percent_where_the_reserve_is_printed(lo
 def test_caches_that_are_predicted(logs):
     figures = logs["cache"]
     assert len(figures) >= 30
-    assert within(figures, 0.15) > 0.75
-    assert sum(each.inside for each in figures) / len(figures) > 0.75
+    assert within(figures, 0.15) > 0.8
+    assert sum(each.inside for each in figures) / len(figures) > 0.8
     assert median(abs(each.error) for each in figures) < 0.02
 
 
 def test_nineteen_in_twenty_start_or_do_not_as_it_is_said(logs):
-    decided = [each for each in logs["starts"] if each.low == each.high]
-    assert len(decided) >= 0.9 * len(logs["starts"])
-    assert sum(each.inside for each in decided) / len(decided) >= 0.95
+    figures = logs["starts"]
+    assert sum(each.usual == each.measured for each in figures) / len(figures) >= 0.95
+    assert sum(each.low == each.high for each in figures) / len(figures) > 0.85  # and few are left at "perhaps"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,8 @@ def test_steps_by_release_and_card():
     assert tried("0.6", "A100-80GB", 20000) == (20000, 256)  # a whole text in one step
     assert tried("0.6", "A100-80GB", 131072) == (2048, 256)  # and in chunks
     assert tried("0.5", "A100-80GB", 131072) == (512, 256)
+    assert tried("0.6", "MI300X", 131072) == (131072, 256)
+    assert tried("0.11", "MI300X", 131072) == (8192, 1024)
 
 
 def test_releases():

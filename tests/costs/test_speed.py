@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from llmhw_helpers.costs.efficiency import FITTED
 from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.costs.speed import (
     decode_speed,
@@ -17,7 +20,10 @@ A100, H100 = accelerator("A100-80GB"), accelerator("H100")
 LLAMA = model("Llama-3.1-8B")
 
 
-@pytest.mark.parametrize("card", ACCELERATORS.values(), ids=ACCELERATORS)
+KNOWN = [card for card in ACCELERATORS.values() if card.peak("fp16").value]
+
+
+@pytest.mark.parametrize("card", KNOWN, ids=[card.name for card in KNOWN])
 @pytest.mark.parametrize("name", ["SmolLM2-135M", "Llama-3.1-70B", "Mixtral-8x7B", "DeepSeek-V3", "gpt-oss-20b"])
 def test_a_range_lies_below_the_roof_and_is_no_wider_than_a_factor_of_two(card, name):
     each, dtype = model(name), "bf16" if "bf16" in card.dtypes else "fp16"
@@ -33,6 +39,15 @@ def test_a_range_lies_below_the_roof_and_is_no_wider_than_a_factor_of_two(card, 
         assert speed.share.high == pytest.approx(speed.high / speed.floor)
 
 
+def test_a_rate_that_no_source_gives_is_needed_for_many_tokens_only():
+    unknown = {name: replace(rate, value=None) for name, rate in A100.tensor_core.items()}
+    card = replace(A100, tensor_core=unknown)
+    assert decode_speed(card, LLAMA).seconds["products"] == 0
+    assert decode_speed(card, LLAMA).floor == decode_speed(A100, LLAMA).floor
+    with pytest.raises(UnknownFigure, match="unknown: bf16: dense peak"):
+        prefill_speed(card, LLAMA)
+
+
 def test_the_roof_of_a_decode_step_is_weights_and_cache_over_the_bandwidth():
     """By hand: Llama-3.1-8B in 16 bits without the input embedding, and 128 KiB for each of 1024 tokens."""
     n_bytes = 2 * (8_030_261_248 - 128_256 * 4096) + 1024 * 131_072
@@ -43,7 +58,7 @@ def test_a_pipeline_speeds_up_several_texts_and_not_one():
     one, two = (decode_speed(A100, LLAMA, pp_size=n) for n in (1, 2))
     assert 0.95 * one.low < two.low < one.low
     # at 64 texts each of two stages works on 32 of them
-    assert decode_speed(A100, LLAMA, batch_size=64, pp_size=2).low > 1.2 * decode_speed(A100, LLAMA, batch_size=64).low
+    assert decode_speed(A100, LLAMA, batch_size=64, pp_size=2).low > 1.1 * decode_speed(A100, LLAMA, batch_size=64).low
 
 
 def test_tensor_parallelism_speeds_up_less_than_it_costs():
@@ -94,6 +109,16 @@ def test_a_bubble_is_as_long_as_its_share_of_the_micro_batches():
     assert run.seconds["bubble"] == pytest.approx(rest * 3 / 8)
 
 
+def test_weights_that_come_over_a_slow_network_hold_training_up():
+    """By hand: of 8 GPUs on two nodes each gathers 7/8 of 16.06 GB twice and scatters as much, at 0.87 of 12.5 GB/s."""
+    shared = {"batch_size": 4, "dp_size": 8, "nodes": 2}
+    slow = training_speed(A100, LLAMA, 4096, network_bytes_per_s=12.5e9, **shared)
+    assert slow.likely < 0.8 * training_speed(A100, LLAMA, 4096, **shared).likely
+    alone = 3 * 7 / 8 * 16.06 / (FITTED["link, network"] * 12.5)
+    assert 0.7 * alone < slow.seconds["weights"] < alone
+    assert sum(slow.seconds.values()) > alone
+
+
 def test_energy_and_price_follow_from_the_speed():
     speed = decode_speed(A100, LLAMA)
     assert joules_per_token(speed, A100, 2) == pytest.approx((800 / speed.high, 800 / speed.low))
@@ -110,5 +135,11 @@ def test_what_cannot_be_is_refused_in_a_line():
         decode_speed(A100, LLAMA, program="vllm")
     with pytest.raises(ValueError, match="first of its text"):
         decode_speed(A100, LLAMA, context=0)
+    with pytest.raises(Indivisible, match="32 layers do not make 33 stages"):
+        decode_speed(A100, LLAMA, pp_size=33)
+    with pytest.raises(ValueError, match="n_micro_batches is at least 1, not 0"):
+        training_speed(A100, LLAMA, 2048, n_micro_batches=0)
+    with pytest.raises(ValueError, match="ZeRO has the stages 0 to 3, not 4"):
+        training_speed(A100, LLAMA, 2048, zero=4)
     with pytest.raises(UnknownName, match="unknown recomputation 'half'"):
         training_speed(A100, LLAMA, 2048, recompute="half")

@@ -43,3 +43,18 @@ def test_a_large_array_is_told_by_its_shape():
     exercise = Exercise("f", [(np.zeros((4, 6)), np.zeros(3))], lambda a, b: 1.0)
     line = grade(lambda a, b: 2.0, exercise).line
     assert line == "f: not yet. f(<4 x 6 numbers>, [0.0, 0.0, 0.0]) gave 2, 2 times the right answer."
+
+
+def test_a_rule_lets_every_answer_pass_that_keeps_to_it_and_says_what_others_break():
+    even = Exercise("even", [(3,), (9,)], lambda n: n + 1, rule=lambda given, n: "" if given % 2 == 0 else "it is odd")
+    assert grade(lambda n: n + 1, even).line == "even: correct."
+    assert grade(lambda n: 2, even).right
+    assert grade(lambda n: n - 1 + (n > 5), even).line == "even: not yet. even(9) gave 9: it is odd"
+    assert grade(lambda n: None, even).line == "even: not answered yet."
+
+
+def test_a_rule_that_fails_on_an_answer_of_another_kind_gives_a_verdict_too():
+    longer = Exercise("longer", [(3,)], lambda n: "four", rule=lambda given, n: "" if len(given) > n else "too short")
+    assert (
+        grade(lambda n: 5, longer).line == "longer: not yet. longer(3) gave 5: an answer of another kind is asked for"
+    )

@@ -22,6 +22,7 @@ from llmhw_helpers.serving.engine import Engine
 
 HI = [{"role": "user", "content": "hi"}]
 WAIT = 20  # seconds
+POST = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
 KEY = {"api_key": "any", "max_retries": 0, "timeout": WAIT}
 
 
@@ -217,7 +218,7 @@ def test_a_stream_that_is_closed_frees_its_blocks_at_once(client, engine, slow):
 def test_a_client_that_dies_frees_its_blocks_at_once(url, engine, slow, stream):
     """No goodbye: its socket is gone, in mid-stream or while it waits for a whole answer."""
     body = json.dumps({"prompt": "hello", "max_tokens": 500, "ignore_eos": True, "stream": stream}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"{POST}Content-Type: application/json\r\nContent-Length: {len(body)}"
     port = int(url.split(":")[2].split("/")[0])
     written = engine.statistics.n_written
     with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -329,14 +330,94 @@ def test_a_long_text_is_cut_into_tokens_beside_the_thread_that_answers_others(cl
     assert threads[0] not in ("server", "engine")
 
 
+def test_long_texts_are_read_one_after_the_other_and_hold_up_nobody_else(new_engine, monkeypatch):
+    """Twelve at once, of which the first is being read; meanwhile a small one is answered."""
+    reading, go_on, most = [], threading.Event(), []
+
+    def read(body, *arguments):
+        if len(body["prompt"]) > 100:
+            reading.append(1)
+            most.append(len(reading))
+            assert go_on.wait(WAIT)
+            reading.pop()
+        return protocol.read_ask(body, *arguments)
+
+    monkeypatch.setattr(app, "read_ask", read)
+    long = {"model": "tiny-model", "prompt": " " * app.LONG_BODY, "max_tokens": 1}
+    with served_at(new_engine(), name="tiny-model", max_open=13) as url, httpx.Client(base_url=url) as small:
+        page = url.replace("/v1", "/health")
+        with ThreadPoolExecutor(12) as pool:
+            large = [pool.submit(httpx.post, f"{url}/completions", json=long, timeout=WAIT) for _ in range(12)]
+            until(lambda: httpx.get(page).json()["n_open"] == 12)
+            body = {"prompt": "hello", "max_tokens": 1}
+            assert small.post("/completions", json=body, timeout=WAIT).status_code == 200
+            assert small.post("/completions", json=body | {"n": 2}).status_code == 429  # those that wait count
+            assert not any(each.done() for each in large)
+            go_on.set()
+            assert {each.result().status_code for each in large} == {400}  # too long for the context
+        assert most == [1] * 12
+        assert httpx.get(page).json()["n_open"] == 0
+
+
+def test_who_leaves_while_others_are_read_is_read_no_more(new_engine, monkeypatch):
+    read, go_on = [], threading.Event()
+
+    def slowly(body, *arguments):
+        read.append(body["user"])
+        assert go_on.wait(WAIT)
+        return protocol.read_ask(body, *arguments)
+
+    monkeypatch.setattr(app, "read_ask", slowly)
+    with served_at(new_engine(), name="tiny-model") as url:
+        page = url.replace("/v1", "/health")
+        long = {"prompt": " " * app.LONG_BODY}
+        with ThreadPoolExecutor(1) as pool:
+            stays = pool.submit(httpx.post, f"{url}/completions", json=long | {"user": "stays"}, timeout=WAIT)
+            until(lambda: read)
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{url}/completions", json=long | {"user": "leaves"}, timeout=0.3)
+            until(lambda: httpx.get(page).json()["n_open"] == 1)
+            go_on.set()
+            stays.result()
+    assert read == ["stays"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *dict.fromkeys(
+            ("localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:80", "[::1]:8000", "10.0.0.7"), 200
+        ).items(),
+        *dict.fromkeys(("evil.example", "evil.example:8000", "localhost.evil.example", "x", "[::1", ""), 403).items(),
+        *dict.fromkeys(("127.0.0.1.evil.example", "localhost@evil.example", "evil.example/localhost"), 403).items(),
+    ],
+)
+def test_a_name_that_is_not_ours_is_refused(url, host, status):
+    """A page whose site's name leads to this machine would else read what the server says."""
+    for page in ("/models", "/nowhere"):
+        answer = httpx.get(url + page, headers={"host": host})
+        assert (answer.status_code == 403) == (status == 403)
+        if status == 403:
+            assert "is not called" in answer.json()["error"]["message"]
+
+
+def test_names_that_the_server_is_given_are_its_own_too(new_engine):
+    with served_at(new_engine(), hosts=["Node7.example"]) as url:
+        found = [
+            httpx.get(f"{url}/models", headers={"host": host}).status_code for host in ("node7.example:1", "node8")
+        ]
+    assert found == [200, 403]
+    with served_at(new_engine(), host="0.0.0.0") as url:  # names of this machine in the network are not known here
+        assert httpx.get(f"{url}/models", headers={"host": "node8"}).status_code == 200
+    with served_at(new_engine(), host="0.0.0.0", hosts=["node7"]) as url:
+        assert httpx.get(f"{url}/models", headers={"host": "node8"}).status_code == 403
+
+
 def test_a_body_that_never_comes_is_not_waited_for(url, monkeypatch):
     monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
     port = int(url.split(":")[2].split("/")[0])
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as connection:
-        head = (
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-        )
-        connection.sendall(head)
+        connection.sendall(f"{POST}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 

@@ -39,6 +39,24 @@ def test_the_defaults_are_openais(read, letters):
     assert ask.chat
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_text_too_long_for_the_context_is_refused_before_it_is_cut_into_tokens(read, letters, chat, monkeypatch):
+    """Each token has 12 characters at most: so many times the context's tokens there may be."""
+    assert letters.longest == len("<|im_start|>") == 12
+
+    def ask(n_characters):
+        text = "a" * n_characters
+        return read(chat, messages=[HI[0] | {"content": text}]) if chat else read(prompt=["hi", text])
+
+    with pytest.raises(Refused, match="tokens of prompt"):  # let through, and found too long then
+        ask(2400)
+    for way in ("encode", "prompt", "chat_tokens"):
+        monkeypatch.setattr(letters, way, lambda *arguments: 1 / 0)
+    with pytest.raises(Refused, match="2401 characters, too many even for 200 tokens of up to 12 characters") as error:
+        ask(2401)
+    assert (error.value.code, error.value.param) == ("context_length_exceeded", "messages" if chat else "prompt")
+
+
 def test_every_setting_arrives(read, letters):
     how = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": -3}
     ask = read(**how, stop=["a", "bc"], max_tokens=9, n=2, stream=True, stream_options={"include_usage": True})

@@ -110,7 +110,7 @@ def loads(monkeypatch, new_engine):
     """Loading takes no time, and serving ends by itself; what the command said is given back."""
     served = []
 
-    async def serve(worker, name, listening, ready, stopped):
+    async def serve(worker, name, listening, hosts, ready, stopped):
         served.append((worker.engine, listening.getsockname()[0]))
         ready()
 
@@ -217,4 +217,4 @@ def test_ipv6_is_written_in_brackets():
         pytest.skip("this machine has no IPv6 address")
     with listening:
         assert server.url_of(listening) == f"http://[::1]:{listening.getsockname()[1]}/v1"
-        assert server._is_local(listening)
+        assert server.is_local(listening)

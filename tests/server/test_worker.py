@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -160,6 +161,49 @@ def test_one_that_is_cancelled_before_it_came_in_never_does(engine):
     first.texts()
     until(lambda: worker.n_open == 0)
     assert engine.statistics.n_written == 3
+    worker.close()
+
+
+def test_whoever_waits_for_a_job_to_be_taken_hears_that_it_was_cancelled_before(engine):
+    slow(engine, 0.05)
+    worker = Worker(engine)
+    first = Client(worker, [PROMPTS[0]], 3)
+    until(lambda: engine.statistics.n_steps)
+    second = Client(worker, [PROMPTS[1]], 3).job
+    worker.cancel(second)
+    with pytest.raises(CancelledError):
+        second.accepted.result(WAIT)
+    first.texts()
+    worker.close()
+
+
+def test_a_request_that_is_being_read_counts_as_open(engine):
+    slow(engine)
+    worker = Worker(engine, max_open=2)
+    with worker.reading():
+        assert worker.n_open == 1
+        with pytest.raises(Busy, match="1 answers are open, and 2 may be"):
+            worker.submit([[1]], 2, print, n=2)
+        with worker.reading(), pytest.raises(Busy, match="2 answers are open"), worker.reading():
+            pass
+        client = Client(worker, [[1]], 3)
+    client.texts()
+    until(lambda: worker.n_open == 0)
+    worker.close()
+
+
+def test_a_worker_that_is_closing_takes_nobody_and_finishes_what_is_open(engine, letters, new_engine):
+    slow(engine)
+    worker = Worker(engine)
+    client = Client(worker, [PROMPTS[0]], 30)
+    client.events.get(timeout=WAIT)
+    worker.closing = True
+    with pytest.raises(Closed, match="the server is being stopped"):
+        worker.submit([[1]], 2, print)
+    with pytest.raises(Closed), worker.reading():
+        pass
+    client.texts()
+    assert client.last[0].n_written == 30
     worker.close()
 
 

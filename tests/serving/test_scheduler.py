@@ -88,6 +88,44 @@ def test_the_latest_gives_its_blocks_back_and_comes_again():
     assert scheduler.blocks.n_free == 4
 
 
+def test_only_the_latest_is_preempted_though_an_earlier_one_is_out_of_blocks():
+    """Three write, and the middle one needs a block: the last one gives its own, and the others stay."""
+    scheduler = make(n_blocks=3)
+    one, two, three = (
+        submit(scheduler, range(10 * i, 10 * i + n), n_new=2, arrival=i) for i, n in enumerate((2, 4, 2))
+    )
+    assert step(scheduler)[0] == {0: 2, 1: 4, 2: 2}
+    assert step(scheduler)[0] == {0: 1, 1: 1}
+    assert [each.n_preempted for each in (one, two, three)] == [0, 0, 1]
+    assert (one.finished, two.finished, scheduler.waiting) == ("length", "length", [three])
+
+
+def test_what_a_victim_would_have_read_is_given_back_to_the_step():
+    """Of four tokens: the writer's own is free again when it gives its blocks for the first of two who read."""
+    scheduler = make(n_blocks=5, block_size=2, max_step_tokens=4)
+    for arrival, n_tokens, n_cached in ((0, 6, 4), (1, 10, 2), (2, 3, 2)):
+        request = Request([arrival] * n_tokens, 9, (arrival, 0), n_cached=n_cached)
+        request.block_table = [scheduler.blocks.allocate() for _ in range(n_cached // 2)]
+        scheduler.running.append(request)
+    assert step(scheduler)[0] == {0: 2, 1: 2}
+    assert [each.arrival[0] for each in scheduler.waiting] == [2]
+
+
+def test_what_is_asked_for_again_after_a_preemption_is_counted_as_it_is_found():
+    """Its prompt and what it wrote; how much of the prompt was found at first stays as it was."""
+    scheduler = make(n_blocks=4)
+    one, two = (submit(scheduler, range(10 * i, 10 * i + n), n_new=8, arrival=i) for i, n in enumerate((2, 6)))
+    while not two.n_preempted:
+        step(scheduler)
+    assert (scheduler.n_asked, scheduler.n_reused) == (2 + 6, 0)
+    assert len(two.output) == 3
+    while scheduler.waiting or scheduler.running:
+        step(scheduler)
+    assert (two.n_preempted, scheduler.n_preempted) == (1, 1)
+    assert (scheduler.n_asked, scheduler.n_reused) == (2 + 6 + 9, 4)
+    assert (one.n_reused, two.n_reused) == (0, 0)
+
+
 def test_after_a_preemption_nobody_is_let_in_in_the_same_step():
     scheduler = make(n_blocks=4)
     for i in range(2):

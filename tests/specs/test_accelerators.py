@@ -38,6 +38,7 @@ def test_the_lectures_second_fp64_rate_is_the_a100s_tensor_cores():
 # the architecture whitepapers. One multiply-add is two operations.
 _GV100, _GV100_TENSOR = {"fp64": 32, "fp32": 64, "int8": 4 * 64}, {"fp16": 512}
 M1_AND_M2 = ("Apple M1 Max", "Apple M1 Ultra", "Apple M2 Max", "Apple M2 Ultra")
+_CDNA2 = {"fp64": 64, "fp32": 64}
 _M1 = {"fp32": 128, "fp16": 128}
 _GA102, _ADA = {"fp64": 2, "fp32": 128}, {"fp64": 2, "fp32": 128}
 _GA100, _GH100 = {"fp64": 32, "fp32": 64}, {"fp64": 64, "fp32": 128}
@@ -45,11 +46,13 @@ CUDA_FMA = {
     "T4": {"fp64": 2, "fp32": 64},
     "RTX 2080 Ti": {"fp64": 2, "fp32": 64},
     **dict.fromkeys(("V100", "V100-16GB"), _GV100),
-    **dict.fromkeys(("A40", "A10", "A10G", "RTX A6000", "RTX 3090"), _GA102),
-    **dict.fromkeys(("A100-40GB", "A100-80GB", "A100-80GB PCIe"), _GA100),
-    **dict.fromkeys(("L4", "L40", "L40S", "RTX 4090", "RTX 5090"), _ADA),
+    **dict.fromkeys(("A40", "A10", "A10G", "RTX A5000", "RTX A6000", "RTX 3060", "RTX 3080", "RTX 3090"), _GA102),
+    **dict.fromkeys(("A30", "A100-40GB", "A100-80GB", "A100-80GB PCIe"), _GA100),
+    **dict.fromkeys(
+        ("L4", "L40", "L40S", "RTX 6000 Ada", "RTX 4060 Ti 16GB", "RTX 4080", "RTX 4090", "RTX 5090"), _ADA
+    ),
     **dict.fromkeys(("H100", "H100 PCIe", "GH200", "H200"), _GH100),
-    "MI250X GCD": {"fp64": 64, "fp32": 64},
+    **dict.fromkeys(("MI210", "MI250X GCD"), _CDNA2),
     "MI300X": {"fp64": 64, "fp32": 128},
     **dict.fromkeys(M1_AND_M2, _M1),
 }
@@ -58,20 +61,23 @@ _HOPPER = {"fp64": 128, "tf32": 1024, "bf16": 2048, "fp16": 2048, "fp8_e4m3": 40
 _FULL = {"tf32": 256, "bf16": 512, "fp16": 512, "int8": 1024, "int4": 2048}  # GA102 and AD102 in server cards
 _ADA_FULL = {"tf32": 256, "bf16": 512, "fp16": 512, "fp8_e4m3": 1024, "fp8_e5m2": 1024, "int8": 1024}
 _HALF = {"tf32": 128, "bf16": 256, "fp16": 256}  # sums in fp32 on GeForce
+_GEFORCE = {**_HALF, "int8": 1024, "int4": 2048}
+_ADA_GEFORCE = {**_GEFORCE, "fp8_e4m3": 512, "fp8_e5m2": 512}
+_CDNA2_MATRIX = {"fp64": 128, "fp32": 128, "bf16": 512, "fp16": 512, "int8": 512}
 TENSOR_FMA = {
     "T4": {"fp16": 512, "int8": 1024, "int4": 2048},
     "RTX 2080 Ti": {"fp16": 256, "int8": 1024, "int4": 2048},
     **dict.fromkeys(("V100", "V100-16GB"), _GV100_TENSOR),
-    **dict.fromkeys(("A40", "A10", "RTX A6000"), _FULL),
+    **dict.fromkeys(("A40", "A10", "RTX A5000", "RTX A6000"), _FULL),
     "A10G": {**_HALF, "int8": 512, "int4": 1024},
-    "RTX 3090": {**_HALF, "int8": 1024, "int4": 2048},
-    **dict.fromkeys(("A100-40GB", "A100-80GB", "A100-80GB PCIe"), _AMPERE),
-    **dict.fromkeys(("L4", "L40S"), _ADA_FULL),
+    **dict.fromkeys(("RTX 3060", "RTX 3080", "RTX 3090"), _GEFORCE),
+    **dict.fromkeys(("A30", "A100-40GB", "A100-80GB", "A100-80GB PCIe"), _AMPERE),
+    **dict.fromkeys(("L4", "L40S", "RTX 6000 Ada"), _ADA_FULL),
     "L40": {**_HALF, "fp8_e4m3": 512, "fp8_e5m2": 512, "int8": 512},
-    "RTX 4090": {**_HALF, "fp8_e4m3": 512, "fp8_e5m2": 512, "int8": 1024, "int4": 2048},
+    **dict.fromkeys(("RTX 4060 Ti 16GB", "RTX 4080", "RTX 4090"), _ADA_GEFORCE),
     "RTX 5090": {**_HALF, "fp8_e4m3": 512, "fp8_e5m2": 512, "int8": 1024, "fp4_e2m1": 2048},
     **dict.fromkeys(("H100", "H100 PCIe", "GH200", "H200"), _HOPPER),
-    "MI250X GCD": {"fp64": 128, "fp32": 128, "bf16": 512, "fp16": 512, "int8": 512},
+    **dict.fromkeys(("MI210", "MI250X GCD"), _CDNA2_MATRIX),
     "MI300X": {"fp64": 128, "fp32": 128, "tf32": 512, "bf16": 1024, "fp16": 1024}
     | dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "int8"), 2048),
     **{name: {} for name in M1_AND_M2},
@@ -121,6 +127,14 @@ BUS = {
     "A10": (384, 12.5e9),
     "A10G": (384, 12.5e9),
     "RTX A6000": (384, 16e9),
+    "A30": (3072, 2.43e9),
+    "RTX A5000": (384, 16e9),
+    "RTX 6000 Ada": (384, 20e9),
+    "RTX 3060": (192, 15e9),
+    "RTX 3080": (320, 19e9),
+    "RTX 4060 Ti 16GB": (128, 18e9),
+    "RTX 4080": (256, 22.4e9),
+    "MI210": (4096, 3.2e9),
     "L4": (192, 12.5e9),
     "L40": (384, 18e9),
     "L40S": (384, 18e9),
@@ -165,8 +179,14 @@ def test_unknown_names_are_refused_by_kind():
 # KiB that a multiprocessor can give to shared memory, by NVIDIA's tuning guides of Volta to Blackwell; the rest of the
 # same memory is the L1 cache.
 SHARED_KIB = {"Volta": 96, "Turing": 64, "Ada": 100, "Hopper": 228}
-SHARED_KIB_BY_CARD = {"A100-40GB": 164, "A100-80GB": 164, "A100-80GB PCIe": 164, "B200": 228} | dict.fromkeys(
-    ("A40", "A10", "A10G", "RTX A6000", "RTX 3090", "RTX 5090", "GB10"), 100
+SHARED_KIB_BY_CARD = {
+    "A100-40GB": 164,
+    "A100-80GB": 164,
+    "A100-80GB PCIe": 164,
+    "A30": 164,
+    "B200": 228,
+} | dict.fromkeys(
+    ("A40", "A10", "A10G", "RTX A5000", "RTX A6000", "RTX 3060", "RTX 3080", "RTX 3090", "RTX 5090", "GB10"), 100
 )
 
 

@@ -33,7 +33,8 @@ PUBLISHED = {
 HUB = json.loads((Path(__file__).parent / "hub_configs.json").read_text())
 # files of packed numbers (gpt-oss), of a head that is there twice (Falcon), of text and images (Gemma 3), or no files
 UNPUBLISHED = {"gpt-oss-20b", "gpt-oss-120b", "falcon-7b", "falcon-40b", "gemma-3-4b", "gemma-3-12b", "gemma-3-27b"}
-UNPUBLISHED |= {"MPT-13B", "MPT-30B", "MPT-70B", "GLM-4.5-Air"}
+UNPUBLISHED |= {"falcon-180b", "MPT-13B", "MPT-30B", "MPT-70B", "GPT-22B", "GPT-175B", "GPT-530B"}
+UNPUBLISHED |= {"GLM-4.5-Air", "GLM-4.5", "Kimi-K2"}  # with layers for further tokens (MTP) or scales
 PUBLISHED |= {name: entry["n_params"] for name, entry in HUB.items() if entry["n_params"]}
 
 
@@ -165,19 +166,19 @@ CONFIGS = {
     "gpt-oss-20b": ("gpt_oss", gpt_oss(24, 32)),
     "gpt-oss-120b": ("gpt_oss", gpt_oss(36, 128)),
 }
+CONFIGS["Kimi-K2"] = (
+    "kimi_k2",
+    CONFIGS["DeepSeek-V3"][1]
+    | {"num_attention_heads": 64, "num_key_value_heads": 64, "n_routed_experts": 384, "first_k_dense_replace": 1}
+    | {"vocab_size": 163840, "max_position_embeddings": 131072, "n_group": 1, "topk_group": 1}
+    | {"rope_theta": 50000.0, "rope_scaling": YARN | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0}},
+)
 # the first generation of Qwen, which transformers does not know, as the Qwen2 that it would be
 CONFIGS |= {name: (entry["config"].pop("model_type"), entry["config"]) for name, entry in HUB.items()}
 # Other models that people bring, from their config.json.
 BROUGHT = {
     "Llama-4-Scout": ("llama4_text", llama4(16, 1, True)),
     "Llama-4-Maverick": ("llama4_text", llama4(128, 2, False)),
-    "Kimi-K2": (
-        "kimi_k2",
-        CONFIGS["DeepSeek-V3"][1]
-        | {"num_attention_heads": 64, "num_key_value_heads": 64, "n_routed_experts": 384, "first_k_dense_replace": 1}
-        | {"vocab_size": 163840, "max_position_embeddings": 131072, "n_group": 1, "topk_group": 1}
-        | {"rope_theta": 50000.0, "rope_scaling": YARN | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0}},
-    ),
 }
 
 # Small ones, to exercise what no named model has.

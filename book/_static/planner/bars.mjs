@@ -16,7 +16,8 @@ const COLOURS = {
   working: "#999999",
   weights: "#0072B2",
   cache: "#009E73",
-  adapters: "#CC79A7",
+  optimizer: "#56B4E9",
+  gathered: "#CC79A7",
 };
 const OTHERS = "#bbbbbb";
 

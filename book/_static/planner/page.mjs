@@ -45,7 +45,7 @@ async function reply() {
 
 function show(reply) {
   say(reply.ok ? reply.headline : reply.error, reply.ok ? "answer" : "error");
-  results.replaceChildren(...detailsOf(reply));
+  results.replaceChildren(...detailsOf(reply, reply.ok && form.command()));
 }
 
 form.read(location.href);

@@ -22,6 +22,9 @@ export class Form {
       part.hidden = !asked;
       part.disabled = !asked;
     }
+    for (const input of this.element.querySelectorAll("[data-usual]")) {
+      input.placeholder = JSON.parse(input.dataset.usual)[task.value] ?? "";
+    }
     n_gpus.placeholder = "own" in where.selectedOptions[0].parentElement.dataset ? "1" : "all";
   }
 
@@ -71,6 +74,16 @@ export class Form {
       for (const value of values) link.searchParams.append(name, value.replace(/\s*\n\s*/g, ""));
     }
     return link;
+  }
+
+  // What gives the same reply on the command line.
+  command() {
+    const { model, task, where, ...wishes } = JSON.parse(this.request());
+    const changed = this.link().searchParams;
+    const options = Object.entries(wishes).filter(([name]) => changed.has(name));
+    const words = ["llmhw-plan", typeof model === "string" ? model : CONFIG, task, where];
+    for (const [name, value] of options) words.push(`--${name.replaceAll("_", "-")}`, ...[value].flat());
+    return words.map((word) => (/[^\w.-]/.test(word) ? `'${word}'` : word)).join(" ");
   }
 
   // The form as an address says.

@@ -7,27 +7,34 @@ import { legend, memoryBar, sum } from "./bars.mjs";
 const AT_FIRST = 8; // rows of plans
 const BEST = "no other plan is at least as good in everything and better in something";
 
-export function detailsOf(reply) {
-  return (reply.ok ? answer(reply) : [nearest(reply)]).filter((each) => each !== null);
+// command: what gives the same reply on the command line.
+export function detailsOf(reply, command) {
+  return (reply.ok ? answer(reply, command) : [nearest(reply)]).filter((each) => each !== null);
 }
 
 function nearest(reply) {
   return reply.nearest ? element("p", {}, "Nearest: ", reply.nearest) : null;
 }
 
-function answer(reply) {
+function answer(reply, command) {
   const one = element("section", { class: "planner-one", "aria-label": "The plan" });
-  const failed = reply.refused.map(({ what, why }) => `${what}: ${why}`);
+  const failed = reply.refused.map(({ what, why, source }) => `${what}: ${why}${source ? ` (${source})` : ""}`);
+  const show = (plan, i) => one.replaceChildren(...inFull(plan, `${command}${i ? ` --plan ${i + 1}` : ""} --script`));
+  show(reply.plans[0], 0);
+  const choose = (plan, i) => {
+    show(plan, i);
+    one.scrollIntoView({ block: "nearest" });
+  };
   return [
     reply.reasons.length ? list(reply.reasons) : null,
     one,
-    table(reply.plans, (plan) => one.replaceChildren(...inFull(plan))),
+    table(reply.plans, choose),
     fold(`Why others fail (${failed.length})`, failed),
-    fold("What was taken for granted", reply.notes),
+    fold("Notes", reply.notes),
   ];
 }
 
-function inFull({ name, memory, speed, why, sources }) {
+function inFull({ name, memory, speed, why, sources }, script) {
   const most = `Speed: ${speed.basis}; the hardware allows ${digits(speed.floor)} ${speed.unit} at most.`;
   return [
     element("h2", {}, name),
@@ -35,6 +42,7 @@ function inFull({ name, memory, speed, why, sources }) {
     memoryBar(memory),
     legend(memory),
     why ? element("p", {}, why) : null,
+    element("p", {}, "Its job script: ", element("code", {}, script)),
     fold("Where its figures come from", [most, ...sources]),
   ].filter((each) => each !== null);
 }
@@ -49,7 +57,7 @@ function columns(plans) {
     [plans[0].first_token ? "Whole answer" : "Time", (plan) => seconds(plan.seconds)],
     [`Price ${amount}${price.shared}`, (plan) => price.text(plan)],
     [`Energy ${amount}`, (plan) => plan.joules && energy(plan.joules)],
-    ["Quality lost", ({ loss }) => loss && `${digits(100 * loss)} %`],
+    ["Quality lost", ({ first_token, loss }) => first_token && (loss === 0 ? "nothing" : loss && `${digits(100 * loss)} %`)],
   ].filter(([, text]) => plans.some(text));
 }
 
@@ -60,15 +68,16 @@ function unitOf(plans, name) {
   return { shared, text: (plan) => plan[name] && range([plan[name].low, plan[name].high], shared ? "" : plan[name].unit) };
 }
 
-function table(all, choose) {
-  const shown = columns(all);
-  const rows = all.map((plan) => row(plan, shown, pick));
+function table(plans, choose) {
+  const shown = columns(plans);
+  const rows = plans.map((plan, i) => row(plan, shown, () => pick(i)));
   const buttons = rows.map((each) => each.querySelector("button"));
-  function pick(plan) {
-    buttons.forEach((button, i) => button.setAttribute("aria-pressed", all[i] === plan));
-    choose(plan);
-  }
-  pick(all[0]);
+  const press = (chosen) => buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === chosen));
+  const pick = (i) => {
+    press(i);
+    choose(plans[i], i);
+  };
+  press(0);
   const head = ["Plan", "Memory of a GPU", ...shown.map(([heading]) => heading)];
   return element(
     "div",
@@ -108,7 +117,7 @@ function row(plan, shown, pick) {
       "th",
       { role: "rowheader", scope: "row" },
       plan.pareto ? element("abbr", { title: BEST }, "★") : null,
-      element("button", { type: "button", onclick: () => pick(plan) }, plan.name),
+      element("button", { type: "button", onclick: pick }, plan.name),
       element("small", {}, remarks(plan)),
     ),
     cell("Memory of a GPU", memoryBar(plan.memory), element("small", {}, `${bytes(sum(parts) + reserve[1])} of ${bytes(limit)}${fits === "perhaps" ? ": perhaps" : ""}`)),

@@ -76,7 +76,7 @@ def _best_range(shares: list, factor: float) -> tuple[float, float]:
 def _range_broken(given: object, shares: list, factor: float) -> str:
     try:
         low, high = map(float, given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return "two numbers are asked for, low and high"
     if not 0 < low <= high:
         return "low comes first, and both are above 0"
