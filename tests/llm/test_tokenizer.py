@@ -293,7 +293,7 @@ def test_a_snapshot_with_more_tokens_than_rows_is_refused(tmp_path, real, small_
         load_tokenizer(tmp_path)
 
 
-@pytest.mark.parametrize("way", ["encode", "prompt", "chat_tokens"])
+@pytest.mark.parametrize("way", ["encode", "prompt"])
 def test_others_run_while_a_long_text_is_cut_into_tokens(real, way, monkeypatch):
     """A call that kept the interpreter to itself would let nobody else do anything until it ends."""
     text, ticks, calls, stop, cut = "1" * 300_000, [], [], threading.Event(), room._tokens
@@ -311,7 +311,7 @@ def test_others_run_while_a_long_text_is_cut_into_tokens(real, way, monkeypatch)
     monkeypatch.setattr(room, "_tokens", watched)
     other = threading.Thread(target=tick, daemon=True)
     other.start()
-    getattr(real, way)([{"role": "user", "content": text}] if way == "chat_tokens" else text)
+    getattr(real, way)(text)
     stop.set()
     other.join()
     assert len([each for each in ticks if calls[0] < each < calls[1]]) > 10
