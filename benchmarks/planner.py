@@ -141,8 +141,10 @@ def table(found: Iterable[Outcome]) -> list[dict]:
 def show(found: list[Outcome]) -> None:
     """Print the table, the worst three of each line, and what is not predicted."""
     lines = [line for line in table(found) if line["group"] not in LATER]
-    print(f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'inside':>8}", end="")
-    print(f"{'within 10%':>12}{'median error':>14}{'widest':>8}")
+    print(
+        f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'inside':>8}"
+        f"{'within 10%':>12}{'median error':>14}{'widest':>8}"
+    )
     for line in lines:
         print(f"{line['group']:2}{line['quantity']:32}{line['rows']:6}{line['predicted']:11}", end="")
         print(f"{line['inside']:8.0%}" if "inside" in line else "", end="")
