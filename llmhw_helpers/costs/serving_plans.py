@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from ..specs.accelerators import UnsupportedDtype
 from ..specs.architectures import Model
@@ -81,12 +81,13 @@ def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Ref
     widest = max(n for n in tensor if offer.gpus_per_node % n == 0)
     for tp_size in tensor:
         numbers = _stages(request, offer, of, tp_size, several=tp_size == widest)
+        memories = cache(partial(_held, request, offer, of, tp_size))
         # the more stages, the more room: the least number that holds a text, and the one before it, which does not
-        first = bisect_left(numbers, True, key=lambda n: _room(request, _held(request, offer, of, tp_size, n))[0] >= 1)
+        first = bisect_left(numbers, True, key=lambda n: _room(request, memories(n))[0] >= 1)
         for pp_size in numbers[max(0, first - 1) :]:
             if first < len(numbers) and pp_size > 2 * numbers[first]:
                 break
-            found = list(_copies(request, offer, of, tp_size, pp_size))
+            found = list(_copies(request, offer, of, tp_size, pp_size, memories(pp_size)))
             yield from found
             held = [each for each in found if isinstance(each, Plan) or each.bytes_over is None]
             if held and held[0].n_gpus == tp_size * pp_size:
@@ -107,11 +108,12 @@ def _alike(model: Model) -> Model:
     return replace(model, n_local_layers=0, n_nope_layers=0)
 
 
-def _copies(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Iterator[Plan | Refusal]:
+def _copies(
+    request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, held: Memory
+) -> Iterator[Plan | Refusal]:
     """Plans with one way to divide the model, and more and more copies of it."""
     n_gpus, users = tp_size * pp_size, request.users
     what = f"{of.name} on {n_gpus} x {offer.card.name}"
-    held = _held(request, offer, of, tp_size, pp_size)
     text, room = _text(request, held), _room(request, held)
     if room[0] < 1:
         with_one = replace(held, parts=held.parts | {"cache": text})

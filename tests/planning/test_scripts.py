@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,17 @@ KINDS = {
 }
 
 
-def plan_of(request):
-    said = answer(request)
+@cache
+def first_of(kind):
+    """The first plan of a kind, and its script."""
+    said = answer(KINDS[kind])
     assert said["ok"], said
-    return said["plans"][0]
+    return said["plans"][0], job_script(KINDS[kind], said["plans"][0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shellcheck(kind):
-    script = job_script(KINDS[kind], plan_of(KINDS[kind]))
+    _, script = first_of(kind)
     result = subprocess.run([SHELLCHECK, "-s", "bash", "-"], input=script, capture_output=True, text=True, timeout=30)
     assert result.returncode == 0, result.stdout
 
@@ -52,8 +55,8 @@ ON_SLURM = [kind for kind in KINDS if kind not in ("at home", "QLoRA, divided")]
 
 @pytest.mark.parametrize("kind", ON_SLURM)
 def test_slurm_gives_what_a_copy_or_a_run_takes(kind):
-    plan, serves = plan_of(KINDS[kind]), KINDS[kind]["task"] == "serve"
-    asked = directives(job_script(KINDS[kind], plan))
+    (plan, script), serves = first_of(kind), KINDS[kind]["task"] == "serve"
+    asked = directives(script)
     gpus = int(re.search(r"\d+$", asked["gpus-per-node"])[0])
     assert gpus * int(asked["nodes"]) == (plan["tp_size"] * plan["pp_size"] if serves else plan["n_gpus"])
     assert asked["account"] == "PROJECT"
@@ -61,13 +64,13 @@ def test_slurm_gives_what_a_copy_or_a_run_takes(kind):
 
 
 def test_alvis_names_its_cards():
-    plan = plan_of(KINDS["one node"])
-    asked = directives(job_script(KINDS["one node"], plan))
+    plan, script = first_of("one node")
+    asked = directives(script)
     assert (asked["partition"], asked["gpus-per-node"]) == ("alvis", f"A100fat:{plan['n_gpus']}")
 
 
 def test_what_nobody_published_of_arrhenius_is_to_be_filled_in():
-    script = job_script(KINDS["Arrhenius"], plan_of(KINDS["Arrhenius"]))
+    _, script = first_of("Arrhenius")
     assert script.count("FILL IN") == 3  # partition, container, folder of the models
     assert "partition" not in directives(script)
 
@@ -100,8 +103,8 @@ def run(script, tmp_path, **env):  # every line that is to be filled in gets its
 
 
 def test_one_process_on_one_node(tmp_path):
-    plan = plan_of(KINDS["one node"])
-    result, calls = run(job_script(KINDS["one node"], plan), tmp_path)
+    plan, script = first_of("one node")
+    result, calls = run(script, tmp_path)
     assert result.returncode == 0, result.stderr
     sizes = f"--tensor-parallel-size {plan['tp_size']} --max-model-len 1300 --max-num-seqs {plan['batch_size']}"
     assert calls == [
@@ -110,8 +113,8 @@ def test_one_process_on_one_node(tmp_path):
 
 
 def test_one_process_on_each_of_several_nodes(tmp_path):
-    plan = plan_of(KINDS["several nodes"])
-    result, calls = run(job_script(KINDS["several nodes"], plan), tmp_path, SLURM_NNODES="3")
+    plan, script = first_of("several nodes")
+    result, calls = run(script, tmp_path, SLURM_NNODES="3")
     assert result.returncode == 0, result.stderr
     assert [f"--nnodes 3 --node-rank {i} --master-addr node1" in call for i, call in enumerate(calls)] == 3 * [True]
     assert ["--headless" in call for call in calls] == [False, True, True]
@@ -119,28 +122,28 @@ def test_one_process_on_each_of_several_nodes(tmp_path):
 
 
 def test_copies_have_a_port_each(tmp_path):
-    script = job_script(KINDS["copies"], plan_of(KINDS["copies"]))
+    _, script = first_of("copies")
     result, calls = run(script, tmp_path, SLURM_ARRAY_TASK_ID="2")
     assert result.returncode == 0, result.stderr
     assert "--port 8002" in calls[0]
 
 
 def test_a_line_that_is_not_filled_in_is_said(tmp_path):
-    script = job_script(KINDS["quantised"], plan_of(KINDS["quantised"]))
+    _, script = first_of("quantised")
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
     assert result.returncode == 1
     assert result.stderr == "llmhw-plan: fill in the line model=\n"
 
 
 def test_the_command_alone():
-    plan = plan_of(KINDS["one node"])
+    plan, _ = first_of("one node")
     command = vllm_command(KINDS["one node"], plan)
     assert command.startswith(f"vllm serve meta-llama/Llama-3.1-70B --tensor-parallel-size {plan['tp_size']} ")
 
 
 def test_no_command_for_several_nodes():
     with pytest.raises(BadPlan, match="several nodes"):
-        vllm_command(KINDS["several nodes"], plan_of(KINDS["several nodes"]))
+        vllm_command(KINDS["several nodes"], first_of("several nodes")[0])
 
 
 @pytest.mark.parametrize(("kind", "n_nodes"), [("LoRA", 2), ("full", 2)])
@@ -154,14 +157,8 @@ def test_torchrun_on_every_node(tmp_path, kind, n_nodes):
     assert calls[0].count(start) == n_nodes
 
 
-def options(kind, **changes):
-    request = KINDS[kind] | changes
-    plan = plan_of(request)
-    return plan, job_script(request, plan)
-
-
 def test_megatrons_options_say_what_the_plan_says():
-    plan, script = options("full")
+    plan, script = first_of("full")
     texts = plan["dp_size"] * plan["batch_size"] * plan["n_micro_batches"]
     for option in (f"--micro-batch-size {plan['batch_size']}", f"--global-batch-size {texts}", "--add-qkv-bias"):
         assert option in script
@@ -174,14 +171,14 @@ def test_megatrons_options_say_what_the_plan_says():
 
 
 def test_what_megatron_does_not_build_from_options_is_to_be_filled_in():
-    _, script = options("another kind")
+    _, script = first_of("another kind")
     assert "# FILL IN: the options that build Mixtral-8x7B, which has a mixture of experts" in script
     assert "--num-layers" not in script
 
 
 def test_four_bits_are_loaded_where_they_are_computed():
-    _, one = options("QLoRA")
-    _, divided = options("QLoRA, divided")
+    _, one = first_of("QLoRA")
+    _, divided = first_of("QLoRA, divided")
     assert ("device_map=" in one, "device_map=" in divided) == (True, False)
     assert "'version': 1" in divided
     for script in (one, divided):
