@@ -130,6 +130,7 @@ def table(found: Iterable[Outcome]) -> list[dict]:
         if known:
             line["inside"] = sum(each.inside for each in known) / len(known)
         if known and not known[0].answers:
+            line["within 10%"] = sum(each.error <= 0.1 for each in known) / len(known)
             line["median error"] = statistics.median(each.error for each in known)
             line["widest"] = max((each.width for each in known if each.low > 0), default=1.0)
             line["from nothing"] = sum(each.low <= 0 for each in known)  # ranges whose width is no number
@@ -140,12 +141,15 @@ def table(found: Iterable[Outcome]) -> list[dict]:
 def show(found: list[Outcome]) -> None:
     """Print the table, the worst three of each line, and what is not predicted."""
     lines = [line for line in table(found) if line["group"] not in LATER]
-    print(f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'inside':>8}{'median error':>14}{'widest':>8}")
+    print(
+        f"{'':2}{'quantity':32}{'rows':>6}{'predicted':>11}{'inside':>8}"
+        f"{'within 10%':>12}{'median error':>14}{'widest':>8}"
+    )
     for line in lines:
         print(f"{line['group']:2}{line['quantity']:32}{line['rows']:6}{line['predicted']:11}", end="")
         print(f"{line['inside']:8.0%}" if "inside" in line else "", end="")
         if "widest" in line:
-            print(f"{line['median error']:14.1%}{line['widest']:8.2f}", end="")
+            print(f"{line['within 10%']:12.0%}{line['median error']:14.1%}{line['widest']:8.2f}", end="")
             print(f"  ({line['from nothing']} begin at 0)" if line["from nothing"] else "", end="")
         print()
     for line in lines:

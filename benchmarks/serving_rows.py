@@ -26,6 +26,7 @@ REFUSED = (UnknownName, UnknownFigure, NoFormula, Indivisible, ValueError)
 CARDS = {"V100-32": "V100", "A100-40": "A100-40GB", "A100-80": "A100-80GB", "A6000 class": "RTX A6000"}
 CARDS |= {"A6000": "RTX A6000", "V100-16": "V100-16GB"}
 CARDS |= {"24GB class": "RTX 3090", "48GB class": "RTX A6000", "80GB class": "A100-80GB"}
+UTILISATION = 0.9  # vLLM's own, where a row does not say it: for whether it starts, not for the cache
 KV_FP8 = re.compile(r"(kv|cache)[^,;]*fp8|fp8[^,;]*(kv|cache)", re.IGNORECASE)
 UNSAID_LENGTHS = (2048, 8192)  # of the longest text where a row does not say it, beside the model's own limit
 
@@ -80,6 +81,8 @@ def said(row: Row) -> tuple[list[Said], str]:
         return [], "no start-up log"
     if "vllm" not in (row.software or "").lower():
         return [], f"the memory of {row.software} is not predicted here"
+    if missing := [name for name in ("model", "dtype_quant") if not getattr(row, name)]:
+        return [], f"{missing[0]} is not said"
     if row.model_kind == "multimodal":
         return [], "what reads images or sound has weights and a reserve of its own"
     try:
@@ -139,9 +142,10 @@ def _memories(row: Row, reserve_bytes: float | None) -> list[ServingMemory]:
     if row.tp_size is None and (row.n_gpu or 1) > 1:
         raise ValueError("how the GPUs divide the model is not said")
     served, flavour = _served(row)
-    lengths = [int(row.seq_len)] if row.seq_len else [min(n, served.context_length) for n in UNSAID_LENGTHS]
-    if not row.seq_len:
-        lengths.append(served.context_length)
+    said_length = re.match(r"\d+", row.seq_len or "")
+    lengths = [min(n, served.context_length) for n in UNSAID_LENGTHS] + [served.context_length]
+    if said_length:
+        lengths = [int(said_length[0])]
     return [
         serving_memory(
             served,
@@ -149,7 +153,7 @@ def _memories(row: Row, reserve_bytes: float | None) -> list[ServingMemory]:
             flavour,
             row.tp_size or 1,
             row.pp_size or 1,
-            float(row.util_or_batch or 0.9),
+            float(row.util_or_batch or UTILISATION),
             length,
             _setting(row, r"(?:MNBT|max_num_batched_tokens)\D{0,3}(\d+)"),
             _setting(row, r"max_num_seqs\D{0,3}(\d+)"),
@@ -205,7 +209,7 @@ def report(table: Iterable[Row]) -> str:
             continue
         found, refused = said(row)
         everything += found
-        name = f"{row.id:6}{row.model[:24]:25}{row.dtype_quant[:10]:11}"
+        name = f"{row.id:6}{(row.model or '?')[:24]:25}{(row.dtype_quant or '?')[:10]:11}"
         if refused:
             lines.append(f"{name}not predicted: {refused[:90]}")
         for each in found:

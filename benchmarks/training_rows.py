@@ -13,12 +13,13 @@ from dataclasses import replace
 
 from llmhw_helpers.costs.activations import block_activations, block_kept
 from llmhw_helpers.costs.flavours import weight_bytes
-from llmhw_helpers.costs.lora import ALL_LINEAR, LoRA, n_trainable
+from llmhw_helpers.costs.lora import ALL_LINEAR, NF4_BITS, LoRA, n_trainable
 from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.parallelism import part
 from llmhw_helpers.costs.training_memory import MIXED, SHARDED, Layout, rank_phases
 from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.architectures import Model
+from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.flavours import flavour
 from llmhw_helpers.specs.measured import Row, measured_rows
 from llmhw_helpers.specs.models import model
@@ -53,7 +54,7 @@ def rows(measured: Iterable[Row]) -> list[tuple[Row, float | None, float | None,
         if row.quantity in QUANTITIES:
             try:
                 low, high, note = predict(row)
-            except ValueError as reason:  # also what the package refuses: no formula, an unknown name
+            except (ValueError, UnknownName) as reason:  # also what the package refuses
                 low = high = None
                 note = f"not predicted: {reason}"
             found.append((row, low, high, row.fits if row.quantity == "train_fits" else _bytes(row), note))
@@ -154,7 +155,8 @@ def _torchtune(row: Row) -> tuple[float, float, str]:
     head = 0 if adapters else 2 * spec.vocab_size * spec.d_model
     at_loss += 2 * head  # its gradient of this chunk, and the sum of those before
     if n_gpu > 1:
-        at_loss = 2 * around + max(at_loss, 4 * block + kept + head)
+        number = NF4_BITS / 8 if "qlora" in row.quantity else 2  # as it is gathered: a block, and the next
+        at_loss = 2 * around + max(at_loss, 2 * number * block + kept + head)
     if adapters:
         base = flavour("NF4" if "qlora" in row.quantity else "bf16")
         return _torchtunes(weight_bytes(spec, base) / n_gpu + at_loss, "adapters")
@@ -293,7 +295,8 @@ def table(found: list) -> str:
                 f"{head} {low / 1e9:6.1f} to {high / 1e9:6.1f}, was {value / 1e9:6.1f} GB {off[-1]:+.1%}; {note}"
             )
     within = sum(abs(each) <= 0.1 for each in off)
-    lines.append(f"{within} of {len(off)} within 10%, median {statistics.median(map(abs, off)):.1%}")
+    if off:
+        lines.append(f"{within} of {len(off)} within 10%, median {statistics.median(map(abs, off)):.1%}")
     return "\n".join(lines)
 
 

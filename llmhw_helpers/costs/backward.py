@@ -169,7 +169,8 @@ class _Walk:
         now, new = self.now, operation.n_weights * self.rule.made
         here, block = "around" if unit.layer is None else "whole", unit.n_params if unit.layer is not None else 0
         n_next = 0 if operation.name == "loss" else n_next  # it lies outside of what gathers
-        added = self.rule.exist and not self.rule.reduced  # to those that are there, at once
+        # to those that are there, at once; a unit whose parameters are gathered waits until it is done
+        added = self.rule.exist and not self.rule.reduced and not self.rule.gathered
         now[here] += 0 if added else new
         gathered = (self.n_around + block + n_next) * self.rule.gathered
         self._look(at, operation.makes + (new if added else 0), gathered)

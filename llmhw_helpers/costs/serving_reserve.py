@@ -18,6 +18,7 @@ from ..specs.flavours import Flavour
 GIB = 2**30
 LARGE = 70 * GIB  # from this on vLLM takes larger steps
 SMALL = 40e9  # below this ranks talk over PCIe
+SLACK = (0.95, 1.15)  # for what patches of a release change; 19 of 22 start-up logs lie inside
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def step(engine: Engine, card: Accelerator | float, max_model_len: int) -> Step:
     """The step that `engine` tries out on a card (or on any that has so many bytes) for texts of `max_model_len`."""
     is_card = isinstance(card, Accelerator)
     n_bytes = (card.visible_bytes.value or card.memory_bytes.known()) if is_card else card
-    large = n_bytes >= LARGE and not (is_card and card.name.startswith("A100"))
+    large = n_bytes >= LARGE and not (is_card and card.name.startswith("A100"))  # vLLM, pull request 17885
     n_tokens = int((engine.n_tokens_large if large else engine.n_tokens).known())
     never_chunked = is_card and card.maker == "AMD" and engine.release < V1_FROM.release  # by a log of an MI300X
     if never_chunked or max_model_len <= engine.chunked_from.known():
@@ -118,7 +119,7 @@ def reserve(
     )
     where = "the sampler" if sampler[1] > block else "an MLP"
     why = f"{engine.name} tries {tried.n_tokens} tokens of {tried.n_seqs} texts, fullest at {where}"
-    return Reserve(int(0.95 * low), usual, int(1.15 * high), why)
+    return Reserve(int(SLACK[0] * low), usual, int(SLACK[1] * high), why)
 
 
 def block_bytes(rank: Model, n_tokens: int) -> int:

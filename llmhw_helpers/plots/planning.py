@@ -13,7 +13,7 @@ PARTS = {
     "weights": style.COLOURS[0],
     "optimizer": style.COLOURS[2],
     "gradients": style.COLOURS[1],
-    "cache": style.COLOURS[4],
+    "cache": style.COLOURS[2],
     "activations": style.COLOURS[4],
     "gathered": style.COLOURS[5],
     "working": style.COLOURS[3],

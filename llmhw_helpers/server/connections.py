@@ -1,4 +1,8 @@
-"""A client's connection, as uvicorn keeps it: closed when nothing comes or goes, and errors in OpenAI's form."""
+"""A client's connection, as uvicorn keeps it: closed when nothing comes or goes, and errors in OpenAI's form.
+
+A head of more than 16 kB is too large (431), unless it came whole in one piece: h11 counts what is incomplete. A client
+that is still sending when it is refused may see a reset in the place of the answer, as TCP has it.
+"""
 
 import sys
 

@@ -15,6 +15,7 @@ RULES = {
     "shared": Gradients(2, 4, n_ranks=8, reduced=4, gathered=2),
     "shared, and much heavier than activations": Gradients(200, 400, n_ranks=8, reduced=400, gathered=200),
     "shared, parameters stay": Gradients(2, 4, n_ranks=8, reduced=4, gathered=2, stay=True),
+    "a pipeline's stage": Gradients(2, 4, exist=True, gathered=2, stay=True),
     "a share of the sum": Gradients(2, 2, exist=True, n_ranks=4, reduced=2, gathered=2),
 }
 

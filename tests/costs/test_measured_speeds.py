@@ -106,6 +106,7 @@ def test_the_table_counts_what_lies_inside(planner):
     (line,) = planner.table([good, bad, none])
     assert (line["rows"], line["predicted"], line["inside"]) == (3, 2, 0.5)
     assert line["median error"] == pytest.approx((10 / 9 - 1 + 0.5) / 2)
+    assert line["within 10%"] == 0
     assert line["widest"] == pytest.approx(12.5 / 8)
 
 

@@ -25,15 +25,21 @@ BF16 = serving_flavour("bf16")
 
 
 @pytest.fixture(scope="module")
-def logs():
-    """What is said of the rows of start-up logs, by what it is about."""
+def rows():
+    """The room that turns a row of a table into a prediction."""
     path = Path(__file__).parents[2] / "benchmarks" / "serving_rows.py"
     spec = importlib.util.spec_from_file_location("serving_rows", path)
     room = sys.modules["serving_rows"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(room)
+    return room
+
+
+@pytest.fixture(scope="module")
+def logs(rows):
+    """What is said of the rows of start-up logs, by what it is about."""
     found = {}
     for row in measured_rows():
-        for each in room.said(row)[0]:
+        for each in rows.said(row)[0]:
             found.setdefault(each.what, []).append(each)
     return found
 
@@ -212,3 +218,22 @@ def test_matrices_of_latent_attention_that_are_there_twice():
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match=r"is no share of the memory|are at least one"):
         serving_memory(model("Llama-3.1-8B"), accelerator("H100"), **wrong)
+
+
+def test_a_row_that_says_too_little_is_listed_with_the_reason(rows):
+    row = next(each for each in measured_rows() if each.id == "A004")
+    for change, reason in (
+        ({"model": None}, "model is not said"),
+        ({"dtype_quant": "int5"}, "unknown flavour 'int5'"),
+        ({"software": "SGLang 0.4"}, "the memory of SGLang 0.4 is not predicted here"),
+        ({"model_kind": "multimodal"}, "what reads images or sound"),
+        ({"gpu": "TPU", "gpu_mem_reported_gib": None}, "unknown accelerator 'TPU'"),
+        ({"tp_size": None, "n_gpu": 8}, "how the GPUs divide the model is not said"),
+        ({"tp_size": 3}, "32 query heads of Llama-3.1-8B do not divide among 3 ranks"),
+        ({"util_or_batch": None}, "the share of the memory is not said"),
+    ):
+        [(_, low, high, measured, note)] = rows.rows([replace(row, **change)])
+        assert (low, high, measured) == (None, None, None)
+        assert note.startswith(f"not predicted: {reason}")
+    [(_, low, high, measured, _)] = rows.rows([row])
+    assert low <= measured <= high

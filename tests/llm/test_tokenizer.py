@@ -3,6 +3,8 @@
 import pydoc_data.topics
 import random
 import sys
+import threading
+import time
 import unicodedata
 from functools import cache
 from itertools import pairwise
@@ -289,3 +291,27 @@ def test_a_snapshot_with_more_tokens_than_rows_is_refused(tmp_path, real, small_
     fast.save_pretrained(tmp_path)
     with pytest.raises(BadModelFile, match="49152 tokens, and an embedding for 96"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["encode", "prompt"])
+def test_others_run_while_a_long_text_is_cut_into_tokens(real, way, monkeypatch):
+    """A call that kept the interpreter to itself would let nobody else do anything until it ends."""
+    text, ticks, calls, stop, cut = "1" * 300_000, [], [], threading.Event(), room._tokens
+
+    def watched(*arguments, **options):
+        calls.append(time.monotonic())
+        tokens = cut(*arguments, **options)
+        calls.append(time.monotonic())
+        return tokens
+
+    def tick():
+        while not stop.wait(0.001):
+            ticks.append(time.monotonic())
+
+    monkeypatch.setattr(room, "_tokens", watched)
+    other = threading.Thread(target=tick, daemon=True)
+    other.start()
+    getattr(real, way)(text)
+    stop.set()
+    other.join()
+    assert len([each for each in ticks if calls[0] < each < calls[1]]) > 10

@@ -10,7 +10,7 @@ export function joinSliders(form) {
       number.value = valueAt(slider);
     });
   }
-  return () => pairs.forEach(([slider, number]) => place(slider, number.value));
+  return () => pairs.forEach(([slider, number]) => place(slider, number.value || number.placeholder));
 }
 
 function ends(slider) {
@@ -23,11 +23,11 @@ function valueAt(slider) {
   return Number((even ? from + share * (to - from) : from * (to / from) ** share).toPrecision(2));
 }
 
-// Beside an empty field the slider waits in the middle.
+// Beside an empty field the slider stands where its usual value is, or in the middle.
 function place(slider, text) {
   const [from, to, even] = ends(slider);
   const value = Math.min(to, Math.max(from, Number(text)));
   const share = even ? (value - from) / (to - from) : Math.log(value / from) / Math.log(to / from);
-  slider.value = text ? Math.round(share * STEPS) : STEPS / 2;
-  slider.setAttribute("aria-valuetext", text || "not set");
+  slider.value = Number.isNaN(share) ? STEPS / 2 : Math.round(share * STEPS);
+  slider.setAttribute("aria-valuetext", text);
 }

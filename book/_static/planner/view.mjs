@@ -19,7 +19,7 @@ function nearest(reply) {
 function answer(reply, command) {
   const one = element("section", { class: "planner-one", "aria-label": "The plan" });
   const failed = reply.refused.map(({ what, why, source }) => `${what}: ${why}${source ? ` (${source})` : ""}`);
-  const show = (plan, i) => one.replaceChildren(...inFull(plan, `${command}${i ? ` --plan ${i + 1}` : ""} --script`));
+  const show = (plan, i) => one.replaceChildren(...inFull(plan, reply.reasons, `${command}${i ? ` --plan ${i + 1}` : ""} --script`));
   show(reply.plans[0], 0);
   const choose = (plan, i) => {
     show(plan, i);
@@ -34,14 +34,14 @@ function answer(reply, command) {
   ];
 }
 
-function inFull({ name, memory, speed, why, sources }, script) {
+function inFull({ name, memory, speed, why, sources }, said, script) {
   const most = `Speed: ${speed.basis}; the hardware allows ${digits(speed.floor)} ${speed.unit} at most.`;
   return [
     element("h2", {}, name),
     element("p", { class: "planner-caption" }, `Memory of its fullest GPU${memory.at ? ` (${memory.at})` : ""}`),
     memoryBar(memory),
     legend(memory),
-    why ? element("p", {}, why) : null,
+    why && !said.includes(why) ? element("p", {}, why) : null,
     element("p", {}, "Its job script: ", element("code", {}, script)),
     fold("Where its figures come from", [most, ...sources]),
   ].filter((each) => each !== null);
