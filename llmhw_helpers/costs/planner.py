@@ -98,7 +98,7 @@ def nearest(request: Request) -> str:
         late = sorted(plan(patient).plans, key=lambda each: -each.speed.high)
         slower = [f"the fastest is {each.name}, in {duration(each.seconds)}" for each in late[:1]]
         return "; or ".join(slower + _more(request, patient))
-    if slow := plan(_at_any_speed(request)).plans:
+    if slow := _slower(request):
         best = max(slow, key=lambda each: (each.speed.high, -each.n_gpus))
         return f"the fastest is {best.name}, with {span(best.speed)}"
     any_format = replace(request, formats=USUAL_FLAVOURS, named=True, max_loss=MOST_LOSS)
@@ -111,12 +111,23 @@ def nearest(request: Request) -> str:
     return "; or ".join(possible)
 
 
+def _slower(request: Request) -> tuple[Plan, ...]:
+    """Plans that come nearest to the wished speed; none where it is not speed that lacks."""
+    share = 0.99 * max((each.reached for each in plan(request).refusals), default=0.0)
+    if not share:
+        return ()
+    soon = request.first_token_s and request.first_token_s / share
+    return plan(replace(request, tokens_per_s=share * request.tokens_per_s, first_token_s=soon)).plans
+
+
 def _at_any_speed(request: Request) -> Request:
     return replace(request, tokens_per_s=0.0, first_token_s=None)
 
 
 def _fewer(request: Request) -> list[str]:
     """Fewer users, and where one is too many, shorter texts: halved until they fit."""
+    if all(each.bytes_over is None for each in plan(request).refusals):
+        return []  # it is not memory that is short
     users = request.users
     while (users := users // 2) >= 1:
         if found := plan(replace(request, users=users)).plans:

@@ -157,6 +157,7 @@ class Refusal:
         offer, format: the cards, and the format of the weights.
         n_gpus: with so many; 0 where the format is not weighed on the card at all.
         source: of the reason, where it is not arithmetic.
+        reached: share of the wished speed or haste that is reached at most; 0 where that is not the reason.
     """
 
     what: str
@@ -166,6 +167,7 @@ class Refusal:
     format: str
     n_gpus: int = 0
     source: str = ""
+    reached: float = 0.0
 
 
 def cost(plan: Plan, by_price: bool) -> float:

@@ -148,8 +148,12 @@ def grouped(plans: Iterable[Plan], refusals: Iterable[Refusal]) -> list[Refusal]
 
 
 def _nearest(refusals: Sequence[Refusal]) -> Refusal:
-    """What holds the model but is too slow; else what lacks least memory."""
-    return min(refusals, key=lambda each: (each.bytes_over is not None, each.bytes_over or 0, -each.n_gpus, each.what))
+    """What holds the model but is too slow, the fastest first; else what lacks least memory."""
+
+    def key(each: Refusal) -> tuple:
+        return each.bytes_over is not None, each.bytes_over or 0, -each.reached, -each.n_gpus, each.what
+
+    return min(refusals, key=key)
 
 
 def _most(plans: Sequence[Plan]) -> Plan:

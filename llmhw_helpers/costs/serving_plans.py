@@ -205,9 +205,11 @@ def _plan(
         return plan
     if reached[1] == "no":
         why = f"{speed.high:.3g} tokens/s for each user at most, less than {request.tokens_per_s:g}"
+        share = speed.high / request.tokens_per_s
     else:
         why = f"{first_token[0]:.3g} s until the first token at least, more than {request.first_token_s:g}"
-    return Refusal(plan.name, why, None, offer, of.name, plan.n_gpus)
+        share = request.first_token_s / first_token[0]
+    return Refusal(plan.name, why, None, offer, of.name, plan.n_gpus, reached=share)
 
 
 def _within(low: float, high: float, most: float) -> str:

@@ -57,8 +57,9 @@ def _of_cards(request: Request, offer: Offer, of: str) -> list[Plan | Refusal]:
     found = [short] if short else []
     found += [_best(request, offer, of, layout) for layout in layouts]
     if ladder and not layouts:
-        why = f"a step of {_sequences(request)} texts has no part for each of {ladder[0]} GPUs: ask for larger steps"
-        found.append(Refusal(f"{of} on {ladder[0]} x {offer.card.name}", why, None, offer, of, ladder[0]))
+        texts = "one text" if (n := _sequences(request)) == 1 else f"{n} texts"
+        why = f"a step of {texts} has no part for each of {ladder[0]} GPUs: ask for larger steps"
+        found.append(Refusal(f"{of} on {ladder[0]} x {offer.card.name}", why, None, offer, of))
     return found
 
 
@@ -259,4 +260,4 @@ def _plan(
     if in_time != "no":
         return plan
     why = f"{seconds[0] / 86400:.3g} days at least, more than {request.days:g}"
-    return Refusal(plan.name, why, None, offer, of, n_gpus)
+    return Refusal(plan.name, why, None, offer, of, n_gpus, reached=most / seconds[0])

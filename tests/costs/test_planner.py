@@ -202,6 +202,21 @@ def test_one_is_said_as_one():
     assert said["reasons"][0] == "The only plan that is sure to do: 1 GPU."
 
 
+def test_what_is_too_slow_is_told_by_the_fastest():
+    """No 70B on Alvis writes 100 tokens/s: the line names what comes nearest, not 16 T4s, and so does the hint."""
+    said = answer({"model": "Llama-3.1-70B", "task": "serve", "where": "Alvis", "users": 1, "tokens_per_s": 100})
+    what, _, why = said["error"].partition("not even ")[2].partition(": ")
+    assert what == "AWQ int4 on 4 x A100-80GB, TP 4"
+    assert 50 < float(why.partition(" ")[0]) < 100
+    assert said["nearest"].startswith(f"the fastest is {what}, with ")
+
+
+def test_shorter_texts_are_no_help_where_a_figure_is_unknown():
+    said = answer({"model": "Llama-3.1-8B", "task": "serve", "where": "GB10"})
+    assert "unknown" in said["error"]
+    assert "texts of" not in said["nearest"]
+
+
 def test_half_a_card_is_said():
     assert any("one GPU here is such a half" in note for note in ask("Llama-3.1-8B", "MI250X")["notes"])
     assert not any("half" in note for note in ask("Llama-3.1-8B", "A40")["notes"])

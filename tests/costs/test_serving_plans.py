@@ -51,7 +51,7 @@ def test_heads_that_do_not_divide_are_not_divided():
 
 
 def test_each_copy_keeps_room_for_its_own_users_alone():
-    """vLLM's sampler takes more the more texts a step has: those of one copy, which the script's --max-num-seqs says."""
+    """The sampler takes more the more texts a step has: those of one copy, as --max-num-seqs says."""
     request = asked("Llama-3.1-8B", "512 x A100-80GB", users=6400, tokens_per_s=0)
     plans = [each for each in serving_plans(request)[0] if (each.tp_size, each.pp_size) == (1, 1)]
     assert any(each.dp_size > 8 for each in plans)
