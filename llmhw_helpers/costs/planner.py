@@ -104,10 +104,12 @@ def nearest(request: Request) -> str:
     any_format = replace(request, formats=USUAL_FLAVOURS, named=True, max_loss=MOST_LOSS)
     possible = []
     if coarser := plan(any_format).plans or plan(_at_any_speed(any_format)).plans:
-        lost = "an unknown loss" if coarser[0].loss is None else f"a loss of {coarser[0].loss:.1%}"
+        loss = coarser[0].loss
+        lost = "an unknown loss" if loss is None else f"a loss of {loss:.1%}" if loss else "no loss"
         possible.append(f"{coarser[0].name}, with {lost} and {span(coarser[0].speed)}")
     possible += _fewer(request) or ([] if possible else _fewer(any_format))
-    possible += _more(request, _at_any_speed(request)) or _more(any_format, _at_any_speed(any_format))
+    more = _more(request, _at_any_speed(request)) or _more(any_format, _at_any_speed(any_format))
+    possible += [each for each in more if not any(one.startswith(f"{each}, with ") for one in possible)]
     return "; or ".join(possible)
 
 

@@ -152,7 +152,7 @@ def test_every_answer_is_json_and_under_its_limit(said):
         ({"where": "A40", "prompt": 120_000, "formats": ["bf16"], "users": 2}, "more than the", "AWQ int4 on 1 x A40"),
         ({"tokens_per_s": 3000}, "tokens/s for each user at most, less than 3000", "the fastest is "),
         ({"first_token_s": 0.001}, "s until the first token at least", "the fastest is "),
-        ({"where": "V100", "formats": ["fp8"]}, "does not run there in vLLM", "on 1 x V100"),
+        ({"where": "V100", "formats": ["fp8"]}, "does not run there in vLLM", "on 1 x V100, with no loss"),
         ({"formats": ["gptq"]}, "loses 4.0% of quality, more than 3.0%", "with a loss of"),
         ({"where": "H100", "formats": ["INT8 W8A16"]}, "may run there or not", ""),
         ({"model": "gpt-oss-20b", "task": "fine-tune"}, "gpt-oss-20b has a mixture of experts", ""),
