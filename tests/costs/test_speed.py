@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmhw_helpers.costs.efficiency import FITTED
+from llmhw_helpers.costs.efficiency import FITTED, all_reduce_seconds
 from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.costs.speed import (
     decode_speed,
@@ -14,6 +14,7 @@ from llmhw_helpers.costs.speed import (
 )
 from llmhw_helpers.specs.accelerators import ACCELERATORS, accelerator
 from llmhw_helpers.specs.figures import Figure, UnknownFigure, UnknownName
+from llmhw_helpers.specs.links import link
 from llmhw_helpers.specs.models import model
 
 A100, H100 = accelerator("A100-80GB"), accelerator("H100")
@@ -64,6 +65,18 @@ def test_a_pipeline_speeds_up_several_texts_and_not_one():
 def test_tensor_parallelism_speeds_up_less_than_it_costs():
     one, eight = (decode_speed(A100, model("Llama-3.1-70B"), tp_size=n).low for n in (1, 8))
     assert 3 * one < eight < 8 * one
+
+
+def test_a_layer_has_two_all_reduces_and_in_training_four_or_six():
+    """Of 8192 numbers of 2 bytes for each token (Megatron-LM, arXiv:1909.08053, figure 4)."""
+    big, board = model("Llama-3.1-70B"), link("NVLink 3")
+    step = decode_speed(A100, big, batch_size=16, tp_size=4).seconds
+    assert step["all-reduces"] == pytest.approx(2 * 80 * all_reduce_seconds(16 * 8192 * 2, 4, board))
+    one = 80 * all_reduce_seconds(4096 * 8192 * 2, 4, board)
+    for way, n in (("none", 4), ("full", 6)):
+        run = training_speed(A100, big, 4096, recompute=way, tp_size=4)
+        # launches go on at the same time, and what they overlap with counts a little less
+        assert run.seconds["all-reduces"] == pytest.approx(n * one, rel=0.1)
 
 
 def test_ranks_on_several_nodes_wait_for_the_network():

@@ -84,4 +84,10 @@ def test_days_that_are_too_few():
 def test_a_step_of_fewer_texts_than_gpus():
     plans, _ = training_plans(asked(where="Alvis A40", batch_tokens=4 * 4096, seq_len=4096))
     assert plans
-    assert all(plan.dp_size <= 4 for plan in plans)
+    assert all(plan.dp_size * plan.batch_size * plan.n_micro_batches <= 4 for plan in plans)
+
+
+def test_what_cuda_and_fragments_take():
+    """Assumed, and said in the notes: 0.4 to 1.5 GB, and up to a twentieth of the memory."""
+    plans, _ = training_plans(asked("fine-tune", where="A40"))
+    assert plans[0].memory.reserve == (0.4e9, 1.5e9 + 0.05 * plans[0].memory.limit)

@@ -139,6 +139,13 @@ class WithAPart(type(model("SmolLM2-135M"))):
         return [part for part in (*super().unlike_llama(but), "a part that nobody knows") if part not in but]
 
 
+def test_an_mlp_without_a_gate_has_two_matrices():
+    """GPT-2, 12 layers of width 768: its 124,439,808 parameters without vectors and positions, two operations each."""
+    vectors = 12 * (2 * 2 * 768 + 3 * 768 + 768 + 4 * 768 + 768) + 2 * 768 + 1024 * 768
+    parts = forward_flops(model("gpt2"), 1, 1)
+    assert sum(parts.values()) - parts["attention"] == 2 * (124_439_808 - vectors)
+
+
 def test_what_cannot_be_counted_is_refused():
     new = WithAPart(**{name: getattr(model("SmolLM2-135M"), name) for name in WithAPart.__dataclass_fields__})
     with pytest.raises(
