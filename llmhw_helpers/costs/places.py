@@ -9,6 +9,7 @@ from ..specs.clusters import CLUSTERS, Cluster, NodeType
 from ..specs.figures import Figure, UnknownName, look_up
 
 CARDS_PER_NODE = 8  # of cards that stand in no cluster known here: an assumption, which a plan says
+MOST_CARDS = 10**6  # fewer than these are read
 NO_PRICE = Figure(None, "", "price of a GPU-hour", "cards of one's own have no price by the hour")
 NO_NETWORK = Figure(None, "bit/s", "link of a node to others", "not a cluster that is known here")
 
@@ -67,7 +68,7 @@ def offers(where: str | Sequence[str], n_gpus: int | None = None) -> tuple[Offer
 
     Raises:
         UnknownName: neither a cluster nor a card; the message names the nearest.
-        ValueError: nothing, or fewer than one card.
+        ValueError: nothing, fewer than one card, or more than there are.
 
     >>> [(each.card.name, each.n_gpus, each.gpus_per_node) for each in offers("2 x A40, T4")]
     [('A40', 2, 2), ('T4', 1, 1)]
@@ -80,7 +81,10 @@ def offers(where: str | Sequence[str], n_gpus: int | None = None) -> tuple[Offer
     found = [offer for name in named if str(name).strip() for offer in _named(str(name).strip(), n_gpus)]
     if not found:
         raise ValueError(f"no cluster and no card: name one of {', '.join(CLUSTERS)}, or a card such as A100-80GB")
-    return tuple(found)
+    most: dict[str, Offer] = {}  # cards that are named twice: what fewer do, more do as well
+    for offer in found:
+        most[offer.name] = max(most.get(offer.name, offer), offer, key=lambda each: each.n_gpus)
+    return tuple(most.values())
 
 
 def _named(name: str, n_gpus: int | None) -> list[Offer]:
@@ -93,7 +97,10 @@ def _named(name: str, n_gpus: int | None) -> list[Offer]:
     count, card = _counted(rest.strip())
     if card.name not in home.nodes:
         home.node(card.name)  # says which ones it has
-    return [_of_node(home, home.nodes[card.name], count or n_gpus)]
+    offer = _of_node(home, home.nodes[card.name], count or n_gpus)
+    if count and count > offer.n_gpus:
+        raise ValueError(f"{name}: {home.name} has {offer.n_gpus} {card.name}")
+    return [offer]
 
 
 def _cluster(name: str) -> Cluster | None:
@@ -106,13 +113,17 @@ def _cluster(name: str) -> Cluster | None:
 def _counted(name: str) -> tuple[int | None, Accelerator]:
     """A card, and how many of it: ``2 x A40``, ``2xA40`` or ``2 A40``."""
     match = re.fullmatch(r"(\d+)(?:\s*[x×*]\s*|\s+)(.+)", name)
-    count, card = (int(match[1]), match[2]) if match else (None, name)
-    if count == 0:
+    digits, card = (match[1].lstrip("0"), match[2]) if match else (None, name)
+    if digits == "":
         raise ValueError(f"{name}: a model runs on one GPU at least")
+    if digits and len(digits) > len(str(MOST_CARDS)) - 1:
+        raise ValueError(f"a number of {len(digits)} digits before {card}: fewer than {MOST_CARDS} cards are asked for")
+    count = int(digits) if digits else None
     try:
         return count, accelerator(card)
     except UnknownName:
-        return count, look_up(card, {**CLUSTERS, **ACCELERATORS}, "cluster or card")  # raises, with the nearest of both
+        look_up(card, {**CLUSTERS, **ACCELERATORS}, "cluster or card")  # raises, with the nearest of both
+        raise ValueError(f"{name}: {card} is a cluster, so name its cards, as in 'Alvis 4 x A40'") from None
 
 
 def _own(card: Accelerator, n_gpus: int) -> Offer:

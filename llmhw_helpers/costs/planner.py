@@ -9,7 +9,7 @@ from ..specs.figures import UnknownFigure, UnknownName, si
 from ..specs.flavours import FLAVOURS
 from .places import CARDS_PER_NODE
 from .plans import Plan, Refusal, gb, order, pareto
-from .reasons import grouped, headline, nothing, reasons, span, why
+from .reasons import duration, grouped, headline, nothing, reasons, span, why
 from .requests import USUAL, BadRequest, Request, read_request
 from .serving_plans import serving_plans
 from .training_plans import ADAPTERS, CONTEXT, FRAGMENTS, training_plans
@@ -65,6 +65,8 @@ def answer(request: object) -> dict:
         return {"ok": False, "error": str(error), "nearest": error.nearest}
     except (UnknownName, UnknownFigure, ValueError) as error:  # of which NoFormula is one
         return {"ok": False, "error": str(error), "nearest": ""}
+    except RecursionError:
+        return {"ok": False, "error": "the request is nested too deep to be one", "nearest": ""}
 
 
 def _answer(result: Result) -> dict:
@@ -89,10 +91,13 @@ def _answer(result: Result) -> dict:
 def nearest(request: Request) -> str:
     """Where nothing does: what would, with one wish given up at a time.
 
-    Tried are: any speed; a format that loses more; fewer users; shorter texts; more GPUs.
+    Tried are: any speed, or time; a format that loses more; fewer users; shorter texts; more GPUs.
     """
     if request.task != "serve":
-        return "; or ".join(_more(request, replace(request, days=0.0)))
+        patient = replace(request, days=0.0)
+        late = sorted(plan(patient).plans, key=lambda each: -each.speed.high)
+        slower = [f"the fastest is {each.name}, in {duration(each.seconds)}" for each in late[:1]]
+        return "; or ".join(slower + _more(request, patient))
     if slow := plan(_at_any_speed(request)).plans:
         best = max(slow, key=lambda each: (each.speed.high, -each.n_gpus))
         return f"the fastest is {best.name}, with {span(best.speed)}"
@@ -147,6 +152,8 @@ def _notes(result: Result, n_shown: int) -> list[str]:
         notes.append(f"No price by the hour is known of {', '.join(unpriced)}: plans are compared by their GPUs.")
     if any(each.cluster is None and each.n_gpus > each.gpus_per_node for each in request.where):
         notes.append(f"Cards of your own are taken to stand {CARDS_PER_NODE} in a node.")
+    if any(each.card.name.endswith(" GCD") for each in request.where):
+        notes.append("A program sees an MI250X as two GPUs: one GPU here is such a half of it, a GCD.")
     if len(request.where) > 1:
         notes.append("A plan has cards of one kind: none mixes them.")
     if n_shown < len(plans):
@@ -162,7 +169,7 @@ def _asked(request: Request) -> str:
         return f"Asked for: {request.users} users at a time, {texts}{wish}."
     kind = "" if request.method == "full" else f" of adapters of rank {ADAPTERS.rank} beside every matrix"
     steps = f"{si(request.n_tokens, '')} tokens in texts of {request.seq_len}, {si(request.batch_tokens, '')} in a step"
-    wish = f", in {request.days:g} days or less" if request.days else ""
+    wish = f", in {request.days:g} {'day' if request.days == 1 else 'days'} or less" if request.days else ""
     kept = f"{gb(CONTEXT[0])} to {gb(CONTEXT[1])} and {FRAGMENTS:.0%} of a GPU for CUDA and fragments are assumed"
     return f"Asked for: training{kind} on {steps}{wish}; {kept}."
 

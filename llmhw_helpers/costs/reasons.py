@@ -50,7 +50,10 @@ def reasons(request: Request, plans: Sequence[Plan], refusals: Sequence[Refusal]
     best, by_price = plans[0], priced(plans)
     sure = [plan for plan in plans if plan.sure == "yes"]
     what = "that are sure to do" if sure else "that may do, while none is sure to"
-    said = [f"Of the {len(sure) or len(plans)} plans {what}, none is cheaper: {_cost(best, by_price)}."]
+    if (n := len(sure) or len(plans)) == 1:
+        said = [f"The only plan that {'is sure to do' if sure else 'may do'}: {_cost(best, by_price)}."]
+    else:
+        said = [f"Of the {n} plans {what}, none is cheaper: {_cost(best, by_price)}."]
     if because := why(best, plans, refusals):
         said.append(because)
     doubtful = [plan for plan in plans if plan.sure != "yes" and cost(plan, by_price) < cost(best, by_price)]
@@ -84,7 +87,7 @@ def headline(request: Request, plans: Sequence[Plan]) -> str:
     if best.trains:
         done = "trains" if request.task == "train" else f"is fine-tuned ({request.method})"
         return f"{request.model.name} {done} on {best.name}{perhaps}: {duration(best.seconds)}, {span(best.speed)}."
-    users = f" for each of {request.users} users"
+    users = f" for each of {request.users} users" if request.users > 1 else " for one user"
     return f"{request.model.name} runs on {best.name}{perhaps}: {span(best.speed)}{users}."
 
 

@@ -1,9 +1,8 @@
 """What somebody asks the planner for: read from a mapping, as JSON gives it, and checked field by field."""
 
-import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..specs.architectures import Model
 from ..specs.configs import from_config
@@ -111,9 +110,7 @@ def read_request(said: object) -> Request:
     """
     if not isinstance(said, Mapping):
         raise BadRequest(f"a request is a mapping of fields to values, not {_shown(said)}")
-    said = {key: value for key, value in said.items() if value is not None}
-    for key in said:
-        look_up(str(key), {name: name for name in (*NEEDED, *FIELDS)}, "field of a request")
+    said = _fields(said)
     if missing := [name for name in NEEDED if not said.get(name)]:
         raise BadRequest(f"the request lacks {' and '.join(missing)}")
     task = look_up(str(said["task"]), {name: name for name in TASKS}, "task")
@@ -133,6 +130,18 @@ def read_request(said: object) -> Request:
     asked = Request(model, task, where, notes=notes, **(_training(model, task, said) | given))
     _within(model, asked.seq_len, f"a text of {asked.seq_len} tokens")
     return asked
+
+
+def _fields(said: Mapping) -> dict:
+    """What is said, by the fields' own names: ``Users`` is ``users``."""
+    names, fields = {name: name for name in (*NEEDED, *FIELDS)}, {}
+    for key, value in said.items():
+        name = look_up(str(key), names, "field of a request")
+        if value is not None and name in fields:
+            raise BadRequest(f"{name} is said twice: leave one out")
+        if value is not None:
+            fields[name] = value
+    return fields
 
 
 def _within(model: Model, n_tokens: int, what: str) -> None:
@@ -161,7 +170,11 @@ def _model(said: object) -> tuple[Model, tuple[str, ...]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         read = from_config(said)
-    return read, tuple(str(each.message) for each in caught)
+    notes = [str(each.message) for each in caught]
+    if said.get("quantization_config"):
+        notes.append("The file says that its weights are quantised. That is not read: name their format in formats.")
+    one_line = " ".join(read.name.split())  # it stands in scripts, where a second line would be run
+    return replace(read, name=one_line), tuple(notes)
 
 
 def _formats(said: object, model: Model) -> tuple[Flavour, ...]:
@@ -178,7 +191,7 @@ def _formats(said: object, model: Model) -> tuple[Flavour, ...]:
 
 def _checked(key: str, value: object) -> float | int:
     kind, least, most, _ = FIELDS[key]
-    numeric = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
     if not numeric or not least <= value <= most or (kind == COUNT and value != int(value)):
         raise BadRequest(f"{key} is {_shown(value)}: {kind} from {least} to {most} is asked for")
     return int(value) if kind == COUNT else float(value)

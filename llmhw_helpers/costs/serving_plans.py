@@ -1,7 +1,7 @@
 """All plans that serve a model: formats, cards, tensor, pipeline and data parallel sizes, each weighed."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 
@@ -83,11 +83,11 @@ def _layouts(request: Request, offer: Offer, of: Flavour) -> Iterator[Plan | Ref
         numbers = _stages(request, offer, of, tp_size, several=tp_size == widest)
         memories = cache(partial(_held, request, offer, of, tp_size))
         # the more stages, the more room: the least number that holds a text, and the one before it, which does not
-        first = bisect_left(numbers, True, key=lambda n: _room(request, memories(n))[0] >= 1)
+        first = bisect_left(numbers, True, key=lambda n: _room(request, memories(n, 1))[0] >= 1)
         for pp_size in numbers[max(0, first - 1) :]:
             if first < len(numbers) and pp_size > 2 * numbers[first]:
                 break
-            found = list(_copies(request, offer, of, tp_size, pp_size, memories(pp_size)))
+            found = list(_copies(request, offer, of, tp_size, pp_size, partial(memories, pp_size)))
             yield from found
             held = [each for each in found if isinstance(each, Plan) or each.bytes_over is None]
             if held and held[0].n_gpus == tp_size * pp_size:
@@ -109,30 +109,38 @@ def _alike(model: Model) -> Model:
 
 
 def _copies(
-    request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, held: Memory
+    request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, memory_of: Callable[[int], Memory]
 ) -> Iterator[Plan | Refusal]:
-    """Plans with one way to divide the model, and more and more copies of it."""
-    n_gpus, users = tp_size * pp_size, request.users
+    """Plans with one way to divide the model, and more and more copies of it.
+
+    What a copy keeps free grows with the texts of its own step: `memory_of` is asked for as many as one copy has.
+    """
+    n_gpus, users, held = tp_size * pp_size, request.users, memory_of(1)
     what = f"{of.name} on {n_gpus} x {offer.card.name}"
-    text, room = _text(request, held), _room(request, held)
-    if room[0] < 1:
-        with_one = replace(held, parts=held.parts | {"cache": text})
+    if _room(request, held)[0] < 1:
+        with_one = _with(request, held, 1)
         why = _over(with_one, f"one text of {request.context} tokens")
         yield Refusal(what, why, with_one.over, offer, of.name, n_gpus)
         return
-    dp_size = -(-users // int(room[1] if room[1] >= 1 else room[0]))
-    if dp_size * n_gpus > offer.n_gpus:
-        dp_size = -(-users // int(room[0]))
-    if dp_size * n_gpus > offer.n_gpus:
-        batch = -(-users // (offer.n_gpus // n_gpus))
-        with_all = replace(held, parts=held.parts | {"cache": text * batch})
+    copies = range(1, min(users, offer.n_gpus // n_gpus) + 1)
+
+    def holds(dp_size: int, which: int) -> bool:
+        batch = -(-users // dp_size)
+        return _room(request, memory_of(batch))[which] >= batch
+
+    # the least number with the high reserve; where there are too few GPUs for that, with the low one
+    least = (1 + bisect_left(copies, True, key=partial(holds, which=which)) for which in (1, 0))
+    dp_size = next((n for n in least if n in copies), None)
+    if dp_size is None:
+        batch = -(-users // len(copies))
+        with_all = _with(request, memory_of(batch), batch)
         why = _over(with_all, f"{batch} texts of {request.context} tokens")
         yield Refusal(what, why, with_all.over, offer, of.name, offer.n_gpus // n_gpus * n_gpus)
         return
     sure, fastest = False, 0.0
-    while not sure and dp_size <= users and dp_size * n_gpus <= offer.n_gpus:
+    while not sure and dp_size in copies and holds(dp_size, 0):
         batch = -(-users // dp_size)
-        memory = replace(held, parts=held.parts | {"cache": text * batch})
+        memory = _with(request, memory_of(batch), batch)
         speed, read = _speed(request, offer, of, tp_size, pp_size, batch)
         if speed.low < GAIN * fastest:
             return
@@ -145,6 +153,10 @@ def _copies(
 def _text(request: Request, held: Memory) -> float:
     """Bytes of a text's cache."""
     return -(-request.context // BLOCK) * BLOCK * held.parts["cache"]
+
+
+def _with(request: Request, held: Memory, batch: int) -> Memory:
+    return replace(held, parts=held.parts | {"cache": batch * _text(request, held)})
 
 
 def _room(request: Request, held: Memory) -> list[float]:
@@ -217,9 +229,9 @@ def _all_weights(model: Model, of: Flavour) -> int:
     return weight_bytes(model, of)
 
 
-def _held(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int) -> Memory:
+def _held(request: Request, offer: Offer, of: Flavour, tp_size: int, pp_size: int, batch: int) -> Memory:
     """Weights, and the cache of one token, of the fullest stage; the reserve has what is not sure of the card."""
-    settings = {"utilisation": request.utilisation, "max_model_len": request.context, "max_seqs": request.users}
+    settings = {"utilisation": request.utilisation, "max_model_len": request.context, "max_seqs": batch}
     found = serving_memory(request.model, offer.card, of, tp_size, pp_size, **settings)
     least, limit, most = found.budget
     reserve = max(0, found.reserve.low - (most - limit)), found.reserve.high + (limit - least)

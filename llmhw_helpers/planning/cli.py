@@ -75,7 +75,7 @@ def _request(options: argparse.Namespace) -> dict:
     if model.endswith(".json"):
         try:
             model = json.loads(Path(model).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{model}: not JSON ({error})") from None
     said = {"model": model, "task": options.task, "where": options.where}
     return said | {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         if kind:
             extra = {"type": _number, "metavar": "N"}
         add(f"--{name.replace('_', '-')}", help=HELP[name] + of, **extra)
-    add("--rows", type=int, default=8, metavar="N", help="plans in the table")
+    add("--rows", type=_rows, default=8, metavar="N", help="plans in the table")
     add("--sources", action="store_true", help="name the sources of the first plan's figures")
     add("--json", action="store_true", help="the whole answer, for programs")
     add("--script", action="store_true", help="a job script for the first plan (or that of --plan)")
@@ -115,7 +115,17 @@ def _number(said: str) -> float | int:
     try:
         return int(said)
     except ValueError:
+        pass
+    try:
         return float(said)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{said!r} is no number") from None
+
+
+def _rows(said: str) -> int:
+    if not said.isdecimal() or int(said) < 1:
+        raise argparse.ArgumentTypeError(f"{said!r} is no number of rows: one at least")
+    return int(said)
 
 
 if __name__ == "__main__":

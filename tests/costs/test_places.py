@@ -22,6 +22,11 @@ def test_names(where, expected):
     assert [(offer.card.name, offer.n_gpus, offer.gpus_per_node) for offer in offers(where)] == expected
 
 
+def test_cards_that_are_named_twice_are_there_once():
+    assert [(offer.name, offer.n_gpus) for offer in offers("1 x A40, T4, 4 x A40, A40")] == [("A40", 4), ("T4", 1)]
+    assert len(offers("Alvis, Alvis A40, A40")) == 6
+
+
 def test_n_gpus_limits_a_cluster_and_counts_cards():
     assert [offer.n_gpus for offer in offers("Alvis", 40)] == [40, 40, 40, 40, 32]
     assert [offer.n_gpus for offer in offers("A40, 2 x T4", 4)] == [4, 2]
@@ -39,6 +44,10 @@ def test_prices_are_the_clusters():
         ("Alvis2000", "unknown cluster or card 'Alvis2000'; did you mean Alvis"),
         ("Alvis H100", "unknown accelerator of Alvis 'H100'"),
         ("0 x A40", "one GPU at least"),
+        ("100 x Alvis", "100 x Alvis: Alvis is a cluster"),
+        ("Alvis 9999 x A40", "Alvis has 332 A40"),
+        ("1000000 x A40", "fewer than 1000000 cards"),
+        ("9" * 5000 + " x A40", "a number of 5000 digits"),
         ("", "no cluster and no card"),
         ([], "no cluster and no card"),
     ],

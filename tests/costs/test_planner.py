@@ -158,6 +158,7 @@ def test_every_answer_is_json_and_under_its_limit(said):
         ({"model": "gpt-oss-20b", "task": "fine-tune"}, "gpt-oss-20b has a mixture of experts", ""),
         ({"model": "MPT-7B", "task": "train"}, "no formula of activations for MPT-7B", ""),
         ({"task": "train", "days": 0.01, "where": "8 x A40"}, "days at least, more than 0.01", "tokens/s"),
+        ({"task": "train", "days": 0.01, "where": "Alvis"}, "days at least, more than 0.01", "the fastest is "),
         ({"where": "Apple M2 Max"}, "llama.cpp has kernels for the GPU", ""),
     ],
 )
@@ -174,7 +175,7 @@ def test_what_was_taken_for_granted_is_said():
     granted = "8 users at a time, prompts of 1000 tokens and answers of 300, at 10 tokens/s or more for each."
     assert f"Asked for: {granted}" in said["notes"]
     said = answer({"model": "Llama-3.1-8B", "task": "fine-tune", "where": "A100-80GB"})
-    assert "10 M tokens in texts of 2048, 131 k in a step, in 1 days or less" in said["notes"][0]
+    assert "10 M tokens in texts of 2048, 131 k in a step, in 1 day or less" in said["notes"][0]
 
 
 def test_unknown_prices_are_said_and_plans_made_all_the_same():
@@ -195,9 +196,31 @@ def test_405b_over_all_of_alvis_asks_for_few_looks(monkeypatch):
     assert 0 < len(looks) < 300
 
 
+def test_one_is_said_as_one():
+    said = answer({"model": "Llama-3.1-8B", "task": "serve", "where": "A40", "users": 1, "formats": ["bf16"]})
+    assert said["headline"].endswith(" tokens/s for one user.")
+    assert said["reasons"][0] == "The only plan that is sure to do: 1 GPU."
+
+
+def test_half_a_card_is_said():
+    assert any("one GPU here is such a half" in note for note in ask("Llama-3.1-8B", "MI250X")["notes"])
+    assert not any("half" in note for note in ask("Llama-3.1-8B", "A40")["notes"])
+
+
+NESTED: list = []
+for _ in range(5000):
+    NESTED = [NESTED]
+
+
 @pytest.mark.parametrize(
     "request_",
-    [{}, {"model": "Llama-3.1-8B"}, [], {"model": "Llama-3.1-8B", "task": "serve", "where": "Mars"}],
+    [
+        {},
+        {"model": NESTED, "task": "serve", "where": "A40"},
+        {"model": "Llama-3.1-8B"},
+        [],
+        {"model": "Llama-3.1-8B", "task": "serve", "where": "Mars"},
+    ],
 )
 def test_a_bad_request_gets_a_line(request_):
     said = answer(request_)

@@ -44,6 +44,21 @@ def test_what_is_read_and_not_known_is_noted():
     assert "unheard_of" in asked.notes[0]
 
 
+def test_a_field_in_another_case_counts():
+    assert read_request(PLAIN | {"Users": 3}).users == 3
+
+
+def test_a_model_has_a_name_of_one_line():
+    """It stands in scripts: what came after a line's end would be run."""
+    asked = read_request(PLAIN | {"model": CONFIG | {"_name_or_path": "mine\nrm -rf ~"}})
+    assert asked.model.name == "mine rm -rf ~"
+
+
+def test_that_a_file_is_of_quantised_weights_is_noted():
+    asked = read_request(PLAIN | {"model": CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}})
+    assert "quantised" in asked.notes[-1]
+
+
 def test_rough_names_of_formats():
     asked = read_request(PLAIN | {"formats": ["int4", "bf16"]})
     assert [of.name for of in asked.formats] == ["AWQ int4", "GPTQ int4", "bf16"]
@@ -57,6 +72,8 @@ def test_rough_names_of_formats():
         ({"users": 0}, "users is 0: a whole number from 1"),
         ({"users": 2.5}, "users is 2.5: a whole number"),
         ({"users": True}, "users is True"),
+        ({"users": 10**400}, "users is 1000"),
+        ({"users": 3, "Users": 4}, "users is said twice"),
         ({"prompt": "long"}, "prompt is 'long'"),
         ({"utilisation": math.nan}, "utilisation is nan"),
         ({"utilisation": 90}, "utilisation is 90: a number from 0.1 to 1"),

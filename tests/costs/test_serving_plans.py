@@ -3,6 +3,7 @@
 import pytest
 
 from llmhw_helpers.costs.requests import read_request
+from llmhw_helpers.costs.serving_memory import serving_memory
 from llmhw_helpers.costs.serving_plans import serving_plans
 
 
@@ -47,3 +48,14 @@ def test_every_refusal_says_why(found):
 def test_heads_that_do_not_divide_are_not_divided():
     plans, _ = serving_plans(asked("SmolLM2-135M"))  # 9 query heads, 3 of keys and values
     assert {plan.tp_size for plan in plans} <= {1, 3}
+
+
+def test_each_copy_keeps_room_for_its_own_users_alone():
+    """vLLM's sampler takes more the more texts a step has: those of one copy, which the script's --max-num-seqs says."""
+    request = asked("Llama-3.1-8B", "512 x A100-80GB", users=6400, tokens_per_s=0)
+    plans = [each for each in serving_plans(request)[0] if (each.tp_size, each.pp_size) == (1, 1)]
+    assert any(each.dp_size > 8 for each in plans)
+    for each in plans:
+        settings = {"max_model_len": request.context, "max_seqs": each.batch_size}
+        kept = serving_memory(request.model, each.offer.card, each.format, **settings)
+        assert each.memory.reserve[1] == kept.reserve.high + kept.budget[1] - kept.budget[0]

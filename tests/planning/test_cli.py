@@ -50,13 +50,14 @@ def test_what_is_wrong_is_said_in_a_line(capsys, words, message):
     assert not said.out
 
 
-def test_a_file_that_is_no_json(capsys, tmp_path):
-    (tmp_path / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[" * 100_000])
+def test_a_file_that_is_no_json(capsys, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
     assert main([str(tmp_path / "config.json"), "serve", "Alvis"]) == 1
     assert "not JSON" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--users", "many"], ["--method", "prompt"], ["--plan", "x"]])
+@pytest.mark.parametrize("words", [["--users", "many"], ["--method", "prompt"], ["--plan", "x"], ["--rows", "0"]])
 def test_words_that_the_parser_refuses(words):
     with pytest.raises(SystemExit, match="2"):
         main(["Llama-3.1-8B", "serve", "Alvis", *words])
