@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import speed_rows
 from scipy.optimize import least_squares
+from tqdm import tqdm
 
 from llmhw_helpers.costs.efficiency import FITTED, SPREAD
 from llmhw_helpers.specs.measured import Row, measured_rows
@@ -57,8 +58,8 @@ def usable(rows: Iterable[Row]) -> list[Row]:
     return [row for row, low, *_ in speed_rows.rows(speeds) if low is not None]
 
 
-def fit(rows: list[Row]) -> dict[str, float]:
-    """The constants of the least `loss`."""
+def fit(rows: list[Row], near: Mapping[str, float] = START, tolerance: float = 1e-6) -> dict[str, float]:
+    """The constants of the least `loss`; the search begins at those that are `near`."""
     names = list(START)
 
     def constants(steps):
@@ -66,12 +67,12 @@ def fit(rows: list[Row]) -> dict[str, float]:
 
     found = least_squares(
         lambda steps: misses(rows, constants(steps)),
-        [0.0] * len(names),
+        [math.log(near[name] / START[name]) for name in names],
         loss="soft_l1",
         f_scale=FAR,
         diff_step=0.01,
-        xtol=1e-6,
-        ftol=1e-6,
+        xtol=tolerance,
+        ftol=tolerance,
     )
     return {name: float(f"{value:.2g}") for name, value in constants(found.x).items()}
 
@@ -101,11 +102,11 @@ def kind(row: Row) -> str:
     )
 
 
-def left_out(rows: list[Row]) -> dict[str, float]:
+def left_out(rows: list[Row], fitted_to_all: Mapping[str, float]) -> dict[str, float]:
     """By row: how far it is off with the fit to all other sources."""
     misses = {}
-    for source in sorted({row.source for row in rows}):
-        fitted = fit([row for row in rows if row.source != source])
+    for source in tqdm(sorted({row.source for row in rows}), "sources left out"):
+        fitted = fit([row for row in rows if row.source != source], fitted_to_all, 1e-4)
         misses |= {row.id: miss(row, fitted) for row in rows if row.source == source}
     return misses
 
@@ -117,7 +118,7 @@ def main():
         print(
             f"    {name!r}: {value:g},".replace("'", '"'), "" if value == FITTED[name] else f"  # was {FITTED[name]:g}"
         )
-    others = left_out(rows)
+    others = left_out(rows, fitted)
     print(
         f"{'kind':10}{'rows':>6}{'median':>8}{'inside':>8}   left out: {'median':>8}{'inside':>8}{'spread for 80%':>16}"
     )

@@ -87,7 +87,7 @@ def test_ctrl_c_tells_whoever_streams_and_ends_it(command):
 
 def test_the_installed_command_is_this_one():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"llmhw-serve": "llmhw_helpers.server.server:main"}
+    assert project["scripts"]["llmhw-serve"] == "llmhw_helpers.server.server:main"
 
 
 @pytest.mark.parametrize(
