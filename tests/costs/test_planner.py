@@ -153,7 +153,7 @@ def test_every_answer_is_json_and_under_its_limit(said):
         ({"tokens_per_s": 3000}, "tokens/s for each user at most, less than 3000", "the fastest is "),
         ({"first_token_s": 0.001}, "s until the first token at least", "the fastest is "),
         ({"where": "V100", "formats": ["fp8"]}, "does not run there in vLLM", "on 1 x V100, with no loss"),
-        ({"formats": ["gptq"]}, "loses 4.0% of quality, more than 3.0%", "with a loss of"),
+        ({"formats": ["gptq"]}, "loses 4.0% of quality, more than 3.0%", "on 1 x A40, with no loss"),
         ({"where": "H100", "formats": ["INT8 W8A16"]}, "may run there or not", ""),
         ({"model": "gpt-oss-20b", "task": "fine-tune"}, "gpt-oss-20b has a mixture of experts", ""),
         ({"model": "MPT-7B", "task": "train"}, "no formula of activations for MPT-7B", ""),
