@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 T = TypeVar("T")
+MOST_NAMES, MOST_LETTERS = 20, 60  # that a message of one line has room for
 
 
 class UnknownName(LookupError):
@@ -69,8 +70,12 @@ def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str
     close = [key for key in table if _plain(name) and _plain(key).startswith(_plain(name))]
     close += [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.4)]
     nearest = list(dict.fromkeys(close))[:4]
-    hint = f"did you mean {_either(nearest)}?" if nearest else f"known are {', '.join(table)}"
-    raise UnknownName(f"unknown {kind} {name!r}; {hint}")
+    some = ", ".join([*table][:MOST_NAMES]) + (
+        f" and {len(table) - MOST_NAMES} more" if len(table) > MOST_NAMES else ""
+    )
+    hint = f"did you mean {_either(nearest)}?" if nearest else f"known are {some}"
+    shown = name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}..."
+    raise UnknownName(f"unknown {kind} {shown!r}; {hint}")
 
 
 def si(value: float, unit: str) -> str:

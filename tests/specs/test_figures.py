@@ -53,3 +53,10 @@ def test_a_name_is_found_or_refused_but_never_guessed(table, name):
         with pytest.raises(UnknownName) as caught:
             look_up(name, table, "thing")
         assert any(key in str(caught.value).split(";", 1)[1] for key in table)
+
+
+def test_a_message_stays_a_line_however_long_the_name_and_the_table():
+    with pytest.raises(UnknownName) as error:
+        look_up("?" * 100_000, {f"card {i}": i for i in range(100)}, "accelerator")
+    assert len(str(error.value)) < 400
+    assert str(error.value).endswith("card 19 and 80 more")
