@@ -66,8 +66,7 @@ def weights_read(model: Model, dtype: str = "bf16", n_tokens: float = 1) -> int:
     n_params = model.n_params - parts.get("positions", 0)
     n_params -= 0 if model.tied_embeddings else parts["embedding"]
     if e := model.experts:
-        asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
-        n_params -= parts["experts"] * asleep / (e.n_experts + e.n_shared_experts)
+        n_params -= parts["experts"] * e.asleep(n_tokens) / (e.n_experts + e.n_shared_experts)
     return math.ceil(n_params * find_dtype(dtype).bytes)
 
 

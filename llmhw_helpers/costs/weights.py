@@ -50,11 +50,10 @@ def weights_read(model: Model, of: Flavour, n_tokens: float = 1) -> int:
     unread = parts.get("positions", 0) + (0 if model.tied_embeddings else parts["embedding"])
     read -= _wide(of) * unread
     if e := model.experts:
-        asleep = e.n_experts * (1 - e.n_experts_per_token / e.n_experts) ** n_tokens
         routed = replace(model, experts=replace(e, n_shared_experts=0))
         quantised = matrices(routed, of)["experts"]
         in_all = quantised * _bits(model, of) / 8 + _wide(of) * (routed.parameters()["experts"] - quantised)
-        read -= in_all * asleep / e.n_experts
+        read -= in_all * e.asleep(n_tokens) / e.n_experts
     return math.ceil(read)
 
 

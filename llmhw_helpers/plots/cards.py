@@ -66,7 +66,7 @@ def plot_cards(
                 fill = colour if holds else "none"
                 ax.plot(value, row, ls="", marker=marker, ms=6, mec=colour, mfc=fill, mew=1.2)
     ax.set(xscale="log", xlabel=label, ylim=(len(cards) - 0.5, -0.5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(float(value), "").strip()))
     ax.set_yticks(range(len(cards)), cards, fontsize=9)
     ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, handletextpad=0.1)
     return ax

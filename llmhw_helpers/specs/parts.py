@@ -27,6 +27,16 @@ class Experts:
     router_bias: bool = False
     bias: bool = False
 
+    def asleep(self, n_tokens: float) -> float:
+        """Routed experts of a layer that none of `n_tokens` visits: ``E (1 - k / E) ** n_tokens`` on average.
+
+        That is so where all are chosen alike often, and tokens choose for themselves.
+
+        >>> Experts(8, 2, d_ff_expert=14336).asleep(1), Experts(8, 2, d_ff_expert=14336).asleep(2)
+        (6.0, 4.5)
+        """
+        return self.n_experts * (1 - self.n_experts_per_token / self.n_experts) ** n_tokens
+
 
 @dataclass(frozen=True)
 class LatentAttention:
