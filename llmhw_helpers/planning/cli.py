@@ -103,9 +103,10 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{name.replace('_', '-')}", help=HELP[name] + of, **extra)
     add("--rows", type=_rows, default=8, metavar="N", help="plans in the table")
     add("--sources", action="store_true", help="name the sources of the first plan's figures")
-    add("--json", action="store_true", help="the whole answer, for programs")
-    add("--script", action="store_true", help="a job script for the first plan (or that of --plan)")
-    add("--vllm", action="store_true", help="the vLLM command line alone")
+    one = parser.add_mutually_exclusive_group().add_argument
+    one("--json", action="store_true", help="the whole answer, for programs")
+    one("--script", action="store_true", help="a job script for the first plan (or that of --plan)")
+    one("--vllm", action="store_true", help="the vLLM command line alone")
     add("--plan", type=int, default=1, metavar="N", help="number of the plan that --script and --vllm are for")
     return parser
 

@@ -57,7 +57,10 @@ def test_a_file_that_is_no_json(capsys, tmp_path, text):
     assert "not JSON" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--users", "many"], ["--method", "prompt"], ["--plan", "x"], ["--rows", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--users", "many"], ["--method", "prompt"], ["--plan", "x"], ["--rows", "0"], ["--json", "--script"]],
+)
 def test_words_that_the_parser_refuses(words):
     with pytest.raises(SystemExit, match="2"):
         main(["Llama-3.1-8B", "serve", "Alvis", *words])
