@@ -45,6 +45,7 @@ def test_tests_mirror_the_package():
 
 
 EXTRA = {  # rooms that are tested through the one they belong to
+    "distributed/units.py": ["test_zero.py"],
     "server/fields.py": ["test_protocol.py"],
     "server/replies.py": ["test_protocol.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms

@@ -1,1 +1,1 @@
-"""Real ranks on torch.distributed: a model cut into pieces, and the bytes that this puts on the wire."""
+"""Many processes, one model: ranks on torch.distributed, what they send to each other, and what that costs."""
