@@ -11,6 +11,7 @@ from . import (
     number_formats,
     offload,
     paging,
+    parallelism,
     pretraining,
     quantization,
     roofline,
@@ -34,6 +35,7 @@ ROOMS = (
     offload,
     gpus,
     memory_planning,
+    parallelism,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
