@@ -7,7 +7,7 @@ from ...specs.architectures import Model
 from ..grading import Exercise, Mistake
 
 BF16 = 2
-# A model's n_params, n_layers and d_model; tokens in a step, its seconds of computing, a link's bytes a second. In turn:
+# A model's n_params, n_layers, d_model; tokens in a step, its seconds of computing, a link's bytes a second. In turn:
 # 70 billion parameters on NVLink, InfiniBand and Ethernet; two links on which one way is just too slow; little to do
 # on InfiniBand, and a link that is hopeless.
 NETWORKS = [
