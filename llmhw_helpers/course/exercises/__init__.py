@@ -11,6 +11,7 @@ from . import (
     number_formats,
     offload,
     paging,
+    parallelism,
     pipelines,
     pretraining,
     quantization,
@@ -36,6 +37,7 @@ ROOMS = (
     gpus,
     memory_planning,
     pipelines,
+    parallelism,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
