@@ -3,17 +3,20 @@
 from . import (
     attention,
     autodiff,
+    checkpoints,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    network,
     number_formats,
     offload,
     paging,
     pretraining,
     quantization,
     roofline,
+    storage,
     training,
     transformer,
 )
@@ -34,6 +37,9 @@ ROOMS = (
     offload,
     gpus,
     memory_planning,
+    network,
+    storage,
+    checkpoints,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
