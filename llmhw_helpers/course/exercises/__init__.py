@@ -3,11 +3,13 @@
 from . import (
     attention,
     autodiff,
+    checkpoints,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    network,
     number_formats,
     offload,
     paging,
@@ -16,6 +18,7 @@ from . import (
     pretraining,
     quantization,
     roofline,
+    storage,
     training,
     transformer,
 )
@@ -38,6 +41,9 @@ ROOMS = (
     memory_planning,
     pipelines,
     parallelism,
+    network,
+    storage,
+    checkpoints,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
