@@ -3,17 +3,22 @@
 from . import (
     attention,
     autodiff,
+    checkpoints,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    network,
     number_formats,
     offload,
     paging,
+    parallelism,
+    pipelines,
     pretraining,
     quantization,
     roofline,
+    storage,
     training,
     transformer,
 )
@@ -34,6 +39,11 @@ ROOMS = (
     offload,
     gpus,
     memory_planning,
+    pipelines,
+    parallelism,
+    network,
+    storage,
+    checkpoints,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
