@@ -75,6 +75,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],
+    "distributed/faults.py": ["test_ranks.py"],
     "distributed/launcher.py": ["test_ranks.py"],
     "distributed/worker.py": ["test_ranks.py"],
     "planning/jobs.py": ["test_scripts.py"],

@@ -6,10 +6,8 @@ the others. What goes wrong on a rank ends all of them, and the notebook gets on
 """
 
 import contextlib
-import linecache
 import os
 import pickle
-import re
 import shutil
 import signal
 import socket
@@ -26,20 +24,14 @@ from typing import Any
 import cloudpickle
 import psutil
 
+from .faults import RankFailed, fault_line
 from .networks import Network
-from .worker import Place, Plan
+from .worker import Plan
 
 LIMIT = 10  # a call ends after so many times its `timeout_s`, even if its ranks go on computing
 START_S = 120  # a machine that is very busy imports torch in a minute
+ANSWER_S = 2  # for ranks that are asked where they stand
 GRACE_S = 0.5  # for the other ranks' answers after a first failure: several may have failed of the same cause
-
-
-class RankFailed(RuntimeError):
-    """A rank died, raised or hangs; all ranks have been ended. `traceback` is the whole of what a rank raised."""
-
-    def __init__(self, line: str, traceback: str = ""):
-        super().__init__(line)
-        self.traceback = traceback
 
 
 class Ranks:
@@ -125,7 +117,7 @@ class Ranks:
         self._ranks: dict[int, Connection] = {}
         self._control: Connection | None = None
         self._pids: dict[int, int] = {}
-        self._read: dict[str, int] = {}
+        self._read: dict[tuple[str, int], int] = {}
         address = str(self._folder / "socket")
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(address)
@@ -160,7 +152,7 @@ class Ranks:
             else:
                 self._ranks[who[0]], self._pids[who[0]] = connection, who[1]
         self._gather(START_S / LIMIT)
-        self._printed()  # what libraries print at the start is of no use
+        self._new_text("out")  # what libraries print at the start is of no use
 
     def _gather(self, timeout_s: float) -> list:
         """One answer of each rank."""
@@ -176,17 +168,36 @@ class Ranks:
                 failed_at = now
             if failed_at is not None and now > failed_at + GRACE_S:
                 break
-            if now > moved + timeout_s or now > began + LIMIT * timeout_s:
+            if (still := now > moved + timeout_s) or now > began + LIMIT * timeout_s:
                 break
-        if all(answer[0] == "returned" for answer in answers.values()) and len(answers) == self.n_ranks:
-            self._print()
+        if len(answers) == self.n_ranks and failed_at is None:
+            for line in _prefixed(self._new_text("out")):
+                print(line)
+            for line in _prefixed(self._new_text("err")):
+                print(line, file=sys.stderr)
             return [answers[rank][1] for rank in range(self.n_ranks)]
-        line, details = self._failure(answers, timeout_s)
-        self._print()
-        raise RankFailed(line, details)
+        for rank, connection in self._ranks.items():
+            if rank not in answers:
+                with contextlib.suppress(OSError):
+                    connection.send_bytes(b"where")
+        end = time.monotonic() + ANSWER_S
+        while len(answers) < self.n_ranks and time.monotonic() < end:
+            self._receive(answers, 0.1)
+        for line in _prefixed(self._new_text("out")):
+            print(line)
+        errors = self._new_text("err")
+        line = fault_line([answers.get(rank) for rank in range(self.n_ranks)], errors)
+        if failed_at is None:
+            line = (
+                f"nothing moved for {timeout_s:g} s: {line}"
+                if still
+                else f"no end after {LIMIT * timeout_s:g} s: {line}"
+            )
+        tracebacks = [answer[4] for answer in answers.values() if answer[0] == "raised"]
+        raise RankFailed(line, "\n".join(_prefixed(errors) + tracebacks))
 
     def _receive(self, answers: dict[int, tuple], seconds: float) -> None:
-        """Add what has come within `seconds`: ("returned", result), ("raised", ...), ("died", code), ("stands", place)."""
+        """Add what comes within `seconds`: ("returned", value), ("raised", ...), ("died", code), ("stands", place)"""
         waiting = {connection: rank for rank, connection in self._ranks.items() if rank not in answers}
         for connection in wait([*waiting, self._control], seconds):
             try:
@@ -211,43 +222,15 @@ class Ranks:
                 total += times.user + times.system
         return total
 
-    def _failure(self, answers: dict[int, tuple], timeout_s: float) -> tuple[str, str]:
-        """The line that says what has gone wrong where, and a traceback if there is one."""
-        for rank, connection in self._ranks.items():
-            if rank not in answers:
-                with contextlib.suppress(OSError):
-                    connection.send_bytes(b"where")
-        end = time.monotonic() + 2
-        while len(answers) < self.n_ranks and time.monotonic() < end:
-            self._receive(answers, 0.1)
-        kinds = {kind: [r for r in sorted(answers) if answers[r][0] == kind] for kind in ("died", "raised")}
-        first = next((kind for kind, ranks in kinds.items() if ranks), None)
-        said: dict[str, list[int]] = {}
-        for rank in kinds[first] if first else []:
-            said.setdefault(_said(answers[rank]), []).append(rank)
+    def _new_text(self, name: str) -> list[str]:
+        """What each rank has written to its output `name` since this was asked last."""
+        texts = []
         for rank in range(self.n_ranks):
-            if rank not in (kinds[first] if first else []):
-                said.setdefault(_said(answers.get(rank)), []).append(rank)
-        line = "; ".join(f"{_named(ranks)} {what}" for what, ranks in said.items())
-        details = answers[kinds["raised"][0]][4] if kinds["raised"] else ""
-        return (line if first else f"no end after {timeout_s:g} s in which nothing moved: {line}"), details
-
-    def _printed(self, name: str = "out") -> list[str]:
-        lines = []
-        for rank in range(self.n_ranks):
-            path = self._folder / f"{name}.{rank}"
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                file.seek(self._read.get(str(path), 0))
-                text = file.read()
-                self._read[str(path)] = file.tell()
-                lines += [f"rank {rank}: {line}" for line in text.decode(errors="replace").splitlines()]
-        return lines
-
-    def _print(self) -> None:
-        for line in self._printed():
-            print(line)
-        for line in self._printed("err"):
-            print(line, file=sys.stderr)
+            with open(self._folder / f"{name}.{rank}", "rb") as file:
+                file.seek(self._read.get((name, rank), 0))
+                texts.append(file.read().decode(errors="replace"))
+                self._read[name, rank] = file.tell()
+        return texts
 
 
 def run_ranks(
@@ -262,6 +245,10 @@ def run_ranks(
     """Start ranks, call `function(*args, **kwargs)` on each of them once, and end them: see `Ranks.run`."""
     with Ranks(n_ranks, network, timeout_s, threads) as ranks:
         return ranks.run(function, *args, **kwargs)
+
+
+def _prefixed(texts: list[str]) -> list[str]:
+    return [f"rank {rank}: {line}" for rank, text in enumerate(texts) for line in text.splitlines()]
 
 
 def _pickled(function: Callable, args: tuple, kwargs: dict) -> bytes:
@@ -281,39 +268,3 @@ def _pickled(function: Callable, args: tuple, kwargs: dict) -> bytes:
     finally:
         if by_value:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _said(answer: tuple | None) -> str:
-    """What one rank's answer says: "has returned", "is in all_reduce at cell:3"."""
-    match answer:
-        case None:
-            return "does not answer"
-        case ("returned", _):
-            return "has returned"
-        case ("died", code):
-            return f"died ({signal.Signals(-code).name})" if code < 0 else f"ended itself (exit {code})"
-        case ("stands", place):
-            return f"is in {_place(place)}"
-        case ("raised", kind, message, place, _):
-            at = f" in {_place(place)}" if place.calls else ""
-            return f"raised {kind}{at}: {' '.join(message.split())}"
-
-
-def _place(place: Place) -> str:
-    """ "all_reduce at cell:3": the collective, or the line itself, and where it stands."""
-    if not place.calls:
-        return "no function of yours"
-    file, line, name = place.calls[-1]
-    what = place.collective or linecache.getline(file, line).strip() or name
-    outer = next((call for call in reversed(place.calls) if call[0] == place.calls[0][0]), None)
-    return f"{what} at {_file(file)}:{line}" + (f", from {_file(outer[0])}:{outer[1]}" if outer[0] != file else "")
-
-
-def _file(path: str) -> str:
-    return "cell" if re.search(r"ipykernel_\d+|<ipython|<stdin>", path) else Path(path).name
-
-
-def _named(ranks: list[int]) -> str:
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"

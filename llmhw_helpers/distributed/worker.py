@@ -105,19 +105,22 @@ def _answer(connection: Connection, call: Any) -> None:
 
 
 def place_of(stack: list) -> Place:
-    """The place of a stack of (frame, line): from the function that was called on, without torch's inner calls.
+    """The place of a stack of (frame, line), the outermost first."""
+    return own_calls([(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in stack])
 
-    The collective is the first function of torch.distributed that the innermost of the other calls has called.
+
+def own_calls(calls: list[tuple[str, int, str]]) -> Place:
+    """The place of a stack of (file, line, function): the called function's and what it calls, without torch's own.
+
+    The collective is the first function of torch.distributed that the innermost of these has called.
     """
     import torch
     import torch.distributed as dist
 
     libraries = (str(Path(torch.__file__).parent), str(Path(contextlib.__file__).parent) + os.sep)
-    calls = [(frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in stack]
     begin = next((i + 1 for i, call in enumerate(calls) if call[0] == __file__ and call[2] == "_call"), len(calls))
     own = [i for i in range(begin, len(calls)) if not calls[i][0].startswith(libraries)]
     if not own:
         return Place(())
     inner = [name for _, _, name in calls[own[-1] + 1 :]]
-    collective = next((name for name in inner if hasattr(dist, name)), "")
-    return Place(tuple(calls[i] for i in own), collective)
+    return Place(tuple(calls[i] for i in own), next((name for name in inner if hasattr(dist, name)), ""))

@@ -59,8 +59,8 @@ def fail():
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
-        (die, "rank 1 died .SIGKILL.; "),
-        (hang, "ranks 0 and 2 .* all_reduce at test_ranks.py:.*; rank 1 has returned"),
+        (die, "^rank 1 died .SIGKILL.; ranks 0 and 2 stood in all_reduce at test_ranks.py:"),
+        (hang, "ranks 0 and 2 .* all_reduce at test_ranks.py:.*; rank 1 had returned"),
         (sleep, r"ranks 0 and 2 .* barrier at test_ranks.py:.*; rank 1 .*time.sleep\(1000\) at test_ranks.py:"),
         (fail, "rank 1 raised ValueError .* no such thing; ranks 0 and 2 .* barrier at test_ranks.py"),
     ],
