@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..specs.accelerators import Accelerator
 from ..specs.architectures import Model
@@ -11,6 +11,7 @@ from ..specs.flavours import Flavour
 from ..specs.links import Link, node_link
 from ..specs.links import link as find_link
 from ..specs.serving_flavours import serving_flavour
+from .collectives import Wire, path, two_levels
 from .efficiency import (
     FITTED,
     all_reduce_seconds,
@@ -19,6 +20,8 @@ from .efficiency import (
     flops_per_s,
     layer_seconds,
     link_bytes_per_s,
+    link_share,
+    message_seconds,
     trainer,
     unpacked_per_s,
 )
@@ -27,7 +30,8 @@ from .parallelism import layers_by_stage, part
 from .transformer import forward_flops
 from .weights import weight_bytes, weights_read
 
-UNNAMED = find_link("10 Gbit Ethernet")  # between nodes, where nobody says what there is
+# Between nodes, where nobody says what there is: 10 Gbit a second, an assumption.
+UNNAMED = replace(find_link("10 Gbit Ethernet"), name="a network that nobody names")
 FEW = 16  # tokens up to which kernels multiply with packed weights as they are, and memory alone counts
 STAGE_BYTES_PER_S = 1e9  # from one stage to the next; little is sent, and it hardly matters
 # An adapter for each GPU, as NVIDIA sells boards (data sheets of DGX A100, H100 and B200): taken for training on some
@@ -140,14 +144,16 @@ class Training:
     zero: int = 3
     n_micro_batches: int = 1
     nodes: int = 1
+    network: Link | None = None
     network_bytes_per_s: float | None = None
+    n_chunks: int = 1
     adapters: bool = False
     packed: bool = False
     program: str = "torch"
     fitted: Mapping[str, float] = field(default_factory=lambda: FITTED)
 
     def __post_init__(self):
-        _require(self, "batch_size", "dp_size", "n_micro_batches", "nodes")
+        _require(self, "batch_size", "dp_size", "n_micro_batches", "nodes", "n_chunks")
         if self.zero not in (0, 1, 2, 3):
             raise ValueError(f"ZeRO has the stages 0 to 3, not {self.zero}")
         if not 0 <= self.again <= 1:
@@ -159,7 +165,6 @@ class Training:
         """`batch_size` sequences through the ranks that share a model, forward and back."""
         fitted, model, kind = self.fitted, self.model, trainer(self.program)
         n_tokens, ranks = self.batch_size * self.seq_len, self.tp_size * self.pp_size
-        board = node_link(self.card.name)
         layers = model.n_layers / self.pp_size
         flops = forward_flops(model, self.batch_size, self.seq_len)
         pairs, head = flops.pop("attention") / 2, flops.pop("head")  # kernels skip the pairs that a mask hides
@@ -179,35 +184,77 @@ class Training:
         }
         if self.packed:
             busy["unpacking"] = (2 + self.again) * model.n_params / ranks / unpacked_per_s(self.card, fitted)
-        waits = {"layers": layers * fitted[f"training layer, {kind}"], "weights": self._weights()}
-        sums = (4 + 2 * self.again) * layers
-        busy["all-reduces"] = sums * all_reduce_seconds(
-            2 * n_tokens * model.d_model, self.tp_size, board, fitted=fitted
-        )
+        busy["all-reduces"] = (4 + 2 * self.again) * layers * self._all_reduce(2 * n_tokens * model.d_model)
+        waits = {
+            "layers": layers * fitted[f"training layer, {kind}"],
+            "weights": self._weights(),
+            "stages": self._stages(2 * n_tokens * model.d_model),
+        }
         parts = _overlap(busy, waits)
-        parts["bubble"] = (self.pp_size - 1) / self.n_micro_batches * sum(parts.values())
+        parts["bubble"] = (self.pp_size - 1) / self.n_chunks / self.n_micro_batches * sum(parts.values())
         return Duration(parts, (blocks + experts + pairs + passes * head) / ranks / peak)
+
+    def _all_reduce(self, stream: float) -> float:
+        """Seconds in which tensor parallel ranks add up what lies between two halves of a block."""
+        board, nodes = node_link(self.card.name), self.tp_size // self._per_node
+        if nodes <= 1:
+            return all_reduce_seconds(stream, self.tp_size, board, fitted=self.fitted)
+        inside = Wire(0.0, link_bytes_per_s(board, self.fitted)) if self._per_node > 1 else Wire(0.0, math.inf)
+        between = Wire(message_seconds(self._network), self._network_bytes_per_s)
+        return self.fitted["all-reduce"] + two_levels("all-reduce", stream, self._per_node, nodes, inside, between)
 
     def _weights(self) -> float:
         """Seconds of sending weights and gradients among the ranks of data parallelism, for one micro-batch."""
         if self.dp_size == 1:
             return 0.0
         all_ranks = self.model.n_params - self.model.parameters().get("experts", 0)  # each expert is at home on a few
-        sent = 2 * all_ranks / self.tp_size / self.pp_size * (self.dp_size - 1) / self.dp_size
+        layers = self.model.n_layers / self.pp_size
+        layer = 2 * all_ranks / self.tp_size / self.pp_size / layers
         if self.zero == 3:  # gathered for the forward and for the backward pass, gradients scattered
-            sent *= 2 if self.adapters else 3
-        else:
-            sent *= 0 if self.adapters else 2 / self.n_micro_batches
+            messages, sent = path("all-gather", layer, self.dp_size)
+            times = 2 if self.adapters else 3
+        else:  # gradients summed, or scattered and new weights gathered: the same bytes, once a step
+            messages, sent = path("all-reduce", layer, self.dp_size)
+            times = 0 if self.adapters else 1 / self.n_micro_batches
         board = node_link(self.card.name)
-        rate = link_bytes_per_s(board, self.fitted)
+        latency, rate = message_seconds(board), link_bytes_per_s(board, self.fitted)
         if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
-            per_node = max(1, self.dp_size * self.tp_size * self.pp_size // self.nodes)
-            node = self.fitted["link, network"] * (self.network_bytes_per_s or per_node * self._adapter(board))
-            rate = min(rate, node / min(per_node, self.tp_size * self.pp_size))
-        return sent / rate
+            shares = min(self._per_node, self.tp_size * max(1, self._per_node // (self.tp_size * self.dp_size)))
+            latency = message_seconds(self._network)
+            rate = min(rate, self._network_bytes_per_s / shares)
+        return times * layers * (messages * latency + sent / rate)
 
-    def _adapter(self, board: Link) -> float:
-        return find_link(BOARD_NETWORKS.get(board.name, UNNAMED.name)).bytes_per_s.known()
+    def _stages(self, stream: float) -> float:
+        """Seconds in which a stage sends a micro-batch on, and its gradients back, cut among the ranks of a layer.
+
+        Stages are the outermost division (as in Megatron-LM and torchtitan): the next one is on another node wherever
+        there are several, and a node's ranks send at the same time.
+        """
+        if self.pp_size == 1:
+            return 0.0
+        board = node_link(self.card.name)
+        wire = Wire(message_seconds(board), link_bytes_per_s(board, self.fitted))
+        if self.nodes > 1:
+            at_once = min(self._per_node, self.tp_size * self.dp_size)
+            wire = Wire(message_seconds(self._network), self._network_bytes_per_s / at_once)
+        return 2 * self.n_chunks * wire.seconds(stream / self.tp_size)
+
+    @property
+    def _per_node(self) -> int:
+        return max(1, self.dp_size * self.tp_size * self.pp_size // self.nodes)
+
+    @property
+    def _network(self) -> Link:
+        if self.network:
+            return self.network
+        usual = BOARD_NETWORKS.get(node_link(self.card.name).name)
+        return find_link(usual) if usual else UNNAMED
+
+    @property
+    def _network_bytes_per_s(self) -> float:
+        """What a node sends to others: an adapter for each GPU, unless somebody says what there is."""
+        nominal = self.network_bytes_per_s or self._per_node * self._network.bytes_per_s.known()
+        return link_share(self._network, self.fitted) * nominal
 
     @property
     def again(self) -> float:
