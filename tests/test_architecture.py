@@ -45,8 +45,10 @@ def test_tests_mirror_the_package():
 
 
 EXTRA = {  # rooms that are tested through the one they belong to
+    "distributed/units.py": ["test_zero.py"],
     "server/fields.py": ["test_protocol.py"],
     "server/replies.py": ["test_protocol.py"],
+    "serving/statistics.py": ["test_engine.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
     "costs/pruning.py": ["../llm/test_pruning.py"],
@@ -74,6 +76,9 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],
+    "distributed/faults.py": ["test_ranks.py"],
+    "distributed/launcher.py": ["test_ranks.py"],
+    "distributed/worker.py": ["test_ranks.py"],
     "planning/jobs.py": ["test_scripts.py"],
     "planning/serving_scripts.py": ["test_scripts.py"],
     "planning/training_scripts.py": ["test_scripts.py"],

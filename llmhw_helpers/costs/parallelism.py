@@ -81,6 +81,26 @@ def kv_heads(model: Model, tp_size: int) -> int:
     return _share(model, n, tp_size, "heads of keys and values")
 
 
+def padded(model: Model, tp_size: int) -> Model:
+    """`model` filled up with zeros until it divides among `tp_size` ranks: whole groups of heads, and widths.
+
+    A head of zeros gives zeros, and learns nothing: where its values and its columns of the output matrix are zero, so
+    are all its gradients. The result is the same; the filled model's counts say what it costs in weights, cache and
+    operations.
+
+    >>> from llmhw_helpers.specs.models import model
+    >>> filled = padded(model("SmolLM2-135M"), 2)
+    >>> filled.n_heads, filled.n_kv_heads, filled.d_ff, round(filled.n_params / model("SmolLM2-135M").n_params, 3)
+    (12, 4, 1536, 1.066)
+    """
+    if model.n_heads % tp_size == 0 and tp_size % model.n_kv_heads == 0:  # a head of keys and values on several ranks
+        n_kv_heads = model.n_kv_heads
+    else:
+        n_kv_heads = -(-model.n_kv_heads // tp_size) * tp_size
+    n_heads = model.n_heads // model.n_kv_heads * n_kv_heads
+    return replace(model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_ff=-(-model.d_ff // tp_size) * tp_size)
+
+
 def divides(model: Model, tp_size: int, pp_size: int = 1) -> bool:
     """Whether `part` has an answer for these sizes.
 

@@ -3,17 +3,23 @@
 from . import (
     attention,
     autodiff,
+    checkpoints,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    network,
     number_formats,
     offload,
     paging,
+    parallelism,
+    pipelines,
     pretraining,
     quantization,
+    reload,
     roofline,
+    storage,
     training,
     transformer,
 )
@@ -34,6 +40,12 @@ ROOMS = (
     offload,
     gpus,
     memory_planning,
+    pipelines,
+    parallelism,
+    network,
+    storage,
+    checkpoints,
+    reload,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

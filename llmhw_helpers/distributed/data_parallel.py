@@ -1,0 +1,217 @@
+"""Data parallelism: every rank has the whole model and a part of the batch, and they add up their gradients.
+
+The gradient of a mean over a batch is the mean of the gradients of its parts. So ranks that start with the same
+parameters, and exchange nothing but gradients, stay equal to one process with the big batch. The gradients travel in
+buckets, the last layers' first, while the backward pass goes on (PyTorch's DDP: arXiv:2006.15704).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Variable
+
+from ..llm.training import n_labelled, next_token_loss
+
+
+class ModelsDiffer(ValueError):
+    """The ranks' models have not the same parameters: the message names the first that differs."""
+
+
+class GradientOverflow(ValueError):
+    """A gradient that is not finite, or is too large for the format that it is sent in."""
+
+
+@dataclass
+class Bucket:
+    """Parameters whose gradients are sent together, in the order of the backward pass."""
+
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    waiting: set[nn.Parameter] = field(default_factory=set)  # those without a gradient of this pass
+    n_bytes: int = 0
+
+
+class DataParallel:
+    """A model whose gradients, after a backward pass, are the means over all ranks.
+
+    The ranks start with the parameters and buffers of rank 0. From then on every backward pass outside of `no_sync`
+    sends each gradient once; when it returns, all are there. The forward pass and the model stay as they are: call
+    either `model` or this.
+
+    A parameter that has no gradient on some ranks counts as zero there; where no rank has one, it stays None.
+
+    Args:
+        model: of the same shape on every rank. Frozen parameters are not sent.
+        bucket_bytes: gradients are sent as soon as so many bytes of them are there.
+        send_as: a smaller format to send them in, such as ``torch.float16``. They are divided by the ranks before, so
+            that their sum is no larger than they are.
+        group: the ranks that share the work; all without.
+
+    Raises:
+        ModelsDiffer: on every rank, before anything is changed.
+        ValueError: every parameter is frozen, or buckets of no bytes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bucket_bytes: int = 25 << 20,
+        send_as: torch.dtype | None = None,
+        group: dist.ProcessGroup | None = None,
+    ):
+        self.model, self.send_as, self.group = model, send_as, group
+        self.n_ranks = dist.get_world_size(group)
+        start_equal(model, group)
+        self.buckets = buckets(model, bucket_bytes)
+        self._bucket_of = {p: bucket for bucket in self.buckets for p in bucket.parameters}
+        self._sent: list[tuple[Tensor, dist.Work]] = []
+        self._sends, self._begun = True, False
+        for p in self._bucket_of:
+            p.register_post_accumulate_grad_hook(self._ready)
+
+    def __call__(self, *args, **kwargs):
+        """The model's forward pass."""
+        return self.model(*args, **kwargs)
+
+    @contextmanager
+    def no_sync(self):
+        """Backward passes inside add to this rank's gradients and send nothing; the next one outside sends the sum."""
+        before, self._sends = self._sends, False
+        try:
+            yield
+        finally:
+            self._sends = before
+
+    def backward(
+        self,
+        micro_batches: Sequence[Tensor],
+        loss: Callable[[nn.Module, Tensor], Tensor] = next_token_loss,
+        count: Callable[[Tensor], int] = n_labelled,
+    ) -> float:
+        """The gradients of one step, equal to those of one process that has the micro-batches of all ranks.
+
+        Ranks, and micro-batches, may have different numbers of labelled tokens. Then the mean of their means is not
+        the mean over all tokens: each mean weighs by its share of the labels. (Ranks are averaged afterwards, so the
+        weight of a rank is that share times the number of ranks.)
+
+        Args:
+            micro_batches: of this rank, as many as it likes.
+            loss: of the model and a batch, the mean over its labelled tokens.
+            count: labelled tokens of a batch.
+
+        Returns:
+            The mean loss over the labelled tokens of all ranks.
+
+        Raises:
+            ValueError: on every rank, where none has a labelled token.
+        """
+        counted = [(batch, n) for batch in micro_batches if (n := count(batch))]
+        n_all = self._sum(sum(n for _, n in counted))
+        if not n_all:
+            raise ValueError("no rank has a labelled token: there is nothing to take a loss of")
+        total = 0.0
+        for i, (batch, n) in enumerate(counted):
+            with self.no_sync() if i < len(counted) - 1 else nullcontext():
+                mean = loss(self.model, batch)
+                (mean * (n * self.n_ranks / n_all)).backward()
+            total += n * mean.item()
+        if not counted:
+            self.finish()  # the others wait for this rank's part of the sum, which is nothing
+        return self._sum(total) / n_all
+
+    def finish(self) -> None:
+        """Send what was not sent, wait for all, and put the means in place; the end of every backward pass calls it.
+
+        Call it where a rank has nothing to compute while the others have.
+
+        Raises:
+            GradientOverflow: on every rank; gradients are as they were before they were sent.
+        """
+        while len(self._sent) < len(self.buckets):
+            self._send(self.buckets[len(self._sent)])
+        sent, self._sent, self._begun = self._sent, [], False
+        for _, work in sent:
+            work.wait()
+        if self.send_as and not all(flat.isfinite().all() for flat, _ in sent):
+            raise GradientOverflow(f"a gradient is not finite, or too large for {self.send_as}: send it as it is")
+        for bucket, (flat, _) in zip(self.buckets, sent, strict=True):
+            bucket.waiting.update(bucket.parameters)
+            sizes = [p.numel() for p in bucket.parameters]
+            *means, there = flat.to(bucket.parameters[0].dtype).split([*sizes, len(sizes)])
+            for p, mean, somewhere in zip(bucket.parameters, means, there.tolist(), strict=True):
+                p.grad = mean.view_as(p) if somewhere else None
+
+    def _ready(self, p: nn.Parameter) -> None:
+        """A gradient is complete. Buckets go in one order on all ranks, whatever the order of their gradients."""
+        if not self._sends:
+            return
+        if not self._begun:
+            self._begun = True
+            Variable._execution_engine.queue_callback(self.finish)
+        bucket = self._bucket_of[p]
+        if p not in bucket.waiting:
+            raise RuntimeError("the backward pass before this one was interrupted: start the ranks again")
+        bucket.waiting.remove(p)
+        while len(self._sent) < len(self.buckets) and not self.buckets[len(self._sent)].waiting:
+            self._send(self.buckets[len(self._sent)])
+
+    def _send(self, bucket: Bucket) -> None:
+        """Begin to add up a bucket; behind its gradients go ones and zeros that say which of them there are."""
+        gradients = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in bucket.parameters]
+        there = gradients[0].new_tensor([p.grad is not None for p in bucket.parameters])
+        flat = torch.cat([*gradients, there]).div_(self.n_ranks).to(self.send_as or there.dtype)
+        self._sent.append((flat, dist.all_reduce(flat, group=self.group, async_op=True)))
+
+    def _sum(self, x: float) -> float:
+        total = torch.tensor(x, dtype=torch.float64, device=self.buckets[0].parameters[0].device)
+        dist.all_reduce(total, group=self.group)
+        return total.item()
+
+
+def buckets(model: nn.Module, bucket_bytes: int) -> list[Bucket]:
+    """The trained parameters from the last to the first, about as the backward pass comes to them, in buckets.
+
+    A bucket has one format, and at least `bucket_bytes` bytes, but for the last one.
+
+    >>> layers = nn.Sequential(nn.Linear(10, 100, bias=False), nn.Linear(100, 10, bias=False))
+    >>> [bucket.n_bytes for bucket in buckets(layers, 4000)], [bucket.n_bytes for bucket in buckets(layers, 4001)]
+    ([4000, 4000], [8000])
+    """
+    if bucket_bytes < 1:
+        raise ValueError(f"a bucket holds at least 1 byte, not {bucket_bytes}")
+    made: list[Bucket] = []
+    for p in reversed([p for p in model.parameters() if p.requires_grad]):
+        full = not made or made[-1].n_bytes >= bucket_bytes
+        if full or (made[-1].parameters[0].dtype, made[-1].parameters[0].device) != (p.dtype, p.device):
+            made.append(Bucket())
+        made[-1].parameters.append(p)
+        made[-1].waiting.add(p)
+        made[-1].n_bytes += p.numel() * p.element_size()
+    if not made:
+        raise ValueError("every parameter is frozen: there is nothing to train")
+    return made
+
+
+def start_equal(model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """Give every rank the parameters and buffers of rank 0.
+
+    Raises:
+        ModelsDiffer: on every rank, if names, shapes, formats or what is frozen differ on one of them.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    mine = [f"{name} {list(t.shape)} {t.dtype}{'' if t.requires_grad else ' frozen'}" for name, t in named]
+    everyones: list[list[str]] = [[]] * dist.get_world_size(group)
+    dist.all_gather_object(everyones, mine, group=group)
+    for rank, theirs in enumerate(everyones):
+        if theirs != everyones[0]:
+            pairs = zip_longest(everyones[0], theirs, fillvalue="nothing")
+            first, other = next((a, b) for a, b in pairs if a != b)
+            raise ModelsDiffer(
+                f"rank 0's model has {first} where rank {rank}'s has {other}: build the same on every rank"
+            )
+    for _, tensor in named:
+        dist.broadcast(tensor.detach(), group=group, group_src=0)

@@ -1,0 +1,56 @@
+"""A pipeline's schedule, as it was simulated or as it really ran: who worked on which micro-batch when."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+
+from ..costs.pipelines import Event
+from ..costs.schedules import BACKWARD, FORWARD
+from ..specs.figures import si
+from . import style
+
+COLOURS = {FORWARD: style.COLOURS[0], BACKWARD: style.COLOURS[1]}
+LIGHTEST = 0.6  # how much white the last chunk's colour has
+NARROW = 0.014  # the share of the picture's width that a digit needs
+
+
+def plot_schedule(events: Sequence[Event], ax: Axes | None = None) -> Axes:
+    """A row for each rank, the first on top; each pass a bar with its micro-batch's number, waiting left white.
+
+    A rank's later chunks, where it has several, are lighter. The time begins with the first pass.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not events:
+        raise ValueError("no events to draw: simulate(schedule), or those of every rank's step")
+    n_ranks, n_chunks = (1 + max(event[field] for event in events) for field in (0, 3))
+    begin = min(event.start_s for event in events)
+    length = max(event.end_s for event in events) - begin
+    ax = style.axes(ax, width=6.0, height=0.5 * n_ranks + 1.2)
+    for event in events:
+        seconds, start = event.end_s - event.start_s, event.start_s - begin
+        colour = _lighter(COLOURS[event.kind], event.chunk, n_chunks)
+        ax.barh(event.rank, seconds, 0.8, start, color=colour, edgecolor="white", linewidth=0.5)
+        number = str(event.micro_batch)
+        if seconds > NARROW * len(number) * length:
+            look = {"ha": "center", "va": "center", "fontsize": 8, "color": "black" if event.chunk else "white"}
+            ax.text(start + seconds / 2, event.rank, number, **look)
+    handles = [
+        Patch(color=_lighter(COLOURS[kind], chunk, n_chunks), label=f"{kind}, chunk {chunk}" if n_chunks > 1 else kind)
+        for kind in (FORWARD, BACKWARD)
+        for chunk in range(n_chunks)
+    ]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+    ax.set_yticks(range(n_ranks), [f"rank {rank}" for rank in range(n_ranks)])
+    ax.set(xlim=(0, length), ylim=(n_ranks - 0.5, -0.5), xlabel="time")
+    ax.xaxis.set_major_formatter(lambda seconds, _: si(seconds, "s") if seconds else "0")
+    ax.grid(False)
+    return ax
+
+
+def _lighter(colour: str, chunk: int, n_chunks: int) -> tuple[float, ...]:
+    white = LIGHTEST * chunk / max(n_chunks - 1, 1)
+    return tuple(part + (1 - part) * white for part in to_rgb(colour))

@@ -1,0 +1,42 @@
+"""The exercise on a message's time of notebook 15 against usual wrong answers and different right ones."""
+
+import numpy as np
+
+from llmhw_helpers.course.exercises import EXERCISES, network
+
+
+def by_two_points(sizes, seconds):
+    rate = (sizes[-1] - sizes[0]) / (seconds[-1] - seconds[0])
+    return seconds[0] - sizes[0] / rate, rate
+
+
+def by_least_squares(sizes, seconds):
+    matrix = np.stack([np.ones(len(sizes)), sizes], axis=1) / np.array(seconds)[:, None]
+    alpha, slope = np.linalg.lstsq(matrix, np.ones(len(sizes)), rcond=None)[0]
+    return alpha, 1 / slope
+
+
+def slope(sizes, seconds):
+    alpha, rate = by_two_points(sizes, seconds)
+    return alpha, 1 / rate
+
+
+RIGHT = {"alpha_beta": [by_two_points, by_least_squares]}
+WRONG = {
+    "alpha_beta": [
+        (slope, "one over the slope"),
+        (lambda sizes, seconds: by_two_points(sizes, seconds)[::-1], "First alpha"),
+        (lambda sizes, seconds: (by_two_points(sizes, seconds)[0], sizes[-1] / seconds[-1]), "as if it were wire"),
+        (lambda sizes, seconds: (seconds[0], by_two_points(sizes, seconds)[1]), "a message of none"),
+        (lambda sizes, seconds: (min(seconds), max(sizes) / max(seconds)), "differences of both"),
+        (lambda sizes, seconds: (0, np.square(sizes).sum() / np.dot(sizes, seconds)), "begin above"),
+    ]
+}
+
+
+def test_network(confront):
+    confront(network.EXERCISES, RIGHT, WRONG)
+
+
+def test_it_is_registered():
+    assert all(EXERCISES[exercise.name] is exercise for exercise in network.EXERCISES)
