@@ -7,15 +7,8 @@ import torch.nn.functional as F
 
 from llmhw_helpers.costs.parallelism import Indivisible
 from llmhw_helpers.distributed.cuts import by_batch, by_columns, by_rows, gather_from_ranks, own_part
-from llmhw_helpers.distributed.ranks import Ranks
 
 EXACT = {"rtol": 0, "atol": 1e-12}
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks(3) as three:
-        yield three
 
 
 def draw(seed=0):
@@ -56,8 +49,8 @@ def cut(way):
 
 
 @pytest.mark.parametrize("way", ["columns", "columns, gathered", "rows", "batch"])
-def test_a_cut_product_has_the_parts_of_the_whole_and_of_its_gradients(ranks, way):
-    for got, want in ranks.run(cut, way):
+def test_a_cut_product_has_the_parts_of_the_whole_and_of_its_gradients(three_ranks, way):
+    for got, want in three_ranks.run(cut, way):
         torch.testing.assert_close(got, want, **EXACT)
 
 
@@ -82,8 +75,8 @@ def sent(way):
         ("batch", [("reduce", 9 * 6)]),  # backward: the gradient of the weight
     ],
 )
-def test_what_each_way_sends(ranks, way, calls):
-    assert ranks.run(sent, way) == [calls] * 3
+def test_what_each_way_sends(three_ranks, way, calls):
+    assert three_ranks.run(sent, way) == [calls] * 3
 
 
 def refused():
@@ -91,5 +84,5 @@ def refused():
         own_part(torch.zeros(7, 3), 0)
 
 
-def test_what_does_not_divide_is_refused(ranks):
-    ranks.run(refused)
+def test_what_does_not_divide_is_refused(three_ranks):
+    three_ranks.run(refused)

@@ -12,9 +12,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from llmhw_helpers.costs.cuts import tensor_parallel_bytes
 from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.costs.parallelism import padded, part
-from llmhw_helpers.distributed.ranks import Ranks
 from llmhw_helpers.distributed.tensor_parallel import TensorParallel, load_part
 from llmhw_helpers.llm.checkpoints import Checkpoint, load_model
 from llmhw_helpers.llm.transformer import Transformer
@@ -27,18 +27,6 @@ EXACT = {"rtol": 0, "atol": 1e-12}  # in fp64; sums in another order
 REAL = {"rtol": 0, "atol": 2e-3}  # in fp32, logits of about 20
 BIASES = {"qkv_bias": True, "o_bias": True, "mlp_bias": True}
 LIKE_SMOLLM = {"n_heads": 9, "n_kv_heads": 3}
-
-
-@pytest.fixture(scope="module")
-def three():
-    with Ranks(3, timeout_s=60) as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def two():
-    with Ranks(2, timeout_s=60) as ranks:
-        yield ranks
 
 
 def tiny(**changes):
@@ -90,16 +78,16 @@ def differences(changes, pad=False):
     ],
     ids=["SmolLM2's heads", "biases", "untied", "one key for all", "a rank without tokens"],
 )
-def test_three_ranks_are_one_model(three, changes):
-    for found in three.run(differences, changes):
+def test_three_ranks_are_one_model(three_ranks, changes):
+    for found in three_ranks.run(differences, changes):
         assert max(found.values()) < EXACT["atol"], found
 
 
 @pytest.mark.parametrize(
     "changes", [LIKE_SMOLLM, LIKE_SMOLLM | BIASES | {"d_ff": 47}], ids=["SmolLM2's heads", "a width besides"]
 )
-def test_two_ranks_are_one_model_that_is_filled_up(two, changes):
-    for found in two.run(differences, changes, pad=True):
+def test_two_ranks_are_one_model_that_is_filled_up(two_ranks, changes):
+    for found in two_ranks.run(differences, changes, pad=True):
         assert max(found.values()) < EXACT["atol"], found
 
 
@@ -120,9 +108,9 @@ def trained(changes, pad):
     )
 
 
-def test_zeros_learn_nothing(two):
+def test_zeros_learn_nothing(two_ranks):
     """Where the whole ends, `fill` makes zeros, and so they must have stayed. AdamW makes much of a small gradient."""
-    assert max(two.run(trained, LIKE_SMOLLM | BIASES | {"d_ff": 47}, pad=True)) < 1e-9
+    assert max(two_ranks.run(trained, LIKE_SMOLLM | BIASES | {"d_ff": 47}, pad=True)) < 1e-9
 
 
 def said(of, changes):
@@ -146,8 +134,8 @@ def reads(tokens):
         (reads([[0] * 65]), "TokenError: 65 tokens, .* holds 64"),
     ],
 )
-def test_what_cannot_be_is_refused_by_all_ranks_before_they_send(two, of, says):
-    for each in two.run(said, of, LIKE_SMOLLM):
+def test_what_cannot_be_is_refused_by_all_ranks_before_they_send(two_ranks, of, says):
+    for each in two_ranks.run(said, of, LIKE_SMOLLM):
         assert re.match(says, each)
 
 
@@ -172,36 +160,44 @@ def against_parallelize_module():
     return (logits[0] - logits[1]).abs().max().item(), difference, forward.get_total_counts()
 
 
-def test_pytorch_cuts_the_same_model_the_same_way(three):
-    for of_logits, of_gradients, n_sums in three.run(against_parallelize_module):
+def test_pytorch_cuts_the_same_model_the_same_way(three_ranks):
+    for of_logits, of_gradients, n_sums in three_ranks.run(against_parallelize_module):
         assert of_logits < EXACT["atol"]
         assert of_gradients < EXACT["atol"]
         assert n_sums == 2 * TINY["n_layers"]
 
 
-def collectives(train):
+def collectives(training):
     """Numbers in each all-reduce, and in what a rank gives to each all-gather."""
-    own = TensorParallel(tiny(**LIKE_SMOLLM))
-    tokens, targets = draw(tiny(**LIKE_SMOLLM))
+    whole = tiny(**LIKE_SMOLLM).float()
+    own, (tokens, targets) = TensorParallel(whole), draw(whole)
     reduced, gathered, reduce, gather = [], [], dist.all_reduce, dist.all_gather
     dist.all_reduce = lambda x, *op, **how: reduced.append(x.numel()) or reduce(x, *op, **how)
     dist.all_gather = lambda got, x, **how: gathered.append(x.numel()) or gather(got, x, **how)
     try:
-        own.loss(tokens, targets).backward() if train else own(tokens)
+        own.loss(tokens, targets).backward() if training else own(tokens)
     finally:
         dist.all_reduce, dist.all_gather = reduce, gather
     return reduced, gathered
 
 
-def test_a_layer_sums_twice_forward_and_twice_backward(three):
-    stream, n_layers, vocabulary = 2 * 10 * TINY["d_model"], TINY["n_layers"], 17  # 50 tokens on 3 ranks
-    for reduced, gathered in three.run(collectives, train=False):
+def test_a_layer_sums_twice_forward_and_twice_backward(three_ranks):
+    stream, n_layers = 2 * 10 * TINY["d_model"], TINY["n_layers"]
+    for reduced, gathered in three_ranks.run(collectives, training=False):
         assert reduced == [stream] * (2 * n_layers + 1)  # and the embedding
-        assert gathered == [2 * 10 * vocabulary]
-    for reduced, gathered in three.run(collectives, train=True):
+        assert gathered == [2 * 10 * 17]  # 50 tokens on 3 ranks
+    for reduced, gathered in three_ranks.run(collectives, training=True):
         assert [n for n in reduced if n == stream] == [stream] * (2 * (2 * n_layers + 1))  # and the head's input
         assert [n for n in reduced if n != stream] == [2 * 10] * 3  # largest logits, sums, targets' logits
         assert gathered == []
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_rank_sends_what_was_predicted(three_ranks, training):
+    predicted = tensor_parallel_bytes(replace(SMOLLM, **TINY), 2 * 10, 3, training)
+    for reduced, gathered in three_ranks.run(collectives, training):
+        n_bytes = 4 * (2 * 2 / 3 * sum(reduced) + 2 * sum(gathered))
+        assert n_bytes == pytest.approx(sum(predicted.values()))
 
 
 def decoded():
@@ -217,9 +213,9 @@ def decoded():
         return (torch.cat(logits, 1) - whole(tokens)).abs().max().item(), cache.nbytes
 
 
-def test_a_rank_decodes_from_a_cache_of_its_own_heads(three):
+def test_a_rank_decodes_from_a_cache_of_its_own_heads(three_ranks):
     whole = KVCache(tiny(**LIKE_SMOLLM).spec, 2, 10, torch.float64).nbytes
-    for difference, nbytes in three.run(decoded):
+    for difference, nbytes in three_ranks.run(decoded):
         assert difference < EXACT["atol"]
         assert nbytes == whole / 3
 
@@ -253,9 +249,9 @@ def smollm():
 NAMES = ["blk.0.attn_k.weight", "blk.29.ffn_down.weight", "blk.15.attn_norm.weight", "output_norm.weight"]
 
 
-def test_the_real_model_on_three_ranks(three, smollm):
+def test_the_real_model_on_three_ranks(three_ranks, smollm):
     whole, tokens, logits, loss = smollm
-    found = three.run(real, tokens[:, :-1], tokens[:, 1:], NAMES, pad=False)
+    found = three_ranks.run(real, tokens[:, :-1], tokens[:, 1:], NAMES, pad=False)
     torch.testing.assert_close(found[0][0], logits, **REAL)
     own, matrices = part(whole.spec, 3), whole.spec.matrices()
     by_rows = whole.spec.n_layers * sum(n_out * n_in for n_out, n_in in (matrices["attn_output"], matrices["ffn_down"]))
@@ -270,9 +266,9 @@ def test_the_real_model_on_three_ranks(three, smollm):
             torch.testing.assert_close(gradient, want, rtol=1e-3, atol=1e-4)
 
 
-def test_the_real_model_on_two_ranks_filled_up(two, smollm):
+def test_the_real_model_on_two_ranks_filled_up(two_ranks, smollm):
     whole, tokens, logits, loss = smollm
-    found = two.run(real, tokens[:, :-1], tokens[:, 1:], [], pad=True)
+    found = two_ranks.run(real, tokens[:, :-1], tokens[:, 1:], [], pad=True)
     torch.testing.assert_close(found[0][0], logits, **REAL)
     for _, own_loss, _, held, _ in found:
         assert own_loss == pytest.approx(loss, abs=1e-4)
