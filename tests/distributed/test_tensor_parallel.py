@@ -40,7 +40,8 @@ def tiny(**changes):
 
 
 def draw(whole):
-    tokens = torch.randint(whole.spec.vocab_size, (2, 11), generator=torch.Generator().manual_seed(1))
+    """12 tokens, which divide among 2 and 3 ranks."""
+    tokens = torch.randint(whole.spec.vocab_size, (2, 13), generator=torch.Generator().manual_seed(1))
     return tokens[:, :-1], tokens[:, 1:]
 
 
@@ -48,10 +49,10 @@ def cross_entropy(logits, targets):
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def differences(changes, pad=False):
+def differences(changes, **how):
     """Largest ones between a rank's part and the whole: logits, loss, gradients by both ways to the loss."""
     whole = tiny(**changes)
-    own, (tokens, targets) = TensorParallel(whole, pad=pad), draw(whole)
+    own, (tokens, targets) = TensorParallel(whole, **how), draw(whole)
     logits, want = own(tokens), whole(tokens)
     loss, of_whole = own.loss(tokens, targets), cross_entropy(want, targets)
     found = {"logits": (logits - want).abs().max().item(), "loss": (loss - of_whole).abs().item()}
@@ -88,6 +89,14 @@ def test_three_ranks_are_one_model(three_ranks, changes):
 )
 def test_two_ranks_are_one_model_that_is_filled_up(two_ranks, changes):
     for found in two_ranks.run(differences, changes, pad=True):
+        assert max(found.values()) < EXACT["atol"], found
+
+
+@pytest.mark.parametrize(
+    "changes", [LIKE_SMOLLM | BIASES, {"n_heads": 6, "n_kv_heads": 1}], ids=["biases", "one key for all"]
+)
+def test_a_stream_of_which_each_rank_has_its_tokens_is_the_same(three_ranks, changes):
+    for found in three_ranks.run(differences, changes, by_tokens=True):
         assert max(found.values()) < EXACT["atol"], found
 
 
@@ -132,6 +141,14 @@ def reads(tokens):
         (reads([[3, 50]]), "TokenError: token 50 .* from 0 to 49"),
         (reads([[-1]]), "TokenError: token -1 .* from 0 to 49"),
         (reads([[0] * 65]), "TokenError: 65 tokens, .* holds 64"),
+        (
+            lambda whole: TensorParallel(whole, pad=True).loss(*torch.tensor([[[3]], [[-100]]])),
+            "TokenError: token -100",
+        ),
+        (
+            lambda whole: TensorParallel(whole, pad=True, by_tokens=True)(torch.tensor([[1, 2, 3]])),
+            "Indivisible: .* 3, 32",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_by_all_ranks_before_they_send(two_ranks, of, says):
@@ -182,19 +199,19 @@ def collectives(training):
 
 
 def test_a_layer_sums_twice_forward_and_twice_backward(three_ranks):
-    stream, n_layers = 2 * 10 * TINY["d_model"], TINY["n_layers"]
+    stream, n_layers = 2 * 12 * TINY["d_model"], TINY["n_layers"]
     for reduced, gathered in three_ranks.run(collectives, training=False):
         assert reduced == [stream] * (2 * n_layers + 1)  # and the embedding
-        assert gathered == [2 * 10 * 17]  # 50 tokens on 3 ranks
+        assert gathered == [2 * 12 * 17]  # 50 tokens on 3 ranks
     for reduced, gathered in three_ranks.run(collectives, training=True):
         assert [n for n in reduced if n == stream] == [stream] * (2 * (2 * n_layers + 1))  # and the head's input
-        assert [n for n in reduced if n != stream] == [2 * 10] * 3  # largest logits, sums, targets' logits
+        assert [n for n in reduced if n != stream] == [2 * 12] * 3  # largest logits, sums, targets' logits
         assert gathered == []
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_rank_sends_what_was_predicted(three_ranks, training):
-    predicted = tensor_parallel_bytes(replace(SMOLLM, **TINY), 2 * 10, 3, training)
+    predicted = tensor_parallel_bytes(replace(SMOLLM, **TINY), 2 * 12, 3, training)
     for reduced, gathered in three_ranks.run(collectives, training):
         n_bytes = 4 * (2 * 2 / 3 * sum(reduced) + 2 * sum(gathered))
         assert n_bytes == pytest.approx(sum(predicted.values()))
@@ -204,9 +221,9 @@ def decoded():
     """Logits of a text read in three pieces from a cache of the rank's own heads, and its bytes."""
     whole = tiny(**LIKE_SMOLLM)
     own, (tokens, _) = TensorParallel(whole), draw(whole)
-    cache, logits = KVCache(own.part.spec, 2, 10, torch.float64), []
+    cache, logits = KVCache(own.part.spec, 2, 12, torch.float64), []
     with torch.no_grad():
-        for piece in tokens.split((7, 1, 2), 1):
+        for piece in tokens.split((7, 1, 4), 1):
             window = cache.window(piece.shape[1])
             logits.append(own(piece, window.positions, window.attend))
             cache.advance(piece.shape[1])
@@ -214,7 +231,7 @@ def decoded():
 
 
 def test_a_rank_decodes_from_a_cache_of_its_own_heads(three_ranks):
-    whole = KVCache(tiny(**LIKE_SMOLLM).spec, 2, 10, torch.float64).nbytes
+    whole = KVCache(tiny(**LIKE_SMOLLM).spec, 2, 12, torch.float64).nbytes
     for difference, nbytes in three_ranks.run(decoded):
         assert difference < EXACT["atol"]
         assert nbytes == whole / 3
