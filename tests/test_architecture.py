@@ -48,6 +48,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "distributed/units.py": ["test_zero.py"],
     "server/fields.py": ["test_protocol.py"],
     "server/replies.py": ["test_protocol.py"],
+    "serving/statistics.py": ["test_engine.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms
     "serving/server.py": ["../server/test_server.py"],
     "costs/pruning.py": ["../llm/test_pruning.py"],
@@ -75,6 +76,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],
+    "distributed/delays.py": ["test_networks.py"],
     "distributed/faults.py": ["test_ranks.py"],
     "distributed/launcher.py": ["test_ranks.py"],
     "distributed/worker.py": ["test_ranks.py"],

@@ -55,6 +55,10 @@ class _Pages:
         status = worker.failed or (STOPPED if worker.closing else "ok")
         said = {"status": status, "model": self._name, "n_open": worker.n_open}
         said |= {"n_blocks": blocks.n_blocks, "n_free": blocks.n_free, "last_failure": worker.last_failure}
+        if (spill := worker.engine.spill) is not None:
+            counts = {name: getattr(spill, name) for name in ("n_spilled", "n_reloaded", "n_missed")}
+            folder = {name: getattr(spill.folder, name) for name in ("n_damaged", "n_dropped", "n_deleted", "failed")}
+            said["kv_folder"] = {"path": str(spill.folder.path)} | counts | folder
         return _json(said, 500 if worker.failed else 503 if worker.closing else 200)
 
     async def models(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ Clients that are written for it meet the same paths, fields and answers at vLLM 
 
 import argparse
 import asyncio
+import math
 import re
 import sys
 import threading
@@ -21,12 +22,16 @@ from ..llm.checkpoints import BadModelFile, ModelNotFound, find_model, load_mode
 from ..llm.tokenizer import load_tokenizer
 from ..llm.transformer import NotThisFamily
 from ..serving.engine import Engine
+from ..serving.kv_folder import KVFolder
 from ..serving.weights import Served
 from .listening import LOCAL, Listening, NoPort, bind, is_local, url_of
 from .signals import Signals
 from .worker import Worker
 
 DTYPES = {"float32": ("fp32", torch.float32), "bfloat16": ("bf16", torch.bfloat16)}
+
+
+KV_GB = 2  # of keys and values on the disk
 
 
 class NotInstalled(ImportError):
@@ -167,6 +172,11 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
     need, free = kv_bytes(open_checkpoint(path).spec, n_tokens, short), psutil.virtual_memory().available
     if options.device == "cpu" and need > free:
         raise ValueError(f"{n_tokens} tokens of KV cache are {need / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
+    kv_folder = None
+    if options.kv_dir is not None:
+        kv_folder = KVFolder(options.kv_dir, getattr(options, "kv_gb", KV_GB) * 1e9)
+    elif hasattr(options, "kv_gb"):
+        raise ValueError("--kv-gb says how large the folder of --kv-dir may become: give both, or neither")
     model = load_model(path, dtype, options.device, progress=False)
     engine = Engine(
         Served(model),
@@ -175,6 +185,7 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
         max_batch_size=options.max_batch_size,
         max_step_tokens=max(256, options.max_batch_size),
         tokenizer=load_tokenizer(path),
+        kv_folder=kv_folder,
     )
     return engine, model_name(path)
 
@@ -193,6 +204,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default=LOCAL, help="for whom: by default for this machine alone")
     add("--n-blocks", type=count, default=512, help="blocks of the KV cache")
     add("--block-size", type=count, default=16, help="tokens in a block")
+    add(
+        "--kv-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep blocks that leave the cache here, and find them after a restart",
+    )
+    add(
+        "--kv-gb",
+        type=_gigabytes,
+        default=argparse.SUPPRESS,
+        metavar="GB",
+        help=f"what they may take there; those unused for longest are deleted (default: {KV_GB})",
+    )
     add("--max-batch-size", type=count, default=8, help="answers that are written at the same time")
     add("--max-open", type=count, default=64, help="answers that are written or waited for, before others are refused")
     add(
@@ -225,6 +249,16 @@ def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
         return number
 
     return whole
+
+
+def _gigabytes(said: str) -> float:
+    try:
+        number = float(said)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{said} is no number of GB above 0")
+    return number
 
 
 if __name__ == "__main__":

@@ -119,7 +119,10 @@ class Worker:
         job.unwanted = True
 
     def close(self) -> None:
-        """End the thread after the step it is in; whoever waits is told. The engine is left with all blocks free."""
+        """End the thread after the step it is in; whoever waits is told. The engine is left with all blocks free.
+
+        What its cache holds goes to its folder, if it has one.
+        """
         with self._changed:
             self.closing = self._closed = True
             self._changed.notify()
@@ -138,6 +141,8 @@ class Worker:
         for job in self._open if self.failed is None else ():
             self._cancel(job)
         self._open = []
+        if self.failed is None:
+            self.engine.flush()
 
     def _wait(self) -> bool:
         """Until there is something to do; whether to go on."""

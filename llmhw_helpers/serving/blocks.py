@@ -6,7 +6,7 @@ PagedAttention" (arXiv:2309.06180). Numbers only: the keys and values lie in ``p
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
 
@@ -45,6 +45,7 @@ class BlockManager:
 
     Attributes:
         ref_count: sequences that hold each block.
+        evict: called with a block and the hash of what it holds, right before that can no longer be found.
 
     Raises:
         ValueError: sizes below 1.
@@ -55,6 +56,7 @@ class BlockManager:
             raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
         self.n_blocks, self.block_size = n_blocks, block_size
         self.ref_count = [0] * n_blocks
+        self.evict: Callable[[int, bytes], object] | None = None
         self._free = OrderedDict.fromkeys(range(n_blocks))  # in the order in which they go
         self._block_of: dict[bytes, int] = {}
         self._hash_of: list[bytes | None] = [None] * n_blocks
@@ -76,10 +78,14 @@ class BlockManager:
         """
         if not self._free:
             raise OutOfBlocks(f"all {self.n_blocks} blocks are held")
-        block, _ = self._free.popitem(last=False)
-        block_hash, self._hash_of[block] = self._hash_of[block], None
+        block = next(iter(self._free))
+        block_hash = self._hash_of[block]
         if block_hash is not None:
+            if self.evict is not None:
+                self.evict(block, block_hash)
             del self._block_of[block_hash]
+        del self._free[block]
+        self._hash_of[block] = None
         self.ref_count[block] = 1
         return block
 
@@ -117,3 +123,8 @@ class BlockManager:
                 break
             found.append(self._block_of[block_hash])
         return found
+
+    def sealed(self) -> list[tuple[int, bytes]]:
+        """All blocks whose content can be found, with its hash: those first that will be given out first."""
+        held = [block for block, n in enumerate(self.ref_count) if n]
+        return [(block, self._hash_of[block]) for block in [*self._free, *held] if self._hash_of[block] is not None]

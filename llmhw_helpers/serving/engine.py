@@ -5,7 +5,7 @@ A step is one pass through the model. The scheduler says whose tokens it reads; 
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import index
 
 import torch
@@ -15,40 +15,13 @@ from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from .blocks import BlockManager
 from .decoding import ServedModel
+from .kv_folder import KVFolder, NoFolder
 from .paged_cache import Chunk, PagedCache
 from .request import Request, Writer
 from .sampling import GREEDY, Sampling
 from .scheduler import Scheduler
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What an engine has done so far.
-
-    Attributes:
-        n_steps: passes through the model.
-        n_read: tokens that went through it.
-        n_written: tokens that came out.
-        n_asked: tokens of the requests when they were let in.
-        n_reused: of these, found in the cache.
-        n_preempted: how often a request had to give back its blocks.
-        most_blocks: blocks held at the same time, at most.
-        waste: share of the held blocks' slots without a token, over all steps.
-    """
-
-    n_steps: int
-    n_read: int
-    n_written: int
-    n_asked: int
-    n_reused: int
-    n_preempted: int
-    most_blocks: int
-    waste: float
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the tokens that were found in the cache."""
-        return self.n_reused / max(self.n_asked, 1)
+from .spill import Spill
+from .statistics import Statistics
 
 
 class Engine:
@@ -59,12 +32,15 @@ class Engine:
         n_blocks, block_size: of the paged cache, which is set aside now (vLLM: `num_gpu_blocks`).
         max_batch_size, max_step_tokens, sharing, continuous: as in `Scheduler`.
         tokenizer: makes text of tokens; needed for stop strings. No token is drawn that it does not have.
+        kv_folder: keeps blocks that have to leave the cache, and those of `flush`: they are found there again. The
+            model's weights have to stay as they are.
 
     Attributes:
-        cache, blocks, scheduler: its parts.
+        cache, blocks, scheduler, spill: its parts; `spill` is `None` without a folder.
 
     Raises:
         ValueError: sizes below 1, or fewer tokens than requests in a step.
+        NoFolder: the folder is too small for a block, or given to an engine that does not share.
     """
 
     def __init__(
@@ -78,12 +54,19 @@ class Engine:
         sharing: bool = True,
         continuous: bool = True,
         tokenizer: Tokenizer | None = None,
+        kv_folder: KVFolder | None = None,
     ):
         self.served, self.tokenizer = served, tokenizer
         self.blocks = BlockManager(n_blocks, block_size)
         limits = (served.spec.context_length, max_batch_size, max_step_tokens)
         self.scheduler = Scheduler(self.blocks, *limits, sharing=sharing, continuous=continuous)
         self.cache = PagedCache(served.spec, n_blocks, block_size, served.dtype, served.device)
+        self.spill = None
+        if kv_folder is not None:
+            if not sharing:
+                raise NoFolder("blocks are found in a folder by their texts, which sharing=False says not to look for")
+            self.spill = Spill(kv_folder, served, self.cache, self.blocks)
+            self.blocks.evict, self.scheduler.spill = self.spill.evict, self.spill
         self._allowed = tokens_of(tokenizer, served.spec.vocab_size, served.device)
         self._n_submitted = self._n_steps = self._n_read = self._n_written = self._most_blocks = 0
         self._n_slots = self._n_empty = 0
@@ -157,6 +140,11 @@ class Engine:
         if request.finished is None:
             self._finish(request, "cancelled")
 
+    def flush(self) -> None:
+        """All that can be found in the cache goes to the folder, as at the end of a server; without one, nothing."""
+        if self.spill is not None:
+            self.spill.flush()
+
     def generate(self, prompts: Sequence[Sequence[int]], n_new: int | Sequence[int], **how) -> list[list[int]]:
         """The tokens that follow each prompt.
 
@@ -201,7 +189,9 @@ class Engine:
         """What the engine has done so far."""
         scheduler, counts = self.scheduler, (self._n_steps, self._n_read, self._n_written)
         found = (scheduler.n_asked, scheduler.n_reused, scheduler.n_preempted)
-        return Statistics(*counts, *found, self._most_blocks, self._n_empty / max(self._n_slots, 1))
+        waste, spill = self._n_empty / max(self._n_slots, 1), self.spill
+        moved = () if spill is None else (spill.n_spilled, spill.n_reloaded, spill.n_missed, spill.folder.n_damaged)
+        return Statistics(*counts, *found, self._most_blocks, waste, *moved)
 
     def _stream(self, request: Request) -> Iterator[int | None]:
         n_given = len(request.prompt)

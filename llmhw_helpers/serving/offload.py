@@ -5,7 +5,7 @@ They come from files, by memory map, or on a GPU from the host's memory.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -186,6 +186,16 @@ class Offloaded:
         """Bytes of weights in that device's memory at a time, at most: what stays, and two layers that are streamed."""
         n_streamed = self.parts.n_layers - self.parts.n_resident
         return self.parts.resident_bytes + min(WINDOW, n_streamed) * self.parts.layer_bytes
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights by name, and what turns positions into angles; layers are let go one after the other."""
+        yield from self.model.state_dict().items()
+        yield "frequencies", self.model.frequencies
+        for i in range(self.parts.n_layers):
+            weights = self._resident[i] if i < self.parts.n_resident else self.layers.fetch(i)
+            yield from ((f"blk.{i}.{name}", each) for name, each in weights.items())
+            if i >= self.parts.n_resident:
+                self.layers.release(i)
 
     def forward(
         self,

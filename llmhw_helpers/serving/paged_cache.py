@@ -72,6 +72,10 @@ class PagedCache:
         """Bytes set aside, used or not."""
         return self.keys.nbytes + self.values.nbytes
 
+    def block(self, i: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of block `i` in all layers: views ``[n_layers, block_size, n_kv_heads, head_dim]``."""
+        return self.keys[:, i], self.values[:, i]
+
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy blocks, each pair from the first to the second; all are read before any is written."""
         if pairs:

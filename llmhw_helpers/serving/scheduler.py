@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from .blocks import BlockManager, OutOfBlocks, block_hashes
 from .request import Request
+from .spill import Spill
 
 
 class NeverFits(ValueError):
@@ -29,6 +30,7 @@ class Scheduler:
         continuous: let a request in as soon as there is room; else only when all before are done (static batching).
 
     Attributes:
+        spill: where blocks are looked for that the cache has no more; `None` if nowhere.
         waiting, running: requests by arrival.
         n_preempted: how often a request had to give back its blocks.
         n_asked, n_reused: tokens of the requests when they were let in, and those of them found in the cache.
@@ -53,6 +55,7 @@ class Scheduler:
         self.blocks, self.context_length = blocks, context_length
         self.max_batch_size, self.max_step_tokens = max_batch_size, max_step_tokens
         self.sharing, self.continuous = sharing, continuous
+        self.spill: Spill | None = None
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.n_preempted = self.n_asked = self.n_reused = 0
@@ -76,27 +79,13 @@ class Scheduler:
 
     def schedule(self) -> tuple[dict[Request, int], list[tuple[int, int]]]:
         """The next step: how many tokens of which request (vLLM: `num_scheduled_tokens`), and blocks to copy before."""
-        scheduled, copies, budget, n_preempted = {}, {}, self.max_step_tokens, self.n_preempted
-        for request in self.running:
-            if not request.n_unread:  # a step was interrupted before a token was drawn: its last one is read again
-                request.n_cached -= 1
-        # Those who write first, as each takes a single token; what is left is for those whose prompt is being read.
-        for request in sorted(self.running, key=lambda request: (request.n_unread > 1, request.arrival)):
-            n_new = min(request.n_unread, budget)
-            while n_new and request.block_table:  # it has some, unless it was preempted for one before
-                try:
-                    copies[request] = self._make_room(request, n_new)
-                except OutOfBlocks:
-                    victim = self.running[-1]
-                    self.preempt(victim)
-                    budget += scheduled.pop(victim, 0)
-                    copies.pop(victim, None)
-                else:
-                    scheduled[request] = n_new
-                    budget -= n_new
-                    break
-        if self.n_preempted == n_preempted and (self.continuous or not self.running):
-            self._admit(scheduled, budget if self.continuous else sys.maxsize)
+        scheduled, copies = {}, {}
+        try:
+            self._choose(scheduled, copies)
+        except BaseException:  # interrupted: these tables name copies that nobody will make
+            for each in copies:
+                self.preempt(each)
+            raise
         return scheduled, [pair for pairs in copies.values() for pair in pairs]
 
     def advance(self, scheduled: dict[Request, int], unsound: Collection[Request] = ()) -> None:
@@ -143,6 +132,29 @@ class Scheduler:
     def __contains__(self, request: Request) -> bool:
         return request in self.waiting or request in self.running
 
+    def _choose(self, scheduled: dict[Request, int], copies: dict[Request, list[tuple[int, int]]]) -> None:
+        budget, n_preempted = self.max_step_tokens, self.n_preempted
+        for request in self.running:
+            if not request.n_unread:  # a step was interrupted before a token was drawn: its last one is read again
+                request.n_cached -= 1
+        # Those who write first, as each takes a single token; what is left is for those whose prompt is being read.
+        for request in sorted(self.running, key=lambda request: (request.n_unread > 1, request.arrival)):
+            n_new = min(request.n_unread, budget)
+            while n_new and request.block_table:  # it has some, unless it was preempted for one before
+                try:
+                    copies[request] = self._make_room(request, n_new)
+                except OutOfBlocks:
+                    victim = self.running[-1]
+                    self.preempt(victim)
+                    budget += scheduled.pop(victim, 0)
+                    copies.pop(victim, None)
+                else:
+                    scheduled[request] = n_new
+                    budget -= n_new
+                    break
+        if self.n_preempted == n_preempted and (self.continuous or not self.running):
+            self._admit(scheduled, budget if self.continuous else sys.maxsize)
+
     def _make_room(self, request: Request, n_new: int) -> list[tuple[int, int]]:
         """Blocks of its own for the next `n_new` tokens; the block to be copied, if others hold the one it is in."""
         table, n_cached = request.block_table, request.n_cached
@@ -152,13 +164,14 @@ class Scheduler:
         needed = missing + 1 if shared else missing
         if needed > self.blocks.n_free:
             raise OutOfBlocks
-        copies = []
-        if shared:  # copy on write
-            copies = [(table[at], self.blocks.allocate())]
-            self.blocks.release([table[at]])
-            table[at] = copies[0][1]
-        table += [self.blocks.allocate() for _ in range(missing)]
-        return copies
+        for _ in range(missing):
+            table.append(self.blocks.allocate())
+        if not shared:
+            return []
+        copy = table[at], self.blocks.allocate()  # copy on write
+        self.blocks.release([table[at]])
+        table[at] = copy[1]
+        return [copy]
 
     def _admit(self, scheduled: dict[Request, int], budget: int) -> None:
         while self.waiting and budget and len(self.running) < self.max_batch_size:
@@ -169,12 +182,17 @@ class Scheduler:
                 found = self.blocks.find(request.block_hashes[: (len(request.tokens) - 1) // self.blocks.block_size])
             self.blocks.share(found)
             request.block_table, request.n_cached = found, len(found) * self.blocks.block_size
-            n_new = min(request.n_unread, budget)
             try:
+                if self.sharing and self.spill is not None:
+                    self._reload(request, budget)
+                n_new = min(request.n_unread, budget)
                 self._make_room(request, n_new)
             except OutOfBlocks:  # all who came later wait, too
                 self._release(request)
                 return
+            except BaseException:  # interrupted
+                self._release(request)
+                raise
             if not request.n_preempted:
                 request.n_reused = request.n_cached
             self.n_asked += len(request.tokens)
@@ -182,6 +200,24 @@ class Scheduler:
             scheduled[request] = n_new
             budget -= n_new
             insort(self.running, self.waiting.pop(0), key=_arrival)
+
+    def _reload(self, request: Request, budget: int) -> None:
+        """Blocks after those that were found, from the folder: as many as leave room for what the step then reads."""
+        blocks, size = self.blocks, self.blocks.block_size
+        room = blocks.n_free
+        if blocks.blocks_for(request.n_unread) > room:  # it will not get through in one go
+            room = max(0, room - blocks.blocks_for(budget))
+        wanted = request.block_hashes[request.n_cached // size : (len(request.tokens) - 1) // size][:room]
+        wanted = wanted[: self.spill.n_stored(wanted)]
+        held = len(request.block_table)
+        for _ in wanted:
+            request.block_table.append(blocks.allocate())
+        n = self.spill.reload(wanted, request.block_table[held:])
+        for block, block_hash in zip(request.block_table[held:], wanted[:n], strict=False):
+            blocks.seal(block, block_hash)
+        blocks.release(request.block_table[held + n :])
+        del request.block_table[held + n :]
+        request.n_cached += n * size
 
     def _release(self, request: Request) -> None:
         self.blocks.release(request.block_table)

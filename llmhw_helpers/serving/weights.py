@@ -3,7 +3,7 @@
 The model keeps working as it is: where matrices are put side by side, its own parameters become views of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -173,6 +173,11 @@ class Served:
         norms = [self._norm.weight, *(weight for layer in self._layers for weight in layer.norms)]
         held = sum(each.nbytes for each in [*self.matrices, *norms])
         return held if shared else held + table.nbytes
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights by name, and what turns positions into angles."""
+        yield from self.model.state_dict().items()
+        yield "frequencies", self.model.frequencies
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from . import (
     pipelines,
     pretraining,
     quantization,
+    reload,
     roofline,
     storage,
     training,
@@ -44,6 +45,7 @@ ROOMS = (
     network,
     storage,
     checkpoints,
+    reload,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
