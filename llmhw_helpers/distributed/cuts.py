@@ -117,7 +117,8 @@ def gather_tokens(x: Float[Tensor, "batch own_len width"], group: Group = None) 
     """All tokens, where each rank had some and goes on with its own heads: an all-gather; backward a reduce-scatter.
 
     With `sum_tokens` in the place of `copy_to_ranks` and `sum_over_ranks` a rank keeps only its own tokens in between:
-    sequence parallelism (arXiv:2205.05198, section 4.2.2). It sends as many bytes: an all-reduce is these two.
+    sequence parallelism (arXiv:2205.05198, section 4.2.2). It sends as many bytes, as an all-reduce is these two; but
+    gloo's reduce-scatter is an all-reduce itself, and on it the bytes are half as many again with three ranks.
     """
     return _GatherTokens.apply(x, group)
 

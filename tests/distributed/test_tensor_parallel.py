@@ -16,6 +16,7 @@ from llmhw_helpers.costs.cuts import tensor_parallel_bytes
 from llmhw_helpers.costs.inference import kv_bytes
 from llmhw_helpers.costs.parallelism import padded, part
 from llmhw_helpers.distributed.tensor_parallel import TensorParallel, load_part
+from llmhw_helpers.distributed.wire import counted
 from llmhw_helpers.llm.checkpoints import Checkpoint, load_model
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving.kv_cache import KVCache
@@ -30,12 +31,13 @@ LIKE_SMOLLM = {"n_heads": 9, "n_kv_heads": 3}
 
 
 def tiny(**changes):
-    """Large weights in fp64, biases and norms away from 0 and 1."""
+    """Large weights in fp64, biases and norms away from 0 and 1, and frequencies as only a file can have them."""
     torch.manual_seed(0)
     whole = Transformer(replace(SMOLLM, **(TINY | changes))).double()
     with torch.no_grad():
         for parameter in whole.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
+    whole.frequencies = whole.frequencies / torch.arange(1, 5)
     return whole
 
 
@@ -100,6 +102,21 @@ def test_a_stream_of_which_each_rank_has_its_tokens_is_the_same(three_ranks, cha
         assert max(found.values()) < EXACT["atol"], found
 
 
+def loss_of_a_sure_model():
+    """Logits of thousands, of which no `exp` can be taken."""
+    whole = tiny(**LIKE_SMOLLM)
+    with torch.no_grad():
+        whole.token_embd.weight *= 1000
+    own, (tokens, targets) = TensorParallel(whole), draw(whole)
+    return own.loss(tokens, targets).item(), cross_entropy(whole(tokens), targets).item()
+
+
+def test_a_loss_does_not_overflow(three_ranks):
+    for ours, theirs in three_ranks.run(loss_of_a_sure_model):
+        assert theirs > 1000
+        assert ours == pytest.approx(theirs, rel=1e-12)
+
+
 def trained(changes, pad):
     """After three steps of AdamW: the largest difference to the whole, and the largest number in the padding."""
     whole = tiny(**changes)
@@ -130,8 +147,12 @@ def said(of, changes):
         return f"{type(error).__name__}: {error}"
 
 
-def reads(tokens):
-    return lambda whole: TensorParallel(whole, pad=True)(torch.tensor(tokens))
+def reads(tokens, **how):
+    return lambda whole: TensorParallel(whole, pad=True, **how)(torch.tensor(tokens))
+
+
+def learns(token, target):
+    return lambda whole: TensorParallel(whole, pad=True).loss(torch.tensor([[token]]), torch.tensor([[target]]))
 
 
 @pytest.mark.parametrize(
@@ -141,14 +162,8 @@ def reads(tokens):
         (reads([[3, 50]]), "TokenError: token 50 .* from 0 to 49"),
         (reads([[-1]]), "TokenError: token -1 .* from 0 to 49"),
         (reads([[0] * 65]), "TokenError: 65 tokens, .* holds 64"),
-        (
-            lambda whole: TensorParallel(whole, pad=True).loss(*torch.tensor([[[3]], [[-100]]])),
-            "TokenError: token -100",
-        ),
-        (
-            lambda whole: TensorParallel(whole, pad=True, by_tokens=True)(torch.tensor([[1, 2, 3]])),
-            "Indivisible: .* 3, 32",
-        ),
+        (reads([[1, 2, 3]], by_tokens=True), r"Indivisible: \[1, 3, 32\] .* 2 ranks along dimension 1"),
+        (learns(3, -100), "TokenError: token -100"),
     ],
 )
 def test_what_cannot_be_is_refused_by_all_ranks_before_they_send(two_ranks, of, says):
@@ -215,6 +230,24 @@ def test_a_rank_sends_what_was_predicted(three_ranks, training):
     for reduced, gathered in three_ranks.run(collectives, training):
         n_bytes = 4 * (2 * 2 / 3 * sum(reduced) + 2 * sum(gathered))
         assert n_bytes == pytest.approx(sum(predicted.values()))
+
+
+def on_the_wire(training):
+    """Bytes of a wider model's pass, as the kernel counts them."""
+    whole = tiny(**LIKE_SMOLLM, d_model=576, vocab_size=3000).float()
+    own, (tokens, targets) = TensorParallel(whole), draw(whole)
+    tokens, targets = tokens.repeat(4, 1), targets.repeat(4, 1)
+    with counted() as wire:
+        own.loss(tokens, targets).backward() if training else own(tokens)
+    return wire.sent_payload_bytes
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_kernel_counts_what_was_predicted(wired_ranks, training):
+    """And a kilobyte or two that gloo adds to each collective."""
+    predicted = tensor_parallel_bytes(replace(SMOLLM, **TINY | {"d_model": 576, "vocab_size": 3000}), 96, 3, training)
+    for sent in wired_ranks.run(on_the_wire, training):
+        assert 1 < sent / sum(predicted.values()) < 1.03
 
 
 def decoded():
