@@ -161,12 +161,12 @@ class _Rank:
         self.n_params = sum(parameter_sizes(self.part))
         each = copies(self.n_params, recipe, n_tensors(self.part))
         n, zero = self.layout.dp_size, self.zero
-        weights, gradients = each.pop("parameters"), each.pop("gradients")
+        weights, gradients, counters = each.pop("parameters"), each.pop("gradients"), each.pop("step", 0)
         self.gradients = _share(gradients, n if zero >= 2 else 1)
         return {
             "weights": _share(weights, n if zero == 3 or mixed else 1),
             "gradients": 0,
-            "optimizer": _share(sum(each.values()), n if zero else 1),
+            "optimizer": _share(sum(each.values()), n if zero else 1) + counters,  # a piece of each tensor has one, too
             "batch": BATCH_BYTES * self.run.n_tokens * self.layout.n_micro_batches,
         }
 

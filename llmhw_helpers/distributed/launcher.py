@@ -14,6 +14,7 @@ import shutil
 import sys
 from multiprocessing.connection import Client, wait
 
+from .networks import Wires
 from .worker import Plan, serve
 
 
@@ -26,18 +27,20 @@ def main(address: str) -> None:
 
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     ranks = [context.Process(target=serve, args=(rank, plan)) for rank in range(plan.n_ranks)]
+    wires = Wires(plan.network) if plan.network else None
     try:
-        with plan.network.switch() if plan.network else contextlib.nullcontext():
-            for rank, process in enumerate(ranks):
-                with plan.network.place(rank) if plan.network else contextlib.nullcontext():
-                    process.start()
-            alive = dict(enumerate(ranks))
-            while control not in (ready := wait([control, *(process.sentinel for process in alive.values())])):
-                for rank in [rank for rank, process in alive.items() if process.sentinel in ready]:
-                    process = alive.pop(rank)
-                    process.join()
-                    with contextlib.suppress(OSError):
-                        control.send((rank, process.exitcode))
+        for rank, process in enumerate(ranks):
+            with wires.at(rank) if wires else contextlib.nullcontext():
+                process.start()
+        if wires:
+            wires.start()
+        alive = dict(enumerate(ranks))
+        while control not in (ready := wait([control, *(process.sentinel for process in alive.values())])):
+            for rank in [rank for rank, process in alive.items() if process.sentinel in ready]:
+                process = alive.pop(rank)
+                process.join()
+                with contextlib.suppress(OSError):
+                    control.send((rank, process.exitcode))
     finally:
         for process in ranks:
             if process.pid:

@@ -146,7 +146,7 @@ class _Run:
     def __init__(self, pipeline: Pipeline, tokens: Tensor, targets: Tensor):
         self.pipeline, self.rank, self.pp_size = pipeline, pipeline.rank, pipeline.pp_size
         self.tokens, self.targets = (each.tensor_split(pipeline.n_micro_batches) for each in (tokens, targets))
-        self.n_targets = (targets != IGNORED).sum()
+        self.n_targets = (targets != IGNORED).sum().item()
         self.inbox: dict[tuple, tuple[Tensor, dist.Work | None]] = {}
         self.sending: list[tuple[dist.Work, Tensor]] = []  # a tensor must stay until it has been sent
         self.held: dict[tuple[int, int], tuple[Tensor | None, Tensor, int]] = {}  # input, result and bytes of a pass

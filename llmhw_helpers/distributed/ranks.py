@@ -25,7 +25,7 @@ import cloudpickle
 import psutil
 
 from .faults import RankFailed, fault_line
-from .networks import Network
+from .networks import Network, NoNetwork, cannot_shape, command
 from .worker import Plan
 
 LIMIT = 10  # a call ends after so many times its `timeout_s`, even if its ranks go on computing
@@ -53,6 +53,8 @@ class Ranks:
     def __init__(self, n_ranks: int, network: Network | None = None, timeout_s: float = 30, threads: int = 1):
         if n_ranks < 1 or threads < 1 or timeout_s <= 0:
             raise ValueError(f"{n_ranks} ranks, {threads} threads, {timeout_s} s: each must be above zero")
+        if network and (why := cannot_shape(delay=network.delay_s > 0)):
+            raise NoNetwork(why)
         self.n_ranks, self.network, self.timeout_s, self.threads = n_ranks, network, timeout_s, threads
         self._launcher: subprocess.Popen | None = None
 
@@ -126,10 +128,10 @@ class Ranks:
         threads = str(self.threads)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         environment |= {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        command = [sys.executable, "-m", "llmhw_helpers.distributed.launcher", address]
+        launcher = [sys.executable, "-m", "llmhw_helpers.distributed.launcher", address]
         with open(self._folder / "err.launcher", "wb") as errors:
             self._launcher = subprocess.Popen(
-                (self.network.command() if self.network else []) + command,
+                (command() if self.network else []) + launcher,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

@@ -55,7 +55,7 @@ def serve(rank: int, plan: Plan) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(plan.threads)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", plan.network.interface if plan.network else LOOPBACK)
+    os.environ["GLOO_SOCKET_IFNAME"] = plan.network.device if plan.network else LOOPBACK
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(plan.n_ranks), "LOCAL_WORLD_SIZE": str(plan.n_ranks)}
     connection, calls = Client(str(plan.folder / "socket")), queue.SimpleQueue()

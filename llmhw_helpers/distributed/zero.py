@@ -62,8 +62,8 @@ class Zero:
             for p in model.parameters():
                 p.register_post_accumulate_grad_hook(self._ready)
         self.blocks = [Unit(list(block.parameters()), stage == 3, group) for block in blocks]
-        self.around = Unit(around, stage == 3, group)
-        self.units = [*reversed(self.blocks), self.around]  # as the backward pass is done with them
+        self.around = [Unit(around, stage == 3, group)] if around else []
+        self.units = [*reversed(self.blocks), *self.around]  # as the backward pass is done with them
         self._n_sent = 0
         self._unit_of = {p: unit for unit in self.units for p in unit.parameters}
         of = {p: piece for unit in self.units for p, piece in zip(unit.parameters, unit.pieces, strict=True)}
@@ -125,9 +125,9 @@ class Zero:
                 unit.gather()
 
     @contextmanager
-    def lent(self, *units: Unit) -> Iterator[nn.Module]:
+    def lent(self, units: Sequence[Unit] | None = None) -> Iterator[nn.Module]:
         """The model with the parameters of these units in place, or of all: to evaluate it, or to save it."""
-        units = [unit for unit in units or self.units if not unit.here]
+        units = [unit for unit in (self.units if units is None else units) if not unit.here]
         for unit in units:
             unit.gather()
             unit.kept = True
@@ -184,14 +184,14 @@ class Zero:
             self.units[self._n_sent - 1].settle()
         unit = self.units[self._n_sent]
         unit.reduce()
-        if unit is not self.around:
+        if unit in self.blocks:
             unit.drop()
         self._n_sent += 1
 
     def _settle(self) -> None:
         while self._n_sent < len(self.units):
             self._reduce()
-        self.around.settle()
+        self.units[-1].settle()
         self._n_sent = 0
 
     def _pass_on(self) -> None:

@@ -1,4 +1,4 @@
-"""Models in pieces: one matrix cut three ways, who holds what under ZeRO, and what each way of cutting sends."""
+"""Models in pieces: one matrix cut three ways, who holds what under ZeRO, what each way sends, what a step goes to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,6 +119,27 @@ def plot_sent(sent: Mapping[str, float], speeds: Mapping[str, float] | None = No
     ax.grid(False, axis="y")
     if speeds:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+    return ax
+
+
+def plot_steps(steps: Mapping[str, Mapping[str, float]], ax: Axes | None = None) -> Axes:
+    """What the seconds of a step go to, a bar for each layout, the first one on top; what takes no time is left out.
+
+    Args:
+        steps: seconds by part, by layout; at most as many parts as there are colours.
+        ax: where to draw; a new figure without it.
+    """
+    ax = style.axes(ax, width=9, height=0.5 * len(steps) + 1.6)
+    names = dict.fromkeys(name for parts in steps.values() for name, seconds in parts.items() if seconds)
+    left = [0.0] * len(steps)
+    for name, colour in zip(names, style.COLOURS, strict=False):
+        seconds = [parts.get(name, 0.0) for parts in steps.values()]
+        ax.barh(range(len(steps)), seconds, 0.7, left, color=colour, edgecolor="white", linewidth=0.5, label=name)
+        left = [a + b for a, b in zip(left, seconds, strict=True)]
+    ax.set_yticks(range(len(steps)), list(steps))
+    ax.set(ylim=(len(steps) - 0.4, -0.6), xlabel="seconds of a step")
+    ax.grid(False, axis="y")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, fontsize=9, frameon=False)
     return ax
 
 

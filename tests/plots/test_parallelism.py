@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from llmhw_helpers.plots import style
-from llmhw_helpers.plots.parallelism import CUTS, WHOLE, plot_cuts, plot_sent, plot_zero
+from llmhw_helpers.plots.parallelism import CUTS, WHOLE, plot_cuts, plot_sent, plot_steps, plot_zero
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,14 @@ def test_bars_and_lines_are_the_bytes_given():
 def test_nothing_sent_is_refused():
     with pytest.raises(ValueError, match="tensor sends nothing"):
         plot_sent({"data": 1.0, "tensor": 0})
+
+
+def test_a_step_is_stacked_of_its_parts():
+    ax = plot_steps(
+        {"DP 4": {"products": 3.0, "bubble": 0.0, "weights": 1.0}, "PP 4": {"products": 3.0, "bubble": 2.0}}
+    )
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["products", "weights", "bubble"]
+    widths = [[bar.get_width() for bar in group] for group in ax.containers]
+    assert widths == [[3.0, 3.0], [1.0, 0.0], [0.0, 2.0]]
+    assert [bar.get_x() for group in ax.containers for bar in group] == [0, 0, 3.0, 3.0, 4.0, 3.0]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["DP 4", "PP 4"]
