@@ -71,6 +71,7 @@ def _training_arguments(row: Row, fitted: Mapping[str, float]) -> dict:
         "fitted": fitted,
         "zero": 3 if sharded else 1,
         "n_micro_batches": n_micro_batches,
+        "n_chunks": int((re.search(r"VPP? ?(\d+)", notes) or [0, 1])[1]),  # Megatron's interleaved schedule
         "nodes": row.nodes or 1,
         "lora": "lora" in row.quantity,
         "packed": "qlora" in row.quantity,

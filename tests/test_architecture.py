@@ -76,6 +76,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "costs/operations.py": ["test_activations.py"],
     "costs/parameters.py": ["test_memory.py"],
     "costs/sparse.py": ["test_activations.py"],
+    "distributed/delays.py": ["test_networks.py"],
     "distributed/faults.py": ["test_ranks.py"],
     "distributed/launcher.py": ["test_ranks.py"],
     "distributed/worker.py": ["test_ranks.py"],

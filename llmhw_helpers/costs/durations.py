@@ -162,29 +162,37 @@ class Training:
         layers_by_stage(self.model.n_layers, self.pp_size)
 
     def micro_batch(self) -> Duration:
-        """`batch_size` sequences through the ranks that share a model, forward and back."""
+        """`batch_size` sequences through the ranks that share a model, forward and back.
+
+        Of a pipeline the slowest stage sets the pace: one that has a layer more, or the last one, with the head.
+        """
+        each = layers_by_stage(self.model.n_layers, self.pp_size)
+        return max(
+            (self._stage(max(each), self.pp_size == 1), self._stage(each[-1], True)), key=lambda one: one.seconds
+        )
+
+    def _stage(self, layers: int, has_head: bool) -> Duration:
         fitted, model, kind = self.fitted, self.model, trainer(self.program)
-        n_tokens, ranks = self.batch_size * self.seq_len, self.tp_size * self.pp_size
-        layers = model.n_layers / self.pp_size
+        n_tokens, share = self.batch_size * self.seq_len, layers / self.model.n_layers / self.tp_size
         flops = forward_flops(model, self.batch_size, self.seq_len)
         pairs, head = flops.pop("attention") / 2, flops.pop("head")  # kernels skip the pairs that a mask hides
         passes = 2 if self.adapters else 3  # nobody asks for the gradients of frozen weights
-        experts = (passes + self.again) * flops.pop("experts", 0)
-        blocks = (passes + self.again) * sum(flops.values())
-        pairs *= 3 + self.again
+        experts = share * (passes + self.again) * flops.pop("experts", 0)
+        blocks = share * (passes + self.again) * sum(flops.values())
+        head *= passes * has_head / self.tp_size
+        pairs *= share * (3 + self.again)
         half = multiplied_in(self.card, BF16)
         peak, half_peak = (self.card.peak(number).known() for number in (self.dtype, half))
-        share = fitted["training products"]
         moved = fitted[f"training bytes, {kind}"] * model.d_model * n_tokens * (1 + self.again / 3)
         busy = {
-            "products": (blocks / peak + passes * head / half_peak) / share / ranks,
-            "experts": experts / peak / fitted["training products, experts"] / ranks,
-            "attention": pairs / attention_flops_per_s(self.card, half, fitted) / ranks,
+            "products": (blocks / peak + head / half_peak) / fitted["training products"],
+            "experts": experts / peak / fitted["training products, experts"],
+            "attention": pairs / attention_flops_per_s(self.card, half, fitted),
             "memory": layers * moved / self.tp_size / bytes_per_s(self.card, "engine", fitted=fitted),
+            "all-reduces": (4 + 2 * self.again) * layers * self._all_reduce(2 * n_tokens * model.d_model),
         }
         if self.packed:
-            busy["unpacking"] = (2 + self.again) * model.n_params / ranks / unpacked_per_s(self.card, fitted)
-        busy["all-reduces"] = (4 + 2 * self.again) * layers * self._all_reduce(2 * n_tokens * model.d_model)
+            busy["unpacking"] = (2 + self.again) * share * model.n_params / unpacked_per_s(self.card, fitted)
         waits = {
             "layers": layers * fitted[f"training layer, {kind}"],
             "weights": self._weights(),
@@ -192,7 +200,7 @@ class Training:
         }
         parts = _overlap(busy, waits)
         parts["bubble"] = (self.pp_size - 1) / self.n_chunks / self.n_micro_batches * sum(parts.values())
-        return Duration(parts, (blocks + experts + pairs + passes * head) / ranks / peak)
+        return Duration(parts, (blocks + experts + pairs + head) / peak)
 
     def _all_reduce(self, stream: float) -> float:
         """Seconds in which tensor parallel ranks add up what lies between two halves of a block."""
@@ -216,6 +224,8 @@ class Training:
         else:  # gradients summed, or scattered and new weights gathered: the same bytes, once a step
             messages, sent = path("all-reduce", layer, self.dp_size)
             times = 0 if self.adapters else 1 / self.n_micro_batches
+            if self.zero == 2:  # no rank has room for all gradients: they are scattered after each micro-batch
+                times = (times + bool(times)) / 2
         board = node_link(self.card.name)
         latency, rate = message_seconds(board), link_bytes_per_s(board, self.fitted)
         if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share

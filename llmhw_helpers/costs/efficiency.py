@@ -53,25 +53,25 @@ FITTED: Mapping[str, float] = {
     "all-reduce, network": 0.00041,  # from node to node, over a network whose latency no source gives
     "link, board": 0.45,  # share of the peak in one direction: NVLink and its like
     "link, slot": 0.28,  # PCI Express
-    "link, network": 0.87,
+    "link, network": 0.88,
     "training products": 0.69,
     "cycle operations, attention": 590,
-    "training bytes, torch": 140,  # to and from memory for each of a token's d_model numbers, in a layer
-    "training bytes, megatron": 140,
-    "training bytes, eager": 450,
+    "training bytes, torch": 150,  # to and from memory for each of a token's d_model numbers, in a layer
+    "training bytes, megatron": 150,
+    "training bytes, eager": 460,
     "training layer, torch": 0.0028,
-    "training layer, megatron": 0.00096,
+    "training layer, megatron": 0.00094,
     "training layer, eager": 0.0047,
-    "training products, experts": 0.18,
+    "training products, experts": 0.2,
     "cycle weights": 0.5,  # that a multiprocessor widens from 4 bits before a product, in a cycle
 }
-# Not fitted, as no row of training says that it ran over Ethernet: what all-reduces reached there, 39, 58 and 75% of the
-# line by RoCE and 60% by EFA (rows D044 to D046 and D050), in the middle.
+# Not fitted, as no row of training says that it ran over Ethernet: what all-reduces reached there, 39, 58 and 75% of
+# the line by RoCE and 60% by EFA (rows D044 to D046 and D050 of measured.csv), in the middle.
 ETHERNET_SHARE = 0.57
 LIKE_TCP = "Slingshot 11 by TCP"
 USUAL_HZ = 1.8e9  # of a card whose clock no source gives: between that of an A100 and an L40S
 # A range goes from the fitted speed divided by this to that times this. With each source left out of the fit in turn,
-# its speeds lay inside for 98% (decode, 47 rows), 87% (prefill, 15), 92% (serving, 36) and 95% (training, 82); a range
+# its speeds lay inside for 98% (decode, 47 rows), 87% (prefill, 15), 92% (serving, 36) and 94% (training, 82); a range
 # of 1.25 either way would have held four in five of each. Other cards and programs may be farther off: so it is wider.
 SPREAD = {"decode": 1.35, "prefill": 1.4, "serving": 1.4, "training": 1.4}
 

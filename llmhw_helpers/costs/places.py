@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from ..specs.accelerators import ACCELERATORS, Accelerator, accelerator
 from ..specs.clusters import CLUSTERS, Cluster, NodeType
 from ..specs.figures import Figure, UnknownName, look_up
+from ..specs.links import Link
+from ..specs.links import link as find_link
 
 CARDS_PER_NODE = 8  # of cards that stand in no cluster known here: an assumption, which a plan says
 MOST_CARDS = 10**6  # fewer than these are read
@@ -25,6 +27,7 @@ class Offer:
         there: how many stand in the cluster; None where more can be had.
         price: of a GPU-hour.
         network: of a node to others, nominal, one direction.
+        link: what kind of link that is; None where it is not known.
         cluster, gpu_type: whose they are, and what Slurm calls them; None where there is none, or it is not known.
     """
 
@@ -34,6 +37,7 @@ class Offer:
     there: int | None = None
     price: Figure = NO_PRICE
     network: Figure = NO_NETWORK
+    link: Link | None = None
     cluster: str | None = None
     gpu_type: str | None = None
 
@@ -139,6 +143,7 @@ def _of_node(home: Cluster, node: NodeType, most: int | None) -> Offer:
         there=there,
         price=node.price,
         network=node.network_bits_per_s,
+        link=find_link(node.network) if node.network else None,
         cluster=home.name,
         gpu_type=node.gpu_type,
     )

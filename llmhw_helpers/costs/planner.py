@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from ..specs.figures import UnknownFigure, UnknownName, si
 from ..specs.flavours import FLAVOURS
+from .layouts import ADAPTERS, CONTEXT, FRAGMENTS, network_note
 from .places import CARDS_PER_NODE
 from .plans import Plan, Refusal, gb, order, pareto
 from .reasons import duration, grouped, headline, nothing, reasons, span, why
 from .requests import USUAL, BadRequest, Request, read_request
 from .serving_plans import serving_plans
-from .training_plans import ADAPTERS, CONTEXT, FRAGMENTS, training_plans
+from .training_plans import training_plans
 
 SHOWN = 24  # plans in an answer, besides the Pareto set
 MOST_GPUS = 4096  # that are tried where nothing does with fewer
@@ -165,6 +166,9 @@ def _notes(result: Result, n_shown: int) -> list[str]:
         notes.append(f"No price by the hour is known of {', '.join(unpriced)}: plans are compared by their GPUs.")
     if any(each.cluster is None and each.n_gpus > each.gpus_per_node for each in request.where):
         notes.append(f"Cards of your own are taken to stand {CARDS_PER_NODE} in a node.")
+    trained = [] if request.task == "serve" else plans
+    over_networks = {each.offer.name: network_note(each.offer, each.n_gpus) for each in trained}
+    notes += [note for note in dict.fromkeys(over_networks.values()) if note]
     if any(each.card.name.endswith(" GCD") for each in request.where):
         notes.append("A program sees an MI250X as two GPUs: one GPU here is such a half of it, a GCD.")
     if len(request.where) > 1:

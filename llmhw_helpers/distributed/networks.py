@@ -24,10 +24,10 @@ from pathlib import Path
 
 from .delays import Switch, open_tun
 
-WIRE = "eth0"  # a rank's end of its wire
 CLONE_NEWNET = 0x40000000
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # where ip and tc are, if not on a user's path
-BURST_BYTES = 16_384  # goes through a bucket at once, after a pause: small against any message worth timing
+MTU = 9000  # bytes of a packet, as on a cluster's network: headers are under 1% of it
+BURST_BYTES = 70_000  # goes through a bucket at once after a pause: the kernel hands on 64 KiB of packets as one
 QUEUE_S = 0.05  # what waits for a bucket; what comes above that is dropped, and TCP sends slower
 PROBE = """
 ip link add name switch type bridge && ip link add name eth0 type veth peer name port0
@@ -65,6 +65,11 @@ class Network:
         """The rate of a wire, each way."""
         return self.bits_per_s / 8
 
+    @property
+    def device(self) -> str:
+        """The name of a rank's end of its wire."""
+        return "tun0" if self.delay_s else "eth0"
+
 
 class Wires:
     """A switch in this process's network namespace: what starts `at(rank)` is at the far end of that rank's wire."""
@@ -83,19 +88,19 @@ class Wires:
     @contextmanager
     def at(self, rank: int) -> Iterator[None]:
         """Be in the rank's namespace: processes that start meanwhile stay there."""
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        home, device = os.open("/proc/thread-self/ns/net", os.O_RDONLY), self.network.device
         _check(_libc().unshare(CLONE_NEWNET))
         try:
             if self.delaying:
-                self.delaying.add(address(rank), open_tun(WIRE))
+                self.delaying.add(address(rank), open_tun(device))
             else:
                 there = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-                _run(f"ip link add name {WIRE} type veth peer name port{rank} netns /proc/{os.getpid()}/fd/{home}")
+                _run(f"ip link add name {device} type veth peer name port{rank} netns /proc/{os.getpid()}/fd/{home}")
                 _check(_libc().setns(home, CLONE_NEWNET))
                 self._shape(f"port{rank}", f"ip link set port{rank} master switch")
                 _check(_libc().setns(there, CLONE_NEWNET))
                 os.close(there)
-            self._shape(WIRE, f"ip addr add {address(rank)}/24 dev {WIRE}", "ip link set lo up")
+            self._shape(device, f"ip addr add {address(rank)}/24 dev {device}", "ip link set lo up")
             # The simple one of TCP's ways to find its speed: the machine's may not be allowed here, or pace packets.
             Path("/proc/sys/net/ipv4/tcp_congestion_control").write_text("reno")
             yield
@@ -107,7 +112,7 @@ class Wires:
         """Give the device its rate and switch it on; it sends nothing on its own (no IPv6)."""
         rate = f"rate {self.network.bits_per_s:.0f}bit burst {BURST_BYTES} latency {QUEUE_S * 1000:.0f}ms"
         shape = [] if math.isinf(self.network.bits_per_s) else [f"tc qdisc add dev {device} root tbf {rate}"]
-        _run(f"ip link set {device} addrgenmode none", *commands, *shape, f"ip link set {device} up")
+        _run(f"ip link set {device} mtu {MTU} addrgenmode none", *commands, *shape, f"ip link set {device} up")
 
 
 def address(rank: int) -> str:

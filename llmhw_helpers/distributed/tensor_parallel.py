@@ -1,135 +1,31 @@
 """Tensor parallelism: each rank holds a part of every matrix, and the ranks add up what they computed with it.
 
-After Megatron-LM (arXiv:1909.08053, section 3). A product ``x @ A`` can be cut in three ways: by the columns of ``A``
-each rank makes some of the outputs, by its rows each reads some of the inputs and all make a part of a sum, and by the
-batch each has some of the tokens and all of ``A``. Columns first and rows second need nothing in between: so a layer of
-a Transformer sums twice, once after its attention and once after its MLP, and twice more on the way back.
-
-PyTorch stores the transpose of ``A``, ``[n_out, n_in]``: its columns are the rows of a weight.
+After Megatron-LM (arXiv:1909.08053, section 3): heads, the MLP's inner width and the vocabulary are divided. The first
+matrices of attention and MLP are cut by columns and the last ones by rows, so nothing has to be sent in between. A
+layer sums twice, once after its attention and once after its MLP, and twice more on the way back.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..costs.parallelism import Indivisible, padded, part
-from ..llm.checkpoints import open_checkpoint
+from ..llm.checkpoints import Checkpoint, open_model
 from ..llm.transformer import Block, TokenError, Transformer, causal_attention
 from ..specs.architectures import Model
-
-Group = dist.ProcessGroup | None  # the ranks that share a model; None: all
+from .cuts import Group, by_columns, by_rows, copy_to_ranks, gather_from_ranks, sum_over_ranks
 
 # Along which dimension a tensor is cut; what is not named here (norms, biases of rows) is whole on every rank.
 COLUMNS = ("token_embd", "output", "attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up")  # heads, widths, tokens
 ROWS = ("attn_output", "ffn_down")
 SHARED = ("attn_k", "attn_v")  # where there are fewer heads of keys and values than ranks, several have the same
-
-
-class _Copy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, slope):
-        return _summed(slope, ctx.group), None
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        return _summed(x, group)
-
-    @staticmethod
-    def backward(ctx, slope):
-        return slope, None
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, group):
-        ctx.group = group
-        pieces = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(pieces, x.contiguous(), group=group)
-        return torch.cat(pieces, -1)
-
-    @staticmethod
-    def backward(ctx, slope):
-        return own_part(slope, -1, ctx.group), None
-
-
-def _summed(x: Tensor, group: Group) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x, group=group)
-    return x
-
-
-def copy_to_ranks(x: Tensor, group: Group = None) -> Tensor:
-    """`x`, the same on every rank, where each goes on with its own part: forward nothing, backward a sum.
-
-    Each rank learns how the loss depends on `x` by way of its own part only, and the slopes add up.
-    """
-    return _Copy.apply(x, group)
-
-
-def sum_over_ranks(x: Tensor, group: Group = None) -> Tensor:
-    """The sum of every rank's `x`: forward an all-reduce; backward nothing, as all ranks go on alike."""
-    return _Sum.apply(x, group)
-
-
-def gather_from_ranks(x: Tensor, group: Group = None) -> Tensor:
-    """Every rank's `x`, side by side along the last dimension: forward an all-gather, backward the rank's own part.
-
-    As in `sum_over_ranks`, what follows must be the same on every rank.
-    """
-    return _Gather.apply(x, group)
-
-
-def own_part(x: Tensor, dim: int, group: Group = None) -> Tensor:
-    """This rank's part of the whole `x`, cut evenly along `dim`.
-
-    Raises:
-        Indivisible: it cannot be.
-    """
-    n_ranks = dist.get_world_size(group)
-    if x.shape[dim] % n_ranks:
-        raise Indivisible(f"{x.shape[dim]} rows or columns do not divide among {n_ranks} ranks")
-    return x.chunk(n_ranks, dim)[dist.get_rank(group)]
-
-
-def by_columns(
-    x: Float[Tensor, "*batch n_in"], own: Float[Tensor, "own_out n_in"], group: Group = None
-) -> Float[Tensor, "*batch own_out"]:
-    """The rank's part of the outputs, from all of `x` and its own columns; `gather_from_ranks` would make it whole.
-
-    Forward nothing is sent, backward the gradient of `x` is summed.
-    """
-    return F.linear(copy_to_ranks(x, group), own)
-
-
-def by_rows(
-    own_x: Float[Tensor, "*batch own_in"], own: Float[Tensor, "n_out own_in"], group: Group = None
-) -> Float[Tensor, "*batch n_out"]:
-    """All outputs, from the rank's part of the inputs (what `by_columns` leaves it with) and its own rows.
-
-    Forward the outputs are summed, backward nothing is sent.
-    """
-    return sum_over_ranks(F.linear(own_x, own), group)
-
-
-def by_batch(
-    own_x: Float[Tensor, "*own_batch n_in"], weight: Float[Tensor, "n_out n_in"], group: Group = None
-) -> Float[Tensor, "*own_batch n_out"]:
-    """The outputs of the rank's own tokens, from all of the matrix: data parallelism.
-
-    Forward nothing is sent, backward the gradient of the weight is summed.
-    """
-    return F.linear(own_x, copy_to_ranks(weight, group))
 
 
 class RankBlock(Block):
@@ -158,60 +54,62 @@ class RankBlock(Block):
 class TensorParallel(nn.Module):
     """A rank's part of a model: another `Transformer`, with heads, widths and vocabulary divided.
 
-    All ranks must be given the same tokens; all get the same logits, loss and gradients of what is not cut (norms,
-    biases after a sum). The gradients of what is cut are the parts of the whole model's.
+    All ranks must be given the same tokens; all get the same logits, the same loss, and the same gradients of what is
+    whole on each (norms, biases after a sum). The gradients of the others are the parts of the whole model's.
 
     Args:
-        spec: the whole model.
-        tensor: gives a whole tensor of the model by its name: ``model.state_dict().__getitem__``, or
-            ``open_checkpoint().tensor``. Asked for one at a time, and no more than the rank's part is kept.
+        whole: the model; it may be one without memory for its weights (`open_model`) if `stored` gives them.
         group: the ranks that share the model.
-        pad: where heads or widths do not divide, fill up with zeros (`padded`) instead of refusing.
-        dtype, device: of the weights.
+        pad: where heads or widths do not divide, fill up with zeros (`costs.parallelism.padded`) instead of refusing.
+        device: of the part; without, that of `whole`.
+        stored: given a tensor's name, something with a ``shape``, from which rows can be taken: without, those of
+            `whole`. Asked for one after the other.
 
     Attributes:
         part: the rank's.
-        whole: what `spec` was.
+        whole: the architecture of the whole.
 
     Raises:
-        Indivisible: heads or widths do not divide; the message says what does.
-        NotThisFamily: an architecture that `Transformer` is not.
+        Indivisible: heads or widths do not divide; the message says what to do.
     """
 
     def __init__(
         self,
-        spec: Model,
-        tensor: Callable[[str], Tensor],
+        whole: Transformer,
         group: Group = None,
         pad: bool = False,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
+        stored: Callable[[str], Any] | None = None,
     ):
         super().__init__()
-        self.whole, self.group = spec, group
+        self.whole, self.group = whole.spec, group
         self.rank, self.n_ranks = dist.get_rank(group), dist.get_world_size(group)
+        weight = whole.token_embd.weight
+        own = _part(self.whole, self.n_ranks, pad)
         with torch.device("meta"):  # no memory yet, and no random numbers
-            own = _part(spec, self.n_ranks, pad)
             self.part = Transformer(own)
             self.part.blk = nn.ModuleList(RankBlock(own, group) for _ in range(own.n_layers))
-        self.part.to(dtype).to_empty(device=device)
+        self.part.to(weight.dtype).to_empty(device=weight.device if device is None else device)
+        self.part.frequencies = whole.frequencies  # the file may have its own
         self._first = self.rank * own.vocab_size  # of its tokens
-        self._sharing = max(1, self.n_ranks // spec.n_kv_heads)  # ranks that have the same head of keys and values
+        self._sharing = max(1, self.n_ranks // self.whole.n_kv_heads)  # ranks with the same head of keys and values
+        stored = stored or whole.state_dict().__getitem__
         for name, parameter in self.part.named_parameters():
-            self.fill(name, parameter.detach(), tensor(name))
+            self.fill(name, parameter.detach(), stored(name))
             if self._sharing > 1 and name.split(".")[-2] in SHARED:
                 parameter.register_hook(self._sum_of_sharing)
 
-    def fill(self, name: str, own: Tensor, whole: Tensor) -> Tensor:
+    def fill(self, name: str, own: Tensor, whole: Any) -> Tensor:
         """Copy this rank's part of a tensor, or of its gradient, into `own`; the padding of a whole that ends is 0."""
         kind, what = name.split(".")[-2:]
         dim = 0 if kind in COLUMNS else 1 if kind in ROWS and what == "weight" else None
         if dim is None:
-            return own.copy_(whole)
-        size, n = own.shape[dim], whole.shape[dim]
-        start = min(n, size * (self.rank // (self._sharing if kind in SHARED else 1)))
-        kept = min(size, n - start)
-        own.zero_().narrow(dim, 0, kept).copy_(whole.narrow(dim, start, kept))
+            return own.copy_(whole[:])
+        size = own.shape[dim]
+        first = min(size * (self.rank // (self._sharing if kind in SHARED else 1)), whole.shape[dim])
+        end = min(first + size, whole.shape[dim])
+        piece = whole[first:end] if dim == 0 else whole[:][:, first:end]
+        own.zero_().narrow(dim, 0, end - first).copy_(piece)
         return own
 
     def _sum_of_sharing(self, gradient: Tensor) -> Tensor:
@@ -222,16 +120,38 @@ class TensorParallel(nn.Module):
         dist.all_reduce(heads, group=self.group)
         return heads[own]
 
-    def forward(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len vocab_size"]:
-        """All logits, on every rank."""
-        return gather_from_ranks(self._own_logits(self.hidden(tokens)), self.group)[..., : self.whole.vocab_size]
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch seq_len"],
+        positions: Int[Tensor, "*batch seq_len"] | None = None,
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "batch seq_len vocab_size"]:
+        """All logits, on every rank; arguments and errors as of `hidden`."""
+        x = self.hidden(tokens, positions, attend)
+        return gather_from_ranks(self._own_logits(x), self.group)[..., : self.whole.vocab_size]
 
-    def hidden(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
-        """The residual stream after the last norm; raises as `Transformer.hidden` does."""
+    def hidden(
+        self,
+        tokens: Int[Tensor, "batch seq_len"],
+        positions: Int[Tensor, "*batch seq_len"] | None = None,
+        attend: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "batch seq_len d_model"]:
+        """The residual stream after the last norm.
+
+        To go on with a text, make a cache of ``part.spec``, which has the rank's own heads, and give its window's:
+
+        Args:
+            tokens: new ones, the same on every rank.
+            positions: where they stand; from 0 on without.
+            attend: given a layer's number, queries, keys and values, mixes the values; causal attention without.
+
+        Raises:
+            TokenError: as ``Transformer.hidden`` does.
+        """
         x = self.embed(tokens)
-        rotation = self.part.rotation(x)
-        for block in self.part.blk:
-            x = block(x, rotation)
+        rotation = self.part.rotation(x, positions)
+        for layer, block in enumerate(self.part.blk):
+            x = block(x, rotation, partial(attend, layer) if attend else causal_attention)
         return self.part.output_norm(x)
 
     def embed(self, tokens: Int[Tensor, "batch seq_len"]) -> Float[Tensor, "batch seq_len d_model"]:
@@ -274,12 +194,37 @@ class TensorParallel(nn.Module):
         return here, own.where(here, 0)
 
 
+@dataclass
+class _Stored:
+    """A tensor in a file, of which a rank reads the rows that it needs."""
+
+    checkpoint: Checkpoint
+    name: str
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.checkpoint.shapes[self.name]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        first, end, _ = rows.indices(self.shape[0])
+        return self.checkpoint.fill(self.name, torch.empty(end - first, *self.shape[1:], dtype=self.dtype), first)
+
+
 def load_part(
-    path=None, group: Group = None, pad: bool = False, dtype: torch.dtype = torch.float32, device="cpu"
+    path: Path | None = None,
+    group: Group = None,
+    pad: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> TensorParallel:
-    """The rank's part of the model at `path`, or of the one that ``find_model`` finds."""
-    checkpoint = open_checkpoint(path)
-    return TensorParallel(checkpoint.spec, lambda name: checkpoint.tensor(name, dtype), group, pad, dtype, device)
+    """The rank's part of the model at `path`, or of the one that ``find_model`` finds; the whole is never in memory.
+
+    Of what is cut by columns a rank reads its own rows of the file alone. What is cut by rows is read whole, one matrix
+    at a time, for a piece of every line is the rank's. Raises as ``load_model`` and `TensorParallel` do.
+    """
+    checkpoint, whole = open_model(path, dtype)
+    return TensorParallel(whole, group, pad, device, lambda name: _Stored(checkpoint, name, dtype))
 
 
 def _part(spec: Model, n_ranks: int, pad: bool) -> Model:

@@ -17,7 +17,7 @@ from typing import Any
 
 import cloudpickle
 
-from .networks import WIRE, Network
+from .networks import Network
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
@@ -55,7 +55,7 @@ def serve(rank: int, plan: Plan) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(plan.threads)
-    os.environ["GLOO_SOCKET_IFNAME"] = WIRE if plan.network else LOOPBACK
+    os.environ["GLOO_SOCKET_IFNAME"] = plan.network.device if plan.network else LOOPBACK
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": str(plan.n_ranks), "LOCAL_WORLD_SIZE": str(plan.n_ranks)}
     connection, calls = Client(str(plan.folder / "socket")), queue.SimpleQueue()

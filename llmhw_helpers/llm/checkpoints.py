@@ -69,7 +69,7 @@ class Checkpoint:
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, object]
     _config: Mapping[str, object]
-    _fill: Mapping[str, Callable[[torch.Tensor], object]]
+    _fill: Mapping[str, Callable[[torch.Tensor, int], object]]
 
     @property
     def spec(self) -> Model:
@@ -95,9 +95,18 @@ class Checkpoint:
             raise BadModelFile(f"{self.path.name} has no tensor {name!r}")
         return self.fill(name, torch.empty(self.shapes[name], dtype=dtype))
 
-    def fill(self, name: str, out: torch.Tensor) -> torch.Tensor:
-        """Dequantise the tensor `name` into `out`, whatever its format and device, piece by piece; returns `out`."""
-        self._fill[name](out)
+    def fill(self, name: str, out: torch.Tensor, first: int = 0) -> torch.Tensor:
+        """Dequantise the tensor `name` into `out`, whatever its format and device, piece by piece; returns `out`.
+
+        With `first`, or an `out` of fewer rows than the tensor has: as many rows as `out` has, from that one on, and no
+        others are read. Of queries and keys these must be whole heads.
+
+        Raises:
+            ValueError: the tensor has not so many rows.
+        """
+        if not 0 <= first <= self.shapes[name][0] - len(out):
+            raise ValueError(f"{name} has {self.shapes[name][0]} rows: there are no {len(out)} from {first} on")
+        self._fill[name](out, first)
         return out
 
 
@@ -130,6 +139,18 @@ def load_model(
         NotThisFamily: an architecture that `Transformer` is not.
         ValueError: a format that no weights can be used in.
     """
+    checkpoint, model = open_model(path, dtype)
+    with torch.inference_mode(False):  # a model made in there could never be trained
+        model.to_empty(device=device)
+        _fill(checkpoint, model, progress)
+    return model
+
+
+def open_model(path: Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Checkpoint, Transformer]:
+    """An open model file, and the model that it holds, of which nothing is in memory yet (PyTorch's meta device).
+
+    Every tensor has been found in its place; whoever needs a part of them reads that part. Raises as `load_model`.
+    """
     if dtype not in DTYPES:
         raise ValueError(f"weights in {dtype} cannot be used as they are; choose one of {', '.join(map(str, DTYPES))}")
     checkpoint = open_checkpoint(path)
@@ -140,12 +161,10 @@ def load_model(
         with torch.device("meta"):  # no memory yet, and no random numbers
             model = Transformer(spec).to(dtype)
         _check_shapes(checkpoint, model)
-        model.to_empty(device=device)
+        _check_tied(checkpoint, model)
         if ROPE_FREQS in checkpoint.shapes:
             model.frequencies = model.frequencies / checkpoint.tensor(ROPE_FREQS)
-        _fill(checkpoint, model, progress)
-        _check_tied(checkpoint, model)
-    return model
+    return checkpoint, model
 
 
 def _fill(checkpoint: Checkpoint, model: Transformer, progress: bool | None) -> None:
@@ -182,9 +201,9 @@ def _check_shapes(checkpoint: Checkpoint, model: Transformer) -> None:
 def _check_tied(checkpoint: Checkpoint, model: Transformer) -> None:
     """A head that is the embedding may lie in the file all the same, if it is no other one."""
     if model.output is None and HEAD in checkpoint.shapes:
-        embedding = model.token_embd.weight
-        same = checkpoint.shapes[HEAD] == tuple(embedding.shape)
-        if not same or not torch.equal(checkpoint.fill(HEAD, torch.empty_like(embedding)), embedding):
+        name, dtype = "token_embd.weight", model.token_embd.weight.dtype
+        same = checkpoint.shapes[HEAD] == checkpoint.shapes[name]
+        if not same or not torch.equal(checkpoint.tensor(HEAD, dtype), checkpoint.tensor(name, dtype)):
             raise BadModelFile(f"{checkpoint.path} says that the head is the embedding, and holds another head")
 
 

@@ -120,15 +120,17 @@ def _check_whole(path: Path, metadata: Mapping[str, object]) -> None:
 
 
 def _dequantise(
-    reader: _Reader, path: Path, tensor: gguf.ReaderTensor, head_dim: int | None, out: torch.Tensor
+    reader: _Reader, path: Path, tensor: gguf.ReaderTensor, head_dim: int | None, out: torch.Tensor, first: int = 0
 ) -> None:
     rotary = head_dim is not None and tensor.name.split(".")[-2:-1] in (["attn_q"], ["attn_k"])
-    if rotary and len(out) % head_dim:
-        raise BadModelFile(f"{path}: {tensor.name} has {len(out)} rows, which are no heads of {head_dim}")
+    if rotary and (len(tensor.data) % head_dim or len(out) % head_dim or first % head_dim):
+        rows = f"{first} to {first + len(out)} of {len(tensor.data)}"
+        raise BadModelFile(f"{path}: rows {rows} of {tensor.name} are no heads of {head_dim}")
     step = max(1, ROWS // head_dim) * head_dim if rotary else ROWS
-    for begin in range(0, len(tensor.data), step):
+    for begin in range(0, len(out), step):
+        stored = tensor.data[first + begin : first + min(begin + step, len(out))]
         try:
-            rows = gguf.quants.dequantize(tensor.data[begin : begin + step], tensor.tensor_type)
+            rows = gguf.quants.dequantize(stored, tensor.tensor_type)
         except NotImplementedError:
             kind = tensor.tensor_type.name
             raise BadModelFile(f"{path}: {tensor.name} is {kind}, which the gguf library cannot dequantise") from None

@@ -182,11 +182,13 @@ def _check_places(path: Path, stored: Mapping[str, Stored], used: Iterable[Store
         raise BadModelFile(f"{path} holds {others[0]!r}{more}, for which a Llama has no place")
 
 
-def _copy(tensor: Stored, scale: Stored | None, block: tuple[int, int] | None, out: torch.Tensor) -> None:
+def _copy(
+    tensor: Stored, scale: Stored | None, block: tuple[int, int] | None, out: torch.Tensor, first: int = 0
+) -> None:
     factors = _whole(scale).float() * SCALES[scale.name.rpartition(".")[2]] if scale else None
     with safe_open(tensor.file, framework="pt") as file:
         rows = file.get_slice(tensor.name)
         for begin in range(0, len(out), ROWS):
-            piece = rows[begin : begin + ROWS]
-            piece = piece if factors is None else scaled(piece, begin, len(out), factors, block)
+            piece = rows[first + begin : first + min(begin + ROWS, len(out))]
+            piece = piece if factors is None else scaled(piece, first + begin, tensor.shape[0], factors, block)
             out[begin : begin + ROWS].copy_(piece)

@@ -32,6 +32,7 @@ class NodeType:
         host_bytes: main memory of a node, nominal; several figures, ascending, where nodes differ.
         cores_per_gpu: CPU cores that come with a GPU.
         network_bits_per_s: link of the node to others, nominal, one direction.
+        network: what kind of link that is, by its name in `links`; None where it is not known.
         gpu_link_bytes_per_s: between two GPUs in a node.
         price: of one GPU for an hour.
     """
@@ -43,6 +44,7 @@ class NodeType:
     host_bytes: tuple[Figure, ...]
     cores_per_gpu: Figure
     network_bits_per_s: Figure
+    network: str | None
     gpu_link_bytes_per_s: Figure
     price: Figure
 
@@ -87,6 +89,7 @@ def _alvis(accelerator: str, gpu_type: str, gpus: int, per_node: tuple, host_gb:
         tuple(Figure(gb * 1e9, "B", "main memory of a node, nominal", ALVIS_INTRO) for gb in host_gb),
         Figure(float(cores), "", "CPU cores that come with a GPU", AI_INTRO),
         Figure(gbit * 1e9, "bit/s", f"nominal, one direction: {network}", LECTURE),
+        "EDR InfiniBand" if gbit == 100 else "25 Gbit Ethernet",  # HDR100 has the same 100 Gbit/s
         Figure(None, "B/s", f"link between two {accelerator} in an Alvis node (NVLink or PCIe)", UNKNOWN),
         Figure(price, "A40-hour", cost, AI_INTRO),
     )
@@ -109,6 +112,7 @@ _ARRHENIUS = NodeType(
     host_bytes=(Figure(4 * 120 * 2.0**30, "B", "LPDDR5X memory of a node, 120 GiB a superchip", ARRHENIUS_SUPR),),
     cores_per_gpu=Figure(72.0, "", "CPU cores of a superchip, Arm Neoverse V2", ARRHENIUS_SUPR),
     network_bits_per_s=Figure(None, "bit/s", "link of an Arrhenius node to others", UNKNOWN),
+    network=None,
     gpu_link_bytes_per_s=Figure(None, "B/s", "link between two GPUs in an Arrhenius node", UNKNOWN),
     price=Figure(None, "", "price of a GPU-hour on Arrhenius", UNKNOWN),
 )

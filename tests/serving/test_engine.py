@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import tempfile
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -19,6 +21,7 @@ from llmhw_helpers.llm.tokenizer import Tokenizer, load_tokenizer
 from llmhw_helpers.llm.transformer import TokenError
 from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.kv_folder import KVFolder
 from llmhw_helpers.serving.request import AnswerFailed
 from llmhw_helpers.serving.sampling import Sampling
 from llmhw_helpers.serving.scheduler import NeverFits
@@ -617,8 +620,10 @@ class AnyOrder(RuleBasedStateMachine):
             consistent(self.engine, self.failed)
 
     def teardown(self):
-        if not hasattr(self, "engine"):
-            return
+        if hasattr(self, "engine"):
+            self.finish()
+
+    def finish(self):
         for _ in range(2000):
             if not self.engine.step():
                 break
@@ -640,12 +645,79 @@ class AnyOrder(RuleBasedStateMachine):
         return self.expected[key]
 
 
-def test_any_order_of_events_loses_no_block_and_changes_no_text(exact):
+class WithFolder(AnyOrder):
+    """The same with a folder, which is lost and damaged in parts, fails, and is what a new engine finds."""
+
+    n_reloaded = n_damaged = 0
+
+    @initialize(block_size=st.integers(1, 4), places=st.integers(1, 4), budget=st.integers(4, 9))
+    def make(self, block_size, places, budget):
+        self.folder = tempfile.TemporaryDirectory()
+        self.how = {"block_size": block_size, "max_batch_size": places, "max_step_tokens": budget}
+        self.begin()
+
+    def begin(self):
+        folder = KVFolder(self.folder.name, 60_000, backlog_bytes=20_000)
+        self.engine = Engine(self.served, 24 // self.how["block_size"], **self.how, kv_folder=folder)
+        self.requests, self.streams, self.failed = [], [], False
+
+    def finish(self):
+        super().finish()
+        assert self.engine.spill.folder.failed is None
+        type(self).n_reloaded += self.engine.statistics.n_reloaded
+        type(self).n_damaged += self.engine.statistics.n_damaged
+
+    @rule(data=st.data(), flushed=st.booleans())
+    def restart(self, data, flushed):
+        self.finish()
+        if flushed:
+            self.engine.flush()
+        self.damage(data)
+        self.begin()
+
+    @rule(text=st.integers(0, 1))
+    def go_through(self, text):
+        """A long text, for which others have to go."""
+        self.requests.append(self.engine.submit(TEXTS[text][:14], 9))
+        for _ in range(12):
+            self.engine.step()
+        self.failed = False
+
+    @rule(data=st.data())
+    def damage(self, data):
+        self.engine.spill.folder.flush()
+        how, every = data.draw(st.sampled_from(["lose", "cut", "flip"])), data.draw(st.integers(1, 5))
+        for path in sorted(Path(self.folder.name).iterdir())[::every]:
+            content = bytearray(path.read_bytes())
+            if how == "lose":
+                path.unlink()
+            elif how == "cut":
+                path.write_bytes(content[: len(content) // 2])
+            else:
+                content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+                path.write_bytes(content)
+
+    @rule(part=st.sampled_from(["read", "write", "touch"]), error=st.sampled_from([MemoryError, KeyboardInterrupt]))
+    def fail_at_the_folder(self, part, error):
+        self.failed = True
+        with patch.object(self.engine.spill.folder, part, side_effect=error), suppress(error):
+            self.engine.step()
+
+    def teardown(self):
+        super().teardown()
+        if hasattr(self, "folder"):
+            self.folder.cleanup()
+
+
+@pytest.mark.parametrize("kind", [AnyOrder, WithFolder])
+def test_any_order_of_events_loses_no_block_and_changes_no_text(exact, kind):
     """The same orders each time; `LLMHW_FUZZ=10` tries ten times as many, and others each time."""
-    machine = type("Machine", (AnyOrder,), {"served": exact, "expected": {}})
+    machine = type("Machine", (kind,), {"served": exact, "expected": {}})
     longer = int(os.environ.get("LLMHW_FUZZ", "1"))
     machine.TestCase.settings = settings(
         **{"max_examples": 30 * longer, "stateful_step_count": 25, "derandomize": longer == 1, "deadline": None},
         **{"suppress_health_check": list(HealthCheck), "phases": set(Phase) - {Phase.explain}},
     )
     machine.TestCase("runTest").runTest()
+    if kind is WithFolder:
+        assert min(machine.n_reloaded, machine.n_damaged) > 0

@@ -3,6 +3,7 @@ import pytest
 from llmhw_helpers.specs.accelerators import ACCELERATORS
 from llmhw_helpers.specs.clusters import CLUSTERS, cluster
 from llmhw_helpers.specs.figures import UnknownFigure, UnknownName
+from llmhw_helpers.specs.links import link
 
 NODES = [(name, node) for name, found in CLUSTERS.items() for node in found.nodes.values()]
 
@@ -45,6 +46,14 @@ def test_only_a100_nodes_have_infiniband():
     speeds = {gpu: node.network_bits_per_s.value for gpu, node in cluster("Alvis").nodes.items()}
     assert {gpu for gpu, speed in speeds.items() if speed == 100e9} == {"A100-40GB", "A100-80GB"}
     assert all(speed == 25e9 for gpu, speed in speeds.items() if not gpu.startswith("A100"))
+
+
+def test_a_network_is_a_link_of_the_table_with_as_many_bits():
+    for _, node in NODES:
+        if node.network is None:
+            assert node.network_bits_per_s.value is None
+        else:
+            assert 8 * link(node.network).bytes_per_s.known() == node.network_bits_per_s.known()
 
 
 def test_what_nobody_published_stays_unknown():
