@@ -167,9 +167,8 @@ class Training:
         Of a pipeline the slowest stage sets the pace: one that has a layer more, or the last one, with the head.
         """
         each = layers_by_stage(self.model.n_layers, self.pp_size)
-        return max(
-            (self._stage(max(each), self.pp_size == 1), self._stage(each[-1], True)), key=lambda one: one.seconds
-        )
+        stages = [self._stage(max(each), self.pp_size == 1), self._stage(each[-1], True)]
+        return max(stages, key=lambda stage: stage.seconds)
 
     def _stage(self, layers: int, has_head: bool) -> Duration:
         fitted, model, kind = self.fitted, self.model, trainer(self.program)
@@ -204,7 +203,7 @@ class Training:
 
     def _all_reduce(self, stream: float) -> float:
         """Seconds in which tensor parallel ranks add up what lies between two halves of a block."""
-        board, nodes = node_link(self.card.name), self.tp_size // self._per_node
+        board, nodes = node_link(self.card.name), -(-self.tp_size // self._per_node)
         if nodes <= 1:
             return all_reduce_seconds(stream, self.tp_size, board, fitted=self.fitted)
         inside = Wire(0.0, link_bytes_per_s(board, self.fitted)) if self._per_node > 1 else Wire(0.0, math.inf)
@@ -228,10 +227,9 @@ class Training:
                 times = (times + bool(times)) / 2
         board = node_link(self.card.name)
         latency, rate = message_seconds(board), link_bytes_per_s(board, self.fitted)
-        if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
-            shares = min(self._per_node, self.tp_size * max(1, self._per_node // (self.tp_size * self.dp_size)))
+        if self.tp_size * self.dp_size > self._per_node:  # over nodes: what one wants comes in once, for all its copies
             latency = message_seconds(self._network)
-            rate = min(rate, self._network_bytes_per_s / shares)
+            rate = min(rate, self._network_bytes_per_s / min(self._per_node, self.tp_size))
         return times * layers * (messages * latency + sent / rate)
 
     def _stages(self, stream: float) -> float:
