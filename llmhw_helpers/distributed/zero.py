@@ -141,7 +141,7 @@ class Zero:
         """Bytes that this rank holds now, by what they are for: ``weights``, ``gradients`` and ``optimizer``."""
         parameters = [*self.model.parameters(), *self.pieces]
         rooms = [room for unit in self.units for room in unit.rooms]
-        states = [x for p in self.pieces for x in self.optimizer.state[p].values() if torch.is_tensor(x)]
+        states = [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
         return {
             "weights": storage_bytes([*parameters, *rooms]),
             "gradients": storage_bytes([p.grad for p in parameters if p.grad is not None]),
