@@ -15,6 +15,7 @@ from llmhw_helpers.costs.training_memory import Layout, rank_phases
 from llmhw_helpers.distributed.data_parallel import ModelsDiffer
 from llmhw_helpers.distributed.units import storage_bytes
 from llmhw_helpers.distributed.zero import Zero
+from llmhw_helpers.llm.optimizers import NonFiniteGradient
 from llmhw_helpers.llm.training import answer_loss, pack
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.models import model
@@ -218,6 +219,21 @@ def refused():
 
 def test_what_cannot_be_divided_is_refused_on_every_rank(four_ranks):
     four_ranks.run(refused)
+
+
+def no_number(stage):
+    zero = Zero(net(), stage, adamw)
+    bad = math.nan if dist.get_rank() == 1 else 1.0
+    zero.backward([torch.ones(1, 9, dtype=torch.long)], lambda m, batch: m(batch[:, 1:]).mean() * bad)
+    with pytest.raises(NonFiniteGradient, match="length of nan; no step was taken"):
+        zero.step(max_norm=1.0)
+    with zero.lent() as whole:
+        return apart(whole, net())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_that_is_no_number_stops_every_rank(four_ranks, stage):
+    assert four_ranks.run(no_number, stage) == [0] * N
 
 
 def read_while_divided():
