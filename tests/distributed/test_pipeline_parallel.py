@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch.distributed import pipelining
 from torch.distributed.pipelining import PipelineStage
 
-from llmhw_helpers.costs.parallelism import Indivisible
+from llmhw_helpers.costs.activations import blocks_kept
+from llmhw_helpers.costs.operations import Pass
+from llmhw_helpers.costs.parallelism import Indivisible, part
 from llmhw_helpers.costs.pipelines import sent_bytes
 from llmhw_helpers.costs.schedules import Work, gpipe, make_schedule, needs, one_f_one_b
 from llmhw_helpers.distributed.pipeline_parallel import IGNORED, Pipeline, Stage
@@ -109,7 +111,8 @@ def check_step(results, n_micro_batches, n_chunks, schedule, tied):
     streams = sent_bytes(tokens.numel() * 32 * 4, pp_size, n_chunks)
     if pp_size > 1:
         assert [step.sent_bytes for step in steps] == [n + e * embedding for n, e in zip(streams, ends, strict=True)]
-    assert [step.held_bytes for step in steps] == expected_held(schedule, model, tokens, targets, n_micro_batches)
+    if len(tokens) % n_micro_batches == 0:
+        assert [step.held_bytes for step in steps] == expected_held(schedule, model, tokens, targets, n_micro_batches)
     for works, step in zip(schedule, steps, strict=True):
         assert [Work(*event[1:4]) for event in step.events] == works
 
@@ -131,7 +134,7 @@ def expected_held(schedule, model, tokens, targets, n_micro_batches):
     return most
 
 
-RUNS = [("GPipe", 4, 1, True), ("1F1B", 8, 1, True), ("1F1B", 1, 1, False), ("interleaved", 4, 2, True)]
+RUNS = [("GPipe", 4, 1, True), ("1F1B", 8, 1, True), ("1F1B", 3, 1, False), ("interleaved", 4, 2, True)]
 
 
 @pytest.mark.parametrize(("name", "n_micro_batches", "n_chunks", "tied"), [*RUNS, ("interleaved", 8, 4, False)])
@@ -153,6 +156,9 @@ def test_four_ranks_are_the_whole_model_on_one_clock():
     schedule = make_schedule("1F1B", 4, 8)
     check_step(results, 8, 1, schedule, True)
     events = {(event.rank, event.kind, event.micro_batch): event for step, _ in results for event in step.events}
+    for rank in (1, 2):  # the formulas' own word on what blocks keep, a result, and the cosines and sines
+        of_one = blocks_kept(part(small(), pp_size=4, stage=rank), Pass(1, 16, "fp32", norm="composed"))
+        assert results[rank][0].held_bytes == (4 - rank) * (of_one + 4 * 16 * (32 + 8))
     for event in events.values():
         needed = needs(Work(*event[1:4]), event.rank, 4, 1)
         if needed:

@@ -1,0 +1,74 @@
+"""Many ranks, one model: each part of `llmhw_helpers.distributed` beside its formula and beside PyTorch's own.
+
+    python benchmarks/distributed.py [--section pipeline] [--rounds 5]
+
+What counts are ratios within one run; a section is a function that prints its table.
+"""
+
+import argparse
+import statistics
+
+
+def pipeline(rounds):
+    """The share of a step in which ranks work: by the formula, by a simulation with the stages' own times, measured.
+
+    Two ranks work in earnest, one on each of two cores; four sleep for as long as a device would work.
+    """
+    from llmhw_helpers.costs.pipelines import bubble, idle_share, simulate
+    from llmhw_helpers.costs.schedules import make_schedule
+    from llmhw_helpers.distributed.ranks import Ranks
+
+    print(f"{'pipeline':34} formula simulated  measured  measured / formula")
+    for p, slept_s in ((2, 0.0), (4, 0.96)):
+        with Ranks(p, timeout_s=120) as ranks:
+            for name, m, v in [("1F1B", m, 1) for m in (1, 2, 4, 8)] + [("GPipe", 8, 1), ("interleaved", 8, 2)]:
+                schedule, pass_s = make_schedule(name, p, m, v), slept_s / m / v / 3
+                by_rank = ranks.run(pipeline_steps, schedule, (pass_s, 2 * pass_s), 16 if slept_s else 128, rounds)
+                runs = [[event for events in step for event in events] for step in zip(*by_rank, strict=True)]
+                seconds = stage_seconds([event for run in runs for event in run], p)
+                formula, simulated = 1 - bubble(p, m, v), 1 - idle_share(simulate(schedule, *seconds))
+                measured = statistics.median(1 - idle_share(run) for run in runs)
+                label = f"{name}, {p} ranks {'asleep' if slept_s else 'at work'}, m={m}"
+                print(f"{label:34} {formula:7.3f} {simulated:9.3f} {measured:9.3f} {measured / formula:19.2f}")
+
+
+def pipeline_steps(schedule, device_s, seq_len, rounds):
+    """Events of this rank in each of `rounds` steps, after one that warms up."""
+    import torch
+
+    from llmhw_helpers.distributed.pipeline_parallel import Pipeline
+    from llmhw_helpers.llm.transformer import Transformer
+    from llmhw_helpers.specs.architectures import Model
+
+    shape = {"n_layers": 8, "d_model": 256, "n_heads": 4, "n_kv_heads": 2, "head_dim": 64, "d_ff": 768}
+    spec = Model("bench", **shape, vocab_size=512, tied_embeddings=False, context_length=256, rope_theta=1e4, source="")
+    torch.manual_seed(0)
+    run, tokens = Pipeline(Transformer(spec), schedule, device_s), torch.randint(512, (16, seq_len))
+    return [run.step(tokens, tokens).events for _ in range(rounds + 1)][1:]
+
+
+def stage_seconds(events, pp_size):
+    """Medians of the forward and of the backward passes, by stage."""
+    took = {}
+    for event in events:
+        stage = event.chunk * pp_size + event.rank
+        took.setdefault(event.kind, {}).setdefault(stage, []).append(event.end_s - event.start_s)
+    return [[statistics.median(took[kind][stage]) for stage in sorted(took[kind])] for kind in ("forward", "backward")]
+
+
+SECTIONS = {"pipeline": pipeline}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--section", choices=SECTIONS, action="append", help="several times for several; all without it"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for name in arguments.section or SECTIONS:
+        SECTIONS[name](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
