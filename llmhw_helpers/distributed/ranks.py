@@ -26,7 +26,7 @@ import psutil
 
 from .faults import RankFailed, fault_line
 from .networks import Network, NoNetwork, cannot_shape, command
-from .worker import Plan
+from .worker import Plan, cores_note
 
 LIMIT = 10  # a call ends after so many times its `timeout_s`, even if its ranks go on computing
 START_S = 120  # a machine that is very busy imports torch in a minute
@@ -61,11 +61,7 @@ class Ranks:
     @property
     def note(self) -> str:
         """One line if the ranks have to take turns on this machine's cores, else empty."""
-        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        if self.n_ranks * self.threads <= n_cores:
-            return ""
-        threads = f"{self.n_ranks} ranks of {self.threads} thread(s)"
-        return f"{threads} take turns on {n_cores} core(s): results are right, times are not a cluster's"
+        return cores_note(self.n_ranks, self.threads)
 
     def __repr__(self) -> str:
         return f"Ranks({self.n_ranks})" + (f": {self.note}" if self.note else "")

@@ -65,6 +65,10 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
         self.values = torch.zeros(shape, dtype=self.dtype, device=self.device)
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All that it holds, each ``[..., batch, n_kv_heads, capacity, numbers]``."""
+        return self.keys, self.values
+
     @property
     def nbytes(self) -> int:
         """Bytes set aside, used or not."""

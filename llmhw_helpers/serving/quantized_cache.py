@@ -61,6 +61,10 @@ class QuantizedCache(KVCache):
         self.codes = torch.zeros((*shape, width), dtype=kind, device=self.device)
         self.scales = torch.zeros((*shape, 1), dtype=torch.float16, device=self.device)
 
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """As `KVCache.tensors`."""
+        return self.codes, self.scales
+
     @property
     def nbytes(self) -> int:
         """Bytes set aside, used or not."""
