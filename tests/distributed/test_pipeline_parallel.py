@@ -231,7 +231,7 @@ def test_the_kernel_counts_what_is_predicted():
     predicted = sent_bytes(64 * 64 * 32 * 4, 2)
     for n_bytes, (sent, received) in zip(predicted, run_ranks(2, on_the_wire, 64, network=Network(1e9)), strict=True):
         assert sent == n_bytes
-        assert n_bytes < received < 1.01 * n_bytes  # the other rank sends as much; two meetings besides
+        assert n_bytes < received < 1.05 * n_bytes  # the other rank sends as much; two meetings besides
 
 
 @pytest.mark.parametrize(
