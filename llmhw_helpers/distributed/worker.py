@@ -49,8 +49,10 @@ def serve(rank: int, plan: Plan) -> None:
     for name, descriptor in (("out", 1), ("err", 2)):
         file = os.open(plan.folder / f"{name}.{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # by lines: what was printed is there after a kill
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(
+        1, "w", buffering=1, encoding="utf-8", closefd=False
+    )  # by lines: what was printed is there after a kill
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     faulthandler.enable(sys.stderr)
     import torch
     import torch.distributed as dist
