@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import network_rows
 import serving_rows
 import speed_rows
 import training_rows
@@ -23,7 +24,7 @@ import training_rows
 from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.measured import BadRow, Row, read_cells, row
 
-LATER = {"D": "network and storage are not predicted yet", "E": "a fact about a cluster, which nothing predicts"}
+LATER = {"E": "a fact about a cluster, which nothing predicts"}
 ANSWERS = {1: "yes", 0: "no"}
 
 
@@ -108,6 +109,8 @@ def _predicted(each: Row) -> tuple[float | None, float | None, float | None, str
 def _rows(each: Row) -> Callable[[Iterable[Row]], list[tuple]]:
     if each.group == "A":
         return serving_rows.rows
+    if each.group == "D":
+        return network_rows.rows
     return training_rows.rows if each.quantity in training_rows.QUANTITIES else speed_rows.rows
 
 

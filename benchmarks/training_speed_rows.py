@@ -1,4 +1,10 @@
-"""Rows of measured training speeds, and what `costs.speed` predicts for each."""
+"""Rows of measured training speeds, and what `costs.speed` predicts for each.
+
+    python benchmarks/training_speed_rows.py
+
+prints those on several nodes, the most GPUs first: how they were divided, the likely speed and its range, and what was
+measured.
+"""
 
 import re
 from collections.abc import Mapping
@@ -6,11 +12,12 @@ from collections.abc import Mapping
 from predictions import NotPredicted, Prediction, named, of_speed, of_time, said
 
 from llmhw_helpers.costs.durations import multiplied_in
+from llmhw_helpers.costs.efficiency import FITTED
 from llmhw_helpers.costs.speed import training_speed
 from llmhw_helpers.costs.training import flops_per_token
 from llmhw_helpers.specs.accelerators import accelerator
 from llmhw_helpers.specs.flavours import flavour
-from llmhw_helpers.specs.measured import Row
+from llmhw_helpers.specs.measured import Row, measured_rows
 
 # Of training, where a row does not say: tokens in a sequence, tokens in a micro-batch, micro-batches in a step, and the
 # same for each stage of a pipeline.
@@ -97,3 +104,28 @@ def _trainer(software: str) -> str:
     if re.search(r"megatron|nemo", software.lower()):
         return "megatron"
     return "eager" if re.search(r"deepspeed|finetune|transformers|peft", software.lower()) else "torch"
+
+
+def over_nodes() -> list[Prediction]:
+    """Published runs on several nodes that can be predicted, the most GPUs first."""
+    rows = [row for row in measured_rows() if row.quantity in QUANTITIES and (row.nodes or 1) > 1]
+    return [predict_training(row, FITTED) for row in sorted(rows, key=lambda row: -(row.n_gpu or 1))]
+
+
+def main():
+    runs = over_nodes()
+    print(f"{'':5}{'model':16}{'GPUs':>6} {'':9}{'layout':22}{'likely':>8}{'range':>16}{'measured':>10}")
+    for run in runs:
+        row = run.row
+        sizes = f"TP {row.tp_size or '?'}, PP {row.pp_size or '?'}, {row.dp_or_shard or ''}"
+        inside = "" if run.low <= row.value <= run.high else "  outside"
+        print(
+            f"{row.id:5}{row.model:16.15}{row.n_gpu:6} {row.card_family:9}{sizes:22.21}{run.likely:8.4g}"
+            f"{run.low:8.4g} to{run.high:5.4g}{row.value:10.4g} {row.unit}{inside}"
+        )
+    inside = sum(run.low <= run.row.value <= run.high for run in runs)
+    print(f"{inside} of {len(runs)} inside")
+
+
+if __name__ == "__main__":
+    main()

@@ -79,6 +79,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "distributed/delays.py": ["test_networks.py"],
     "distributed/faults.py": ["test_ranks.py"],
     "distributed/launcher.py": ["test_ranks.py"],
+    "distributed/processes.py": ["test_ranks.py"],
     "distributed/worker.py": ["test_ranks.py"],
     "planning/jobs.py": ["test_scripts.py"],
     "planning/serving_scripts.py": ["test_scripts.py"],

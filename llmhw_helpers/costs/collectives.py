@@ -5,7 +5,8 @@ takes ``alpha + beta S`` seconds. An operation of many ranks, a collective, is a
 R. Thakur, R. Rabenseifner and W. Gropp (Int. J. High Performance Computing Applications 19, 2005) count them. In a ring
 each rank sends a piece to its neighbour, n - 1 times: the fewest bytes, many messages. In a tree pairs send all they
 have, and half of the ranks are done after each turn: few messages, more bytes. So small messages want a tree and large
-ones a ring. A switch that adds up by itself (NVLink SHARP) takes all from each rank once and gives it back once.
+ones a ring. A switch that adds up by itself (NVLink SHARP): each rank asks it for the sum of a piece, to which
+all send theirs, and sends the sum to all through it.
 """
 
 import math
@@ -102,8 +103,8 @@ def path(name: str, n_bytes: float, n_ranks: int, way: str = "ring") -> tuple[in
         return both * around, n_bytes if name == "broadcast" else both * around / n_ranks * n_bytes
     if way == "tree" and name in ("broadcast", "all-reduce"):
         return both * turns, both * turns * n_bytes
-    if way == "switch" and name == "all-reduce":
-        return both, n_bytes
+    if way == "switch" and name == "all-reduce":  # all for the ranks that ask for a piece, and a piece for all
+        return both, (1 + 1 / n_ranks) * n_bytes
     raise ValueError(f"no formula for {name} by {way}: a ring is the way of every collective")
 
 

@@ -109,12 +109,13 @@ def layouts(
     >>> layouts("Llama-3.1-8B", "Alvis A40", 8, batch_tokens=4 * 4096)[-1].refused
     '4 sequences of a step are too few: stages of all copies want 8'
     """
-    request = _request(model, cards, n_gpus, seq_len, batch_tokens)
-    rows = [_row(request, request.where[0], layout) for layout in _all(n_gpus)]
+    request = asked(model, cards, n_gpus, seq_len, batch_tokens)
+    rows = [weigh(request, request.where[0], layout) for layout in _all(n_gpus)]
     return tuple(sorted(rows, key=lambda row: (bool(row.refused), row.seconds or 0.0)))
 
 
-def _request(model: str | Model, cards: str | Offer, n_gpus: int, seq_len: int, batch_tokens: int) -> Request:
+def asked(model: str | Model, cards: str | Offer, n_gpus: int, seq_len: int, batch_tokens: int) -> Request:
+    """A training on all of so many cards of one kind; raises as `layouts`."""
     named, own = isinstance(model, str), isinstance(cards, Offer)
     where = cards.card.name if own else cards
     said = {"model": model if named else "SmolLM2-135M", "where": where, "n_gpus": n_gpus}
@@ -138,16 +139,16 @@ def _all(n_gpus: int) -> Iterator[Layout]:
                 yield Layout(n_gpus // tp_size // pp_size, tp_size, pp_size)
 
 
-def _row(request: Request, offer: Offer, layout: Layout) -> Row:
+def weigh(request: Request, offer: Offer, layout: Layout) -> Row:
+    """The fastest way to run a layout that fits, or why there is none."""
     try:
         for stage in {0, layout.pp_size - 1}:
             part(request.model, layout.tp_size, layout.pp_size, stage)
     except Indivisible as reason:
         return Row(layout, refused=str(reason))
     if sequences(request) < layout.dp_size * layout.pp_size:
-        wanted = layout.dp_size * layout.pp_size
-        why = f"{sequences(request)} sequences of a step are too few: stages of all copies want {wanted}"
-        return Row(layout, refused=why)
+        few = f"{sequences(request)} sequences of a step are too few"
+        return Row(layout, refused=f"{few}: stages of all copies want {layout.dp_size * layout.pp_size}")
     whole = replace(layout, n_micro_batches=sequences(request) // layout.dp_size)
     found = list(_tried(request, offer, whole))
     fitting = [_timed(request, offer, *each) for each in found if each[1].fits != "no"]

@@ -44,19 +44,52 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, group):
         ctx.group = group
-        pieces = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(pieces, x.contiguous(), group=group)
-        return torch.cat(pieces, -1)
+        return _gathered(x, -1, group)
 
     @staticmethod
     def backward(ctx, slope):
         return own_part(slope, -1, ctx.group), None
 
 
+class _GatherTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, group):
+        ctx.group = group
+        return _gathered(x, 1, group)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return _summed_part(slope, 1, ctx.group), None
+
+
+class _SumTokens(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, group):
+        ctx.group = group
+        return _summed_part(x, 1, group)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return _gathered(slope, 1, ctx.group), None
+
+
 def _summed(x: Tensor, group: Group) -> Tensor:
     x = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(x, group=group)
     return x
+
+
+def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
+    pieces = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(pieces, x.contiguous(), group=group)
+    return torch.cat(pieces, dim)
+
+
+def _summed_part(x: Tensor, dim: int, group: Group) -> Tensor:
+    """The rank's part of the sum: a reduce-scatter."""
+    own = torch.empty_like(own_part(x, dim, group), memory_format=torch.contiguous_format)
+    dist.reduce_scatter(own, [each.contiguous() for each in x.chunk(dist.get_world_size(group), dim)], group=group)
+    return own
 
 
 def copy_to_ranks(x: Tensor, group: Group = None) -> Tensor:
@@ -80,6 +113,25 @@ def gather_from_ranks(x: Tensor, group: Group = None) -> Tensor:
     return _Gather.apply(x, group)
 
 
+def gather_tokens(x: Float[Tensor, "batch own_len width"], group: Group = None) -> Float[Tensor, "batch seq_len width"]:
+    """All tokens, where each rank had some and goes on with its own heads: an all-gather; backward a reduce-scatter.
+
+    With `sum_tokens` in the place of `copy_to_ranks` and `sum_over_ranks` a rank keeps only its own tokens in between:
+    sequence parallelism (arXiv:2205.05198, section 4.2.2). It sends as many bytes, as an all-reduce is these two; but
+    gloo's reduce-scatter is an all-reduce itself, and on it the bytes are half as many again with three ranks.
+    """
+    return _GatherTokens.apply(x, group)
+
+
+def sum_tokens(x: Float[Tensor, "batch seq_len width"], group: Group = None) -> Float[Tensor, "batch own_len width"]:
+    """The sum of every rank's `x`, of which each keeps its own tokens: a reduce-scatter; backward an all-gather.
+
+    Raises:
+        Indivisible: the tokens do not divide among the ranks.
+    """
+    return _SumTokens.apply(x, group)
+
+
 def own_part(x: Tensor, dim: int, group: Group = None) -> Tensor:
     """This rank's part of the whole `x`, cut evenly along `dim`.
 
@@ -88,7 +140,7 @@ def own_part(x: Tensor, dim: int, group: Group = None) -> Tensor:
     """
     n_ranks = dist.get_world_size(group)
     if x.shape[dim] % n_ranks:
-        raise Indivisible(f"{x.shape[dim]} rows or columns do not divide among {n_ranks} ranks")
+        raise Indivisible(f"{list(x.shape)} does not divide among {n_ranks} ranks along dimension {dim}")
     return x.chunk(n_ranks, dim)[dist.get_rank(group)]
 
 

@@ -7,7 +7,6 @@ buckets, the last layers' first, while the backward pass goes on (PyTorch's DDP:
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 
 from ..llm.training import n_labelled, next_token_loss
+
+FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that gloo adds up
 
 
 class ModelsDiffer(ValueError):
@@ -26,13 +27,49 @@ class GradientOverflow(ValueError):
     """A gradient that is not finite, or is too large for the format that it is sent in."""
 
 
-@dataclass
 class Bucket:
-    """Parameters whose gradients are sent together, in the order of the backward pass."""
+    """Parameters whose gradients are sent together, in the order of the backward pass.
 
-    parameters: list[nn.Parameter] = field(default_factory=list)
-    waiting: set[nn.Parameter] = field(default_factory=set)  # those without a gradient of this pass
-    n_bytes: int = 0
+    Attributes:
+        parameters: of one format, on one device.
+        n_bytes: of their gradients.
+        waiting: those without a gradient of this pass.
+        flat: what is sent: the gradients one after the other, and behind them a one for each that there is.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], send_as: torch.dtype | None = None):
+        self.parameters, self.waiting = list(parameters), set(parameters)
+        sizes = [p.numel() for p in parameters]
+        self.n_bytes = sum(sizes) * parameters[0].element_size()
+        self.flat = parameters[0].detach().new_empty(sum(sizes) + len(sizes), dtype=send_as)
+        *self._pieces, self._there = self.flat.split([*sizes, len(sizes)])
+        self._work: dist.Work | None = None
+
+    def send(self, group: dist.ProcessGroup | None = None) -> None:
+        """Begin to add up the gradients of all ranks; they are divided before, so that the sum is their mean."""
+        n_ranks = dist.get_world_size(group)
+        for p, piece in zip(self.parameters, self._pieces, strict=True):
+            if p.grad is None:
+                piece.zero_()
+            else:
+                torch.div(p.grad.flatten(), n_ranks, out=piece)
+        self._there.copy_(torch.tensor([p.grad is not None for p in self.parameters]))
+        self._work = dist.all_reduce(self.flat, group=group, async_op=True)
+
+    def wait(self) -> None:
+        """Until the means are in `flat`."""
+        self._work.wait()
+        self.waiting.update(self.parameters)
+
+    def take(self) -> None:
+        """The means from `flat` as the parameters' gradients; None where no rank had one."""
+        for p, piece, somewhere in zip(self.parameters, self._pieces, self._there.tolist(), strict=True):
+            if not somewhere:
+                p.grad = None
+            elif p.grad is None:
+                p.grad = piece.to(p.dtype, copy=True).view_as(p)
+            else:
+                p.grad.copy_(piece.view_as(p))
 
 
 class DataParallel:
@@ -46,14 +83,15 @@ class DataParallel:
 
     Args:
         model: of the same shape on every rank. Frozen parameters are not sent.
-        bucket_bytes: gradients are sent as soon as so many bytes of them are there.
-        send_as: a smaller format to send them in, such as ``torch.float16``. They are divided by the ranks before, so
-            that their sum is no larger than they are.
+        bucket_bytes: gradients are sent as soon as so many bytes of them are there. What is sent has memory of its own,
+            as much as the gradients.
+        send_as: a format of `FORMATS` to send them in; their own without. They are divided by the number of ranks
+            before, so that their sum is no larger than they are; the smallest ones become zero.
         group: the ranks that share the work; all without.
 
     Raises:
         ModelsDiffer: on every rank, before anything is changed.
-        ValueError: every parameter is frozen, or buckets of no bytes.
+        ValueError: every parameter is frozen, buckets of no bytes, or a format that is none of `FORMATS`.
     """
 
     def __init__(
@@ -63,13 +101,14 @@ class DataParallel:
         send_as: torch.dtype | None = None,
         group: dist.ProcessGroup | None = None,
     ):
+        if send_as not in (None, *FORMATS):
+            raise ValueError(f"gradients are sent as one of {', '.join(map(str, FORMATS))}, not as {send_as}")
         self.model, self.send_as, self.group = model, send_as, group
         self.n_ranks = dist.get_world_size(group)
         start_equal(model, group)
-        self.buckets = buckets(model, bucket_bytes)
+        self.buckets = [Bucket(each, send_as) for each in in_buckets(model, bucket_bytes)]
         self._bucket_of = {p: bucket for bucket in self.buckets for p in bucket.parameters}
-        self._sent: list[tuple[Tensor, dist.Work]] = []
-        self._sends, self._begun = True, False
+        self._sends, self._begun, self._n_sent = True, False, 0
         for p in self._bucket_of:
             p.register_post_accumulate_grad_hook(self._ready)
 
@@ -131,19 +170,15 @@ class DataParallel:
         Raises:
             GradientOverflow: on every rank; gradients are as they were before they were sent.
         """
-        while len(self._sent) < len(self.buckets):
-            self._send(self.buckets[len(self._sent)])
-        sent, self._sent, self._begun = self._sent, [], False
-        for _, work in sent:
-            work.wait()
-        if self.send_as and not all(flat.isfinite().all() for flat, _ in sent):
+        while self._n_sent < len(self.buckets):
+            self._send()
+        self._begun, self._n_sent = False, 0
+        for bucket in self.buckets:
+            bucket.wait()
+        if self.send_as and not all(bucket.flat.isfinite().all() for bucket in self.buckets):
             raise GradientOverflow(f"a gradient is not finite, or too large for {self.send_as}: send it as it is")
-        for bucket, (flat, _) in zip(self.buckets, sent, strict=True):
-            bucket.waiting.update(bucket.parameters)
-            sizes = [p.numel() for p in bucket.parameters]
-            *means, there = flat.to(bucket.parameters[0].dtype).split([*sizes, len(sizes)])
-            for p, mean, somewhere in zip(bucket.parameters, means, there.tolist(), strict=True):
-                p.grad = mean.view_as(p) if somewhere else None
+        for bucket in self.buckets:
+            bucket.take()
 
     def _ready(self, p: nn.Parameter) -> None:
         """A gradient is complete. Buckets go in one order on all ranks, whatever the order of their gradients."""
@@ -156,15 +191,12 @@ class DataParallel:
         if p not in bucket.waiting:
             raise RuntimeError("the backward pass before this one was interrupted: start the ranks again")
         bucket.waiting.remove(p)
-        while len(self._sent) < len(self.buckets) and not self.buckets[len(self._sent)].waiting:
-            self._send(self.buckets[len(self._sent)])
+        while self._n_sent < len(self.buckets) and not self.buckets[self._n_sent].waiting:
+            self._send()
 
-    def _send(self, bucket: Bucket) -> None:
-        """Begin to add up a bucket; behind its gradients go ones and zeros that say which of them there are."""
-        gradients = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in bucket.parameters]
-        there = gradients[0].new_tensor([p.grad is not None for p in bucket.parameters])
-        flat = torch.cat([*gradients, there]).div_(self.n_ranks).to(self.send_as or there.dtype)
-        self._sent.append((flat, dist.all_reduce(flat, group=self.group, async_op=True)))
+    def _send(self) -> None:
+        self.buckets[self._n_sent].send(self.group)
+        self._n_sent += 1
 
     def _sum(self, x: float) -> float:
         total = torch.tensor(x, dtype=torch.float64, device=self.buckets[0].parameters[0].device)
@@ -172,25 +204,25 @@ class DataParallel:
         return total.item()
 
 
-def buckets(model: nn.Module, bucket_bytes: int) -> list[Bucket]:
+def in_buckets(model: nn.Module, bucket_bytes: int) -> list[list[nn.Parameter]]:
     """The trained parameters from the last to the first, about as the backward pass comes to them, in buckets.
 
     A bucket has one format, and at least `bucket_bytes` bytes, but for the last one.
 
     >>> layers = nn.Sequential(nn.Linear(10, 100, bias=False), nn.Linear(100, 10, bias=False))
-    >>> [bucket.n_bytes for bucket in buckets(layers, 4000)], [bucket.n_bytes for bucket in buckets(layers, 4001)]
-    ([4000, 4000], [8000])
+    >>> [len(bucket) for bucket in in_buckets(layers, 4000)], [len(bucket) for bucket in in_buckets(layers, 4001)]
+    ([1, 1], [2])
     """
     if bucket_bytes < 1:
         raise ValueError(f"a bucket holds at least 1 byte, not {bucket_bytes}")
-    made: list[Bucket] = []
+    made: list[list[nn.Parameter]] = []
+    room = 0
     for p in reversed([p for p in model.parameters() if p.requires_grad]):
-        full = not made or made[-1].n_bytes >= bucket_bytes
-        if full or (made[-1].parameters[0].dtype, made[-1].parameters[0].device) != (p.dtype, p.device):
-            made.append(Bucket())
-        made[-1].parameters.append(p)
-        made[-1].waiting.add(p)
-        made[-1].n_bytes += p.numel() * p.element_size()
+        if room <= 0 or (made[-1][0].dtype, made[-1][0].device) != (p.dtype, p.device):
+            made.append([])
+            room = bucket_bytes
+        made[-1].append(p)
+        room -= p.numel() * p.element_size()
     if not made:
         raise ValueError("every parameter is frozen: there is nothing to train")
     return made

@@ -36,10 +36,10 @@ def fault_line(answers: list[tuple | None], errors: list[str]) -> str:
     """
     fates: dict[str, list[int]] = {}
     for rank, (answer, error) in enumerate(zip(answers, errors, strict=True)):
-        fates.setdefault(_fate(answer, error), []).append(rank)
+        fates.setdefault(fate(answer, error), []).append(rank)
     order = ("died", "ended", "raised", "gave", "stood", "had")
-    ordered = sorted(fates.items(), key=lambda fate: order.index(fate[0].split()[0]))
-    return "; ".join(f"{named(ranks)} {fate}" for fate, ranks in ordered)
+    ordered = sorted(fates.items(), key=lambda said: order.index(said[0].split()[0]))
+    return "; ".join(f"{named(ranks)} {what}" for what, ranks in ordered)
 
 
 def named(ranks: list[int]) -> str:
@@ -49,7 +49,8 @@ def named(ranks: list[int]) -> str:
     return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
 
 
-def _fate(answer: tuple | None, error: str) -> str:
+def fate(answer: tuple | None, error: str = "") -> str:
+    """What one rank's answer says, with what is in its error output."""
     match answer:
         case None:
             return "gave no answer"

@@ -3,35 +3,31 @@
 A rank is a process with a number. Inside a function that runs on ranks, `torch.distributed` is ready: `dist.get_rank()`
 is the process's own number, `dist.get_world_size()` how many there are, and `dist.all_reduce(x)` works together with
 the others. What goes wrong on a rank ends all of them, and the notebook gets one line that names the rank and the call.
+
+How it works: `launcher.py` starts the ranks from one process that has imported torch, `worker.py` is what each of them
+does, `processes.py` the notebook's side of it, and `faults.py` has the words for what went wrong.
 """
 
-import contextlib
 import os
-import pickle
-import shutil
-import signal
-import socket
-import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import psutil
 
 from .faults import RankFailed, fault_line
-from .networks import Network, NoNetwork, cannot_shape, command
-from .worker import Plan
+from .networks import Network, NoNetwork, cannot_shape
+from .processes import Processes
+from .worker import cores_note
 
 LIMIT = 10  # a call ends after so many times its `timeout_s`, even if its ranks go on computing
-START_S = 120  # a machine that is very busy imports torch in a minute
+START_TIMEOUT_S = 30  # the same for ranks that join their group
 ANSWER_S = 2  # for ranks that are asked where they stand
 GRACE_S = 0.5  # for the other ranks' answers after a first failure: several may have failed of the same cause
+COMPUTES_S = 0.03  # less processor time than this is none: three ticks of the kernel's clock
 
 
 class Ranks:
@@ -43,6 +39,11 @@ class Ranks:
         timeout_s: a call has failed when no rank has computed for so long, as they wait for one another, and in any
             case after ten times as long.
         threads: PyTorch's threads in each rank.
+        checked: compare the kind, shape and type of every collective among the ranks before it runs (PyTorch's
+            TORCH_DISTRIBUTED_DEBUG=DETAIL): a difference is said instead of a hang, for more messages.
+
+    Raises:
+        NoNetwork: this machine allows no `network`, and why: `cannot_shape()` says it beforehand.
 
     >>> import torch.distributed as dist
     >>> with Ranks(2) as ranks:
@@ -50,22 +51,28 @@ class Ranks:
     [0, 1]
     """
 
-    def __init__(self, n_ranks: int, network: Network | None = None, timeout_s: float = 30, threads: int = 1):
-        if n_ranks < 1 or threads < 1 or timeout_s <= 0:
+    def __init__(
+        self,
+        n_ranks: int,
+        network: Network | None = None,
+        timeout_s: float = 30,
+        threads: int = 1,
+        checked: bool = False,
+    ):
+        if n_ranks < 1 or threads < 1 or not timeout_s > 0:
             raise ValueError(f"{n_ranks} ranks, {threads} threads, {timeout_s} s: each must be above zero")
+        if not hasattr(os, "fork"):
+            raise OSError("ranks need Linux or macOS: on Windows use its Linux subsystem (WSL)")
         if network and (why := cannot_shape(delay=network.delay_s > 0)):
             raise NoNetwork(why)
-        self.n_ranks, self.network, self.timeout_s, self.threads = n_ranks, network, timeout_s, threads
-        self._launcher: subprocess.Popen | None = None
+        self.n_ranks, self.network, self.timeout_s = n_ranks, network, timeout_s
+        self.threads, self.checked = threads, checked
+        self._processes: Processes | None = None
 
     @property
     def note(self) -> str:
         """One line if the ranks have to take turns on this machine's cores, else empty."""
-        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        if self.n_ranks * self.threads <= n_cores:
-            return ""
-        threads = f"{self.n_ranks} ranks of {self.threads} thread(s)"
-        return f"{threads} take turns on {n_cores} core(s): results are right, times are not a cluster's"
+        return cores_note(self.n_ranks, self.threads)
 
     def __repr__(self) -> str:
         return f"Ranks({self.n_ranks})" + (f": {self.note}" if self.note else "")
@@ -86,153 +93,72 @@ class Ranks:
             RankFailed: a rank died, raised or hangs. No process is left, and the next call starts new ones.
             TypeError: the function or an argument cannot be sent.
         """
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        if not timeout_s > 0:
+            raise ValueError(f"a time-out of {timeout_s} s: it must be above zero")
         call = _pickled(function, args, kwargs)
         try:
-            if self._launcher is None:
+            if self._processes is None:
                 self._start()
-            for connection in self._ranks.values():
-                with contextlib.suppress(OSError):  # it has died: the launcher tells
-                    connection.send_bytes(call)
-            return self._gather(timeout_s or self.timeout_s)
+            for rank in range(self.n_ranks):
+                self._processes.send(call, rank)
+            return self._gather(timeout_s)
         except BaseException:  # also the notebook's interrupt
             self.close()
             raise
 
     def close(self) -> None:
         """End the ranks. Nothing to do if there are none."""
-        if self._launcher is None:
-            return
-        for connection in (*self._ranks.values(), self._control):
-            if connection:
-                connection.close()
-        self._server.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._launcher.wait(10)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._launcher.pid, signal.SIGKILL)  # it leads a group: whatever its ranks have started, too
-        self._launcher.wait()
-        self._launcher = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        processes, self._processes = self._processes, None
+        if processes:
+            processes.end()
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="llmhw-"))
-        self._ranks: dict[int, Connection] = {}
-        self._control: Connection | None = None
-        self._pids: dict[int, int] = {}
-        self._read: dict[tuple[str, int], int] = {}
-        address = str(self._folder / "socket")
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(address)
-        self._server.listen(self.n_ranks + 1)
-        self._server.settimeout(0.1)
-        threads = str(self.threads)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        environment |= {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        launcher = [sys.executable, "-m", "llmhw_helpers.distributed.launcher", address]
-        with open(self._folder / "err.launcher", "wb") as errors:
-            self._launcher = subprocess.Popen(
-                (command() if self.network else []) + launcher,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                start_new_session=True,  # the notebook's interrupt goes to the notebook alone
-            )
-        plan = Plan(self._folder, self.n_ranks, self.threads, LIMIT * self.timeout_s, self.network)
-        end = time.monotonic() + START_S
-        while len(self._ranks) < self.n_ranks:
-            try:
-                connection = Connection(self._server.accept()[0].detach())
-            except TimeoutError:
-                if self._launcher.poll() is not None or time.monotonic() > end:
-                    last = (self._folder / "err.launcher").read_text().strip().splitlines()[-1:]
-                    raise RankFailed(f"the ranks did not start: {last[0] if last else 'no answer'}") from None
-                continue
-            if (who := connection.recv()) == "launcher":
-                self._control = connection
-                connection.send(plan)
-            else:
-                self._ranks[who[0]], self._pids[who[0]] = connection, who[1]
-        self._gather(START_S / LIMIT)
-        self._new_text("out")  # what libraries print at the start is of no use
+        group_timeout_s = LIMIT * max(self.timeout_s, START_TIMEOUT_S)  # later than the notebook's own
+        self._processes = Processes(self.n_ranks, self.network, self.threads, group_timeout_s, self.checked)
+        self._gather(START_TIMEOUT_S)
 
     def _gather(self, timeout_s: float) -> list:
-        """One answer of each rank."""
-        answers: dict[int, tuple] = {}
+        """One answer of each rank: what all have returned, or a failure."""
+        processes, answers = self._processes, {}
         began = moved = time.monotonic()
-        computed, failed_at = self._computed(), None
-        while len(answers) < self.n_ranks:
-            self._receive(answers, 0.1)
-            now, seconds = time.monotonic(), self._computed()
-            if seconds > computed + 0.03:  # three ticks of the kernel's clock
-                moved, computed = now, seconds
-            if failed_at is None and any(answer[0] != "returned" for answer in answers.values()):
-                failed_at = now
-            if failed_at is not None and now > failed_at + GRACE_S:
-                break
-            if (still := now > moved + timeout_s) or now > began + LIMIT * timeout_s:
-                break
-        if len(answers) == self.n_ranks and failed_at is None:
-            for line in _prefixed(self._new_text("out")):
-                print(line)
-            for line in _prefixed(self._new_text("err")):
-                print(line, file=sys.stderr)
-            return [answers[rank][1] for rank in range(self.n_ranks)]
-        for rank, connection in self._ranks.items():
-            if rank not in answers:
-                with contextlib.suppress(OSError):
-                    connection.send_bytes(b"where")
-        end = time.monotonic() + ANSWER_S
-        while len(answers) < self.n_ranks and time.monotonic() < end:
-            self._receive(answers, 0.1)
-        for line in _prefixed(self._new_text("out")):
-            print(line)
-        errors = self._new_text("err")
-        line = fault_line([answers.get(rank) for rank in range(self.n_ranks)], errors)
-        if failed_at is None:
-            line = (
-                f"nothing moved for {timeout_s:g} s: {line}"
-                if still
-                else f"no end after {LIMIT * timeout_s:g} s: {line}"
-            )
-        tracebacks = [answer[4] for answer in answers.values() if answer[0] == "raised"]
-        raise RankFailed(line, "\n".join(_prefixed(errors) + tracebacks))
+        computed_s, failed, fault = processes.computed_s(), None, ""
+        while len(answers) < self.n_ranks and not fault:
+            came, now = processes.receive(answers, 0.1), time.monotonic()
+            if not came and (seconds := processes.computed_s()) > computed_s + COMPUTES_S:
+                moved, computed_s = now, seconds
+            if any(answer[0] != "returned" for answer in answers.values()):
+                failed = failed or now
+                if now > failed + GRACE_S:
+                    break
+            elif now > moved + timeout_s:
+                fault = f"nothing moved for {timeout_s:g} s: "
+            elif now > began + LIMIT * timeout_s:
+                fault = f"no end after {LIMIT * timeout_s:g} s: "
+        if fault or failed:
+            self._fail(answers, fault)
+        self._print("out", sys.stdout)
+        self._print("err", sys.stderr)
+        return [answers[rank][1] for rank in range(self.n_ranks)]
 
-    def _receive(self, answers: dict[int, tuple], seconds: float) -> None:
-        """Add what comes within `seconds`: ("returned", value), ("raised", ...), ("died", code), ("stands", place)"""
-        waiting = {connection: rank for rank, connection in self._ranks.items() if rank not in answers}
-        for connection in wait([*waiting, self._control], seconds):
-            try:
-                message = pickle.loads(connection.recv_bytes())
-            except (EOFError, OSError):
-                if connection is self._control:
-                    message = None
-                else:
-                    continue
-            if connection is self._control:
-                rank, code = message if message else (min(waiting.values()), -9)
-                answers[rank] = ("died", code)
-            else:
-                answers[waiting[connection]] = message
-
-    def _computed(self) -> float:
-        """Processor seconds of all ranks."""
-        total = 0.0
-        for pid in self._pids.values():
-            with contextlib.suppress(psutil.Error):
-                times = psutil.Process(pid).cpu_times()
-                total += times.user + times.system
-        return total
-
-    def _new_text(self, name: str) -> list[str]:
-        """What each rank has written to its output `name` since this was asked last."""
-        texts = []
+    def _fail(self, answers: dict[int, tuple], fault: str) -> None:
+        """Ask those that are still at work where they stand, and tell it all in one line."""
         for rank in range(self.n_ranks):
-            with open(self._folder / f"{name}.{rank}", "rb") as file:
-                file.seek(self._read.get((name, rank), 0))
-                texts.append(file.read().decode(errors="replace"))
-                self._read[name, rank] = file.tell()
-        return texts
+            if rank not in answers:
+                self._processes.send(b"where", rank)
+        late = time.monotonic() + ANSWER_S
+        while len(answers) < self.n_ranks and time.monotonic() < late:
+            self._processes.receive(answers, 0.1)
+        self._print("out", sys.stdout)
+        errors = self._processes.new_text("err")
+        tracebacks = [answer[4] for answer in answers.values() if answer[0] == "raised"]
+        line = fault_line([answers.get(rank) for rank in range(self.n_ranks)], errors)
+        raise RankFailed(fault + line, "\n".join([*errors, *tracebacks]))
+
+    def _print(self, name: str, file: Any) -> None:
+        for rank, text in enumerate(self._processes.new_text(name)):
+            for line in text.splitlines():
+                print(f"rank {rank}: {line}", file=file)
 
 
 def run_ranks(
@@ -249,16 +175,11 @@ def run_ranks(
         return ranks.run(function, *args, **kwargs)
 
 
-def _prefixed(texts: list[str]) -> list[str]:
-    return [f"rank {rank}: {line}" for rank, text in enumerate(texts) for line in text.splitlines()]
-
-
 def _pickled(function: Callable, args: tuple, kwargs: dict) -> bytes:
     """The call as bytes. A module that ranks cannot import (a script, a test) goes along by value, as a cell does."""
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     source = getattr(module, "__file__", None) or ""
-    package = str(Path(__file__).parents[1])
-    installed = (package, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    installed = (str(Path(__file__).parents[1]), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
     by_value = bool(source) and not source.startswith(installed) and module.__name__ != "__main__"
     if by_value:
         cloudpickle.register_pickle_by_value(module)

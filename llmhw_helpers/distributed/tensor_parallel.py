@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -20,35 +21,37 @@ from ..costs.parallelism import Indivisible, padded, part
 from ..llm.checkpoints import Checkpoint, open_model
 from ..llm.transformer import Block, TokenError, Transformer, causal_attention
 from ..specs.architectures import Model
-from .cuts import Group, by_columns, by_rows, copy_to_ranks, gather_from_ranks, sum_over_ranks
+from .cuts import Group, copy_to_ranks, gather_from_ranks, gather_tokens, sum_over_ranks, sum_tokens
 
-# Along which dimension a tensor is cut; what is not named here (norms, biases of rows) is whole on every rank.
+# How each matrix is cut; norms, and biases that are added to a sum, are whole on every rank.
 COLUMNS = ("token_embd", "output", "attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up")  # heads, widths, tokens
 ROWS = ("attn_output", "ffn_down")
 SHARED = ("attn_k", "attn_v")  # where there are fewer heads of keys and values than ranks, several have the same
 
 
 class RankBlock(Block):
-    """A rank's part of a layer: some of the heads, some of the MLP's inner width. It sums twice."""
+    """A rank's part of a layer: some of the heads, some of the MLP's inner width. It sums twice.
 
-    def __init__(self, spec: Model, group: Group = None):
+    `to_part` and `to_stream` lead from the residual stream to a rank's own products and back: the stream is the same on
+    every rank (`copy_to_ranks`, `sum_over_ranks`), or each has some of its tokens (`gather_tokens`, `sum_tokens`).
+    """
+
+    def __init__(self, spec: Model, to_part: Callable[[Tensor], Tensor], to_stream: Callable[[Tensor], Tensor]):
         super().__init__(spec)
-        self.group = group
+        self.to_part, self.to_stream = to_part, to_stream
 
     def forward(
         self, x: Float[Tensor, "batch seq_len d_model"], rotation, attend: Callable = causal_attention
     ) -> Float[Tensor, "batch seq_len d_model"]:
-        """The whole residual stream after this layer, the same on every rank; arguments as in `Block`."""
-        q, k, v = self.qkv(copy_to_ranks(self.attn_norm(x), self.group), rotation)
+        """The residual stream after this layer; arguments as in `Block`."""
+        q, k, v = self.qkv(self.to_part(self.attn_norm(x)), rotation)
         x = x + self._by_rows(attend(q, k, v).transpose(1, 2).flatten(2), self.attn_output)
-        y = copy_to_ranks(self.ffn_norm(x), self.group)
+        y = self.to_part(self.ffn_norm(x))
         return x + self._by_rows(self.activation(self.ffn_gate(y)) * self.ffn_up(y), self.ffn_down)
 
     def _by_rows(self, own_x: Tensor, linear: nn.Linear) -> Tensor:
-        y = by_rows(own_x, linear.weight, self.group)
-        return (
-            y if linear.bias is None else y + linear.bias
-        )  # after the sum: each rank has the bias, and it counts once
+        y = self.to_stream(F.linear(own_x, linear.weight))
+        return y if linear.bias is None else y + linear.bias  # every rank has the bias: after the sum it counts once
 
 
 class TensorParallel(nn.Module):
@@ -61,6 +64,7 @@ class TensorParallel(nn.Module):
         whole: the model; it may be one without memory for its weights (`open_model`) if `stored` gives them.
         group: the ranks that share the model.
         pad: where heads or widths do not divide, fill up with zeros (`costs.parallelism.padded`) instead of refusing.
+        by_tokens: between its products a rank keeps only its own tokens (sequence parallelism), which must divide.
         device: of the part; without, that of `whole`.
         stored: given a tensor's name, something with a ``shape``, from which rows can be taken: without, those of
             `whole`. Asked for one after the other.
@@ -78,6 +82,7 @@ class TensorParallel(nn.Module):
         whole: Transformer,
         group: Group = None,
         pad: bool = False,
+        by_tokens: bool = False,
         device: torch.device | str | None = None,
         stored: Callable[[str], Any] | None = None,
     ):
@@ -85,32 +90,40 @@ class TensorParallel(nn.Module):
         self.whole, self.group = whole.spec, group
         self.rank, self.n_ranks = dist.get_rank(group), dist.get_world_size(group)
         weight = whole.token_embd.weight
-        own = _part(self.whole, self.n_ranks, pad)
+        filled = padded(self.whole, self.n_ranks) if pad else self.whole
+        own = _part(filled, self.n_ranks)
+        ways = (gather_tokens, sum_tokens) if by_tokens else (copy_to_ranks, sum_over_ranks)
+        self._to_part, self._to_stream = (partial(way, group=group) for way in ways)
         with torch.device("meta"):  # no memory yet, and no random numbers
             self.part = Transformer(own)
-            self.part.blk = nn.ModuleList(RankBlock(own, group) for _ in range(own.n_layers))
+            blocks = (RankBlock(own, self._to_part, self._to_stream) for _ in range(own.n_layers))
+            self.part.blk = nn.ModuleList(blocks)
         self.part.to(weight.dtype).to_empty(device=weight.device if device is None else device)
         self.part.frequencies = whole.frequencies  # the file may have its own
         self._first = self.rank * own.vocab_size  # of its tokens
-        self._sharing = max(1, self.n_ranks // self.whole.n_kv_heads)  # ranks with the same head of keys and values
+        self._sharing = max(1, self.n_ranks // filled.n_kv_heads)  # ranks with the same head of keys and values
         stored = stored or whole.state_dict().__getitem__
         for name, parameter in self.part.named_parameters():
             self.fill(name, parameter.detach(), stored(name))
             if self._sharing > 1 and name.split(".")[-2] in SHARED:
                 parameter.register_hook(self._sum_of_sharing)
+            elif by_tokens and _cut_along(name) is None:  # each rank learns from its own tokens
+                parameter.register_hook(self._sum_of_all)
 
     def fill(self, name: str, own: Tensor, whole: Any) -> Tensor:
         """Copy this rank's part of a tensor, or of its gradient, into `own`; the padding of a whole that ends is 0."""
-        kind, what = name.split(".")[-2:]
-        dim = 0 if kind in COLUMNS else 1 if kind in ROWS and what == "weight" else None
+        dim = _cut_along(name)
         if dim is None:
             return own.copy_(whole[:])
-        size = own.shape[dim]
-        first = min(size * (self.rank // (self._sharing if kind in SHARED else 1)), whole.shape[dim])
+        size, sharing = own.shape[dim], self._sharing if name.split(".")[-2] in SHARED else 1
+        first = min(self.rank // sharing * size, whole.shape[dim])
         end = min(first + size, whole.shape[dim])
         piece = whole[first:end] if dim == 0 else whole[:][:, first:end]
         own.zero_().narrow(dim, 0, end - first).copy_(piece)
         return own
+
+    def _sum_of_all(self, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient, self.group)
 
     def _sum_of_sharing(self, gradient: Tensor) -> Tensor:
         """Of a head that several ranks hold, each with queries of its own: the sum of what these learned."""
@@ -136,7 +149,7 @@ class TensorParallel(nn.Module):
         positions: Int[Tensor, "*batch seq_len"] | None = None,
         attend: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch seq_len d_model"]:
-        """The residual stream after the last norm.
+        """The residual stream after the last norm; `by_tokens`, of the rank's own tokens.
 
         To go on with a text, make a cache of ``part.spec``, which has the rank's own heads, and give its window's:
 
@@ -149,6 +162,8 @@ class TensorParallel(nn.Module):
             TokenError: as ``Transformer.hidden`` does.
         """
         x = self.embed(tokens)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
         rotation = self.part.rotation(x, positions)
         for layer, block in enumerate(self.part.blk):
             x = block(x, rotation, partial(attend, layer) if attend else causal_attention)
@@ -159,19 +174,19 @@ class TensorParallel(nn.Module):
         if tokens.shape[1] > self.whole.context_length:
             limit = f"the context of {self.whole.name} holds {self.whole.context_length}: shorten it"
             raise TokenError(f"{tokens.shape[1]} tokens, and {limit}")
-        wrong = tokens[(tokens < 0) | (tokens >= self.whole.vocab_size)]
-        if len(wrong):
-            last = self.whole.vocab_size - 1
-            raise TokenError(f"token {wrong[0]} is none of {self.whole.name}'s, which go from 0 to {last}")
         here, own = self._here(tokens)
-        return sum_over_ranks(self.part.token_embd(own) * here[..., None], self.group)
+        return self._to_stream(self.part.token_embd(own) * here[..., None])
 
     def loss(self, tokens: Int[Tensor, "batch seq_len"], targets: Int[Tensor, "batch seq_len"]) -> Float[Tensor, ""]:
         """Mean of ``-log p(target)``, in nats: three numbers a token are sent, and not a whole row of logits.
 
         ``-log p`` is the logarithm of the sum of ``exp(logit)``, of which each rank has its part, less the target's
         logit, which one rank has; the largest logit is taken off first, so that no ``exp`` overflows.
+
+        Raises:
+            TokenError: as `hidden` does; also for a target that is no token.
         """
+        here, own = self._here(targets)
         logits = self._own_logits(self.hidden(tokens))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         n_real = min(max(self.whole.vocab_size - self._first, 0), logits.shape[-1])
@@ -179,16 +194,19 @@ class TensorParallel(nn.Module):
         top = logits.detach().amax(-1)
         dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
         total = sum_over_ranks((logits - top[..., None]).exp().sum(-1), self.group)
-        here, own = self._here(targets)
         of_target = logits.gather(-1, own[..., None])[..., 0].where(here, 0.0)
         return (total.log() + top - sum_over_ranks(of_target, self.group)).mean()
 
     def _own_logits(self, x: Tensor) -> Tensor:
         head = self.part.token_embd if self.part.output is None else self.part.output
-        return by_columns(x, head.weight, self.group)
+        return F.linear(self._to_part(x), head.weight)
 
     def _here(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Which tokens this rank has, and their row in its part (of the others: some row)."""
+        wrong = tokens[(tokens < 0) | (tokens >= self.whole.vocab_size)]
+        if len(wrong):
+            last = self.whole.vocab_size - 1
+            raise TokenError(f"token {wrong[0]} is none of {self.whole.name}'s, which go from 0 to {last}")
         own = tokens - self._first
         here = (own >= 0) & (own < self.part.spec.vocab_size)
         return here, own.where(here, 0)
@@ -215,6 +233,7 @@ def load_part(
     path: Path | None = None,
     group: Group = None,
     pad: bool = False,
+    by_tokens: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> TensorParallel:
@@ -224,16 +243,20 @@ def load_part(
     at a time, for a piece of every line is the rank's. Raises as ``load_model`` and `TensorParallel` do.
     """
     checkpoint, whole = open_model(path, dtype)
-    return TensorParallel(whole, group, pad, device, lambda name: _Stored(checkpoint, name, dtype))
+    return TensorParallel(whole, group, pad, by_tokens, device, lambda name: _Stored(checkpoint, name, dtype))
 
 
-def _part(spec: Model, n_ranks: int, pad: bool) -> Model:
-    filled = padded(spec, n_ranks)
-    if pad:
-        return part(filled, n_ranks)
+def _cut_along(name: str) -> int | None:
+    """The dimension along which a tensor is cut; None where every rank has all of it."""
+    kind, what = name.split(".")[-2:]
+    return 0 if kind in COLUMNS else 1 if kind in ROWS and what == "weight" else None
+
+
+def _part(spec: Model, n_ranks: int) -> Model:
     try:
         return part(spec, n_ranks)
     except Indivisible as error:
+        filled = padded(spec, n_ranks)
         raise Indivisible(
             f"{error}: take a number of ranks that divides them, or pad=True, which fills up with zeros to "
             f"{filled.n_heads} query heads, {filled.n_kv_heads} of keys and values, and {filled.d_ff} numbers in an MLP"

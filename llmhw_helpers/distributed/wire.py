@@ -64,19 +64,22 @@ def counted() -> Iterator[Counted]:
             dist.all_reduce(x)
         print(wire.sent_bytes)
 
-    Before and after the work the ranks meet (a barrier), so that the counters hold all of the work and nothing before
-    it. The second meeting is counted as well: about a kilobyte a rank.
+    The ranks meet (a barrier) before and after each reading of the counters, so that these hold all of the work and
+    nothing else of theirs. Two of the meetings are counted as well: about a kilobyte a rank.
 
     Raises:
         RuntimeError: GLOO_SOCKET_IFNAME names no network device of this rank.
     """
     wire = Counted(*_device())
     dist.barrier()
-    before, start = _counters(wire.device), time.perf_counter()
+    before = _counters(wire.device)
+    dist.barrier()
+    start = time.perf_counter()
     yield wire
     wire.seconds = time.perf_counter() - start
     dist.barrier()
     after = _counters(wire.device)
+    dist.barrier()
     wire.sent_bytes = after.bytes_sent - before.bytes_sent
     wire.received_bytes = after.bytes_recv - before.bytes_recv
     wire.sent_packets = after.packets_sent - before.packets_sent

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection
@@ -48,8 +49,10 @@ def serve(rank: int, plan: Plan) -> None:
     for name, descriptor in (("out", 1), ("err", 2)):
         file = os.open(plan.folder / f"{name}.{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # by lines: what was printed is there after a kill
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(
+        1, "w", buffering=1, encoding="utf-8", closefd=False
+    )  # by lines: what was printed is there after a kill
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     faulthandler.enable(sys.stderr)
     import torch
     import torch.distributed as dist
@@ -80,18 +83,19 @@ def _watch(connection: Connection, calls: queue.SimpleQueue) -> None:
                 stack = traceback.walk_stack(sys._current_frames()[threading.main_thread().ident])
                 connection.send(("stands", place_of([*stack][::-1])))
             else:
-                calls.put(lambda asked=asked: _call(*cloudpickle.loads(asked)))
+                calls.put(lambda asked=asked: call(*cloudpickle.loads(asked)))
     os._exit(0)
 
 
-def _call(function: Any, arguments: tuple, named: dict) -> Any:
-    return function(*arguments, **named)
+def call(function: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    """Call the function. What it calls is what `place_of` tells."""
+    return function(*args, **kwargs)
 
 
-def _answer(connection: Connection, call: Any) -> None:
-    """Run `call` and send what it returns, or what it raised and where."""
+def _answer(connection: Connection, work: Callable) -> None:
+    """Run `work` and send what it returns, or what it raised and where."""
     try:
-        result = call()
+        result = work()
         try:
             answer = cloudpickle.dumps(("returned", result))
         except Exception as error:
@@ -102,6 +106,15 @@ def _answer(connection: Connection, call: Any) -> None:
         answer = cloudpickle.dumps(("raised", type(error).__name__, str(error), place, traceback.format_exc()))
     sys.stdout.flush()
     connection.send_bytes(answer)
+
+
+def cores_note(n_ranks: int, threads: int) -> str:
+    """One line if so many ranks of so many threads have to take turns on this machine's cores, else empty."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if n_ranks * threads <= n_cores:
+        return ""
+    turns = f"{n_ranks} ranks of {threads} thread(s) take turns on {n_cores} core(s)"
+    return f"{turns}: results are right, times are not a cluster's"
 
 
 def place_of(stack: list) -> Place:
@@ -118,7 +131,7 @@ def own_calls(calls: list[tuple[str, int, str]]) -> Place:
     import torch.distributed as dist
 
     libraries = (str(Path(torch.__file__).parent), str(Path(contextlib.__file__).parent) + os.sep)
-    begin = next((i + 1 for i, call in enumerate(calls) if call[0] == __file__ and call[2] == "_call"), len(calls))
+    begin = next((i + 1 for i, (file, _, name) in enumerate(calls) if (file, name) == (__file__, "call")), len(calls))
     own = [i for i in range(begin, len(calls)) if not calls[i][0].startswith(libraries)]
     if not own:
         return Place(())

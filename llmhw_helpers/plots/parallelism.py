@@ -114,7 +114,8 @@ def plot_sent(sent: Mapping[str, float], speeds: Mapping[str, float] | None = No
         ax.axvline(speed, color=style.COLOURS[1 + i], ls=style.LINES[1 + i], lw=1.6, label=label)
     ax.set_yticks(range(len(sent)), list(sent))
     ax.set(xscale="log", ylim=(len(sent) - 0.4, -0.6), xlabel="bytes that one rank sends in a step")
-    ax.set_xlim(min(sent.values(), default=1) / 4, 12 * max([*sent.values(), *(speeds or {}).values()], default=10))
+    shown = [*sent.values(), *(speeds or {}).values()]
+    ax.set_xlim(min(shown, default=1) / 4, 12 * max(shown, default=10))
     ax.xaxis.set_major_formatter(lambda value, _: si(value, "B"))
     ax.grid(False, axis="y")
     if speeds:
@@ -126,11 +127,16 @@ def plot_steps(steps: Mapping[str, Mapping[str, float]], ax: Axes | None = None)
     """What the seconds of a step go to, a bar for each layout, the first one on top; what takes no time is left out.
 
     Args:
-        steps: seconds by part, by layout; at most as many parts as there are colours.
+        steps: seconds by part, by layout.
         ax: where to draw; a new figure without it.
+
+    Raises:
+        ValueError: more parts than there are colours.
     """
     ax = style.axes(ax, width=9, height=0.5 * len(steps) + 1.6)
     names = dict.fromkeys(name for parts in steps.values() for name, seconds in parts.items() if seconds)
+    if len(names) > len(style.COLOURS):
+        raise ValueError(f"{len(names)} parts, and {len(style.COLOURS)} colours: add some of the parts up")
     left = [0.0] * len(steps)
     for name, colour in zip(names, style.COLOURS, strict=False):
         seconds = [parts.get(name, 0.0) for parts in steps.values()]

@@ -87,9 +87,9 @@ def test_a_tree_that_adds_up_sends_what_the_formula_says(n):
 
 
 def test_what_is_sent_in_all_to_all_and_by_a_switch():
-    """Each of 4 ranks keeps a quarter, and sends three; a switch takes the array once, and gives it back."""
+    """Each of 4 ranks keeps a quarter, and sends three; to a switch four, and a fifth with the sum of its own."""
     assert path("all-to-all", 4e6, 4) == (3, 3e6)
-    assert path("all-reduce", 4e6, 4, "switch") == (2, 4e6)
+    assert path("all-reduce", 4e6, 4, "switch") == (2, 5e6)
     assert path("send", 4e6, 2) == (1, 4e6)
     assert path("broadcast", 4e6, 4) == (3, 4e6)
 
@@ -173,7 +173,9 @@ def test_the_fit_finds_a_wire_again(name, way):
 
 
 def test_neither_latency_nor_bytes_take_less_than_nothing():
-    assert fit([(1e6, 1e-3), (2e6, 2.5e-3)]).latency_s == 0
+    slow_start = fit([(1e6, 1e-3), (2e6, 2.5e-3)])
+    assert slow_start.latency_s == 0
+    assert slow_start.bytes_per_s == pytest.approx((1 + 0.8**2) / (1 + 0.8) * 1e9)  # the best that bytes alone do
     assert fit([(1e6, 2e-3), (2e6, 1e-3)]).bytes_per_s == math.inf
 
 

@@ -19,6 +19,7 @@ from llmhw_helpers.costs.schedules import (
     needs,
     one_f_one_b,
 )
+from llmhw_helpers.costs.training_memory import Layout
 from llmhw_helpers.specs.figures import UnknownName
 
 SIZES = [(p, m) for p in (1, 2, 3, 4, 8) for m in (1, 2, 3, 4, 8, 16)]
@@ -42,6 +43,14 @@ def test_what_is_held_is_what_the_papers_say(pp_size, n_micro_batches):
     for v in (2, 4):  # Megatron-LM, `get_num_warmup_microbatches`, and the one that is at work
         ahead = [2 * (pp_size - rank - 1) + (v - 1) * pp_size for rank in range(pp_size)]
         assert in_flight(interleaved(pp_size, m * pp_size, v)) == [min(m * pp_size * v, n + 1) for n in ahead]
+
+
+@pytest.mark.parametrize(("pp_size", "n_micro_batches"), [(p, m) for p, m in SIZES if p > 1])
+def test_the_planner_counts_the_same_in_flight(pp_size, n_micro_batches):
+    for name in ("GPipe", "1F1B"):
+        layout = Layout(pp_size=pp_size, n_micro_batches=n_micro_batches, schedule=name)
+        counted = in_flight(make_schedule(name, pp_size, n_micro_batches))
+        assert [layout.in_flight(stage) for stage in range(pp_size)] == counted
 
 
 @pytest.mark.parametrize(("pp_size", "n_micro_batches", "n_chunks"), [(2, 4, 2), (4, 8, 2), (4, 4, 3), (3, 9, 2)])

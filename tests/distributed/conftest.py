@@ -2,6 +2,7 @@
 
 import pytest
 
+from llmhw_helpers.distributed.networks import Network, cannot_shape
 from llmhw_helpers.distributed.ranks import Ranks
 
 
@@ -21,4 +22,13 @@ def three_ranks():
 @pytest.fixture(scope="session")
 def two_ranks():
     with Ranks(2, timeout_s=60) as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="session")
+def wired_ranks():
+    """Three whose bytes the kernel counts one by one, and nobody else's with them."""
+    if reason := cannot_shape():
+        pytest.skip(reason)
+    with Ranks(3, Network(), timeout_s=60) as ranks:
         yield ranks

@@ -80,7 +80,7 @@ def test_what_each_way_sends(three_ranks, way, calls):
 
 
 def refused():
-    with pytest.raises(Indivisible, match="7 rows or columns do not divide among 3 ranks"):
+    with pytest.raises(Indivisible, match=r"\[7, 3\] does not divide among 3 ranks along dimension 0"):
         own_part(torch.zeros(7, 3), 0)
 
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from llmhw_helpers.distributed.data_parallel import DataParallel, GradientOverflow, ModelsDiffer, buckets
+from llmhw_helpers.distributed.data_parallel import DataParallel, GradientOverflow, ModelsDiffer, in_buckets
 from llmhw_helpers.distributed.ranks import run_ranks
 from llmhw_helpers.llm.training import answer_loss, next_token_loss, pack
 from llmhw_helpers.llm.transformer import Transformer
@@ -132,7 +132,7 @@ def test_within_no_sync_gradients_stay_the_ranks_own(four_ranks):
 
 def sent_when_the_first_layer_is_done():
     m, seen = net(), []
-    m.token_embd.weight.register_post_accumulate_grad_hook(lambda p: seen.append(len(parallel._sent)))  # the last one
+    m.token_embd.weight.register_post_accumulate_grad_hook(lambda p: seen.append(parallel._n_sent))  # the last one
     parallel = DataParallel(m, 3000)
     next_token_loss(m, batch().chunk(N)[dist.get_rank()]).backward()
     return seen, len(parallel.buckets)
@@ -249,20 +249,23 @@ def test_buckets_hold_every_trained_parameter_once_and_backwards():
     m = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 2))
     m[1].bias.requires_grad_(False)
     for size in (1, 40, 100, 10**9):
-        made = buckets(m, size)
-        held = [p for bucket in made for p in bucket.parameters]
+        made = in_buckets(m, size)
+        held = [p for bucket in made for p in bucket]
         assert [id(p) for p in held] == [id(p) for p in reversed(list(m.parameters())) if p.requires_grad]
-        assert all(bucket.n_bytes >= size for bucket in made[:-1])
-        assert sum(bucket.n_bytes for bucket in made) == 4 * sum(p.numel() for p in held)
+        assert all(
+            sum(4 * p.numel() for p in bucket) >= size > sum(4 * p.numel() for p in bucket[:-1]) for bucket in made[:-1]
+        )
 
 
 def test_a_bucket_has_one_format():
     m = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7).bfloat16(), nn.Linear(7, 2))
-    assert [len(bucket.parameters) for bucket in buckets(m, 10**9)] == [2, 2, 2]
+    assert [len(bucket) for bucket in in_buckets(m, 10**9)] == [2, 2, 2]
 
 
 def test_nothing_to_train_and_buckets_of_nothing_are_refused():
     with pytest.raises(ValueError, match="at least 1 byte, not 0"):
-        buckets(nn.Linear(2, 2), 0)
+        in_buckets(nn.Linear(2, 2), 0)
+    with pytest.raises(ValueError, match=r"torch.float16, .*, not as torch.int8"):
+        DataParallel(nn.Linear(2, 2), send_as=torch.int8)
     with pytest.raises(ValueError, match="frozen"):
-        buckets(nn.Linear(2, 2).requires_grad_(False), 1)
+        in_buckets(nn.Linear(2, 2).requires_grad_(False), 1)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from llmhw_helpers.costs.cuts import ring_attention_bytes
 from llmhw_helpers.distributed import ring_attention as room
+from llmhw_helpers.distributed import wire
 from llmhw_helpers.distributed.ring_attention import Uneven, n_seen, positions, ring_attention
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.models import model
@@ -85,7 +87,7 @@ def test_it_is_attention_over_the_whole_text(three_ranks, seq_len, zigzag, dtype
 
 def test_without_others_it_is_attention(two_ranks):
     def alone():
-        groups = [dist.new_group([rank]) for rank in range(2)]
+        groups = [dist.new_group([rank], timeout=timedelta(seconds=30)) for rank in range(2)]
         qkv, slope = text(16, torch.float64)
         want = F.scaled_dot_product_attention(*qkv, is_causal=True, enable_gqa=True)
         out = ring_attention(*qkv, group=groups[dist.get_rank()])
@@ -141,6 +143,22 @@ def test_it_sends_and_multiplies_what_was_predicted(three_ranks, zigzag, trainin
     for rank, (sent, pairs) in enumerate(three_ranks.run(counted, zigzag, training)):
         assert sent == ring_attention_bytes(SPEC, 2 * 24, 3, training)  # two texts
         assert pairs == n_seen(24, rank, 3, zigzag)
+
+
+def on_the_wire(training):
+    parts = [torch.randn(1, n, 512, 64).requires_grad_(training) for n in (4, 2, 2)]
+    with wire.counted() as found:
+        out = ring_attention(*parts)
+        if training:
+            out.sum().backward()
+    return found.sent_payload_bytes
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_kernel_counts_what_was_predicted(wired_ranks, training):
+    predicted = ring_attention_bytes(replace(SPEC, head_dim=64), 3 * 512, 3, training)
+    for sent in wired_ranks.run(on_the_wire, training):
+        assert 1 < sent / predicted < 1.01
 
 
 def said(shape, zigzag=False):

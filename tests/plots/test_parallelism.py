@@ -63,6 +63,8 @@ def test_bars_and_lines_are_the_bytes_given():
     assert [text.get_text() for text in ax.texts] == ["16 GB", "70 MB"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["data", "pipeline"]
     assert ax.get_xscale() == "log"
+    assert ax.get_xlim()[0] < 7e7
+    assert plot_sent({"data": 1e10}, {"slow": 1e6, "fast": 1e15}).get_xlim() == pytest.approx((2.5e5, 1.2e16))
     assert ax.get_legend().get_texts()[0].get_text() == "Ethernet, one second: 3 GB"
     assert plot_sent({"data": 2.0}).get_legend() is None
 
@@ -81,3 +83,8 @@ def test_a_step_is_stacked_of_its_parts():
     assert widths == [[3.0, 3.0], [1.0, 0.0], [0.0, 2.0]]
     assert [bar.get_x() for group in ax.containers for bar in group] == [0, 0, 3.0, 3.0, 4.0, 3.0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["DP 4", "PP 4"]
+
+
+def test_more_parts_than_colours_are_refused():
+    with pytest.raises(ValueError, match="8 parts, and 7 colours"):
+        plot_steps({"one": dict.fromkeys("abcdefgh", 1.0)})
