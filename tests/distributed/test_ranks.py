@@ -200,6 +200,7 @@ def test_the_notebooks_interrupt_ends_the_ranks(ranks):
 def test_a_killed_launcher_takes_its_ranks_along(ranks):
     pids = list(ranks._processes.pids.values())
     os.kill(ranks._processes._launcher.pid, signal.SIGKILL)
+    assert sys.platform != "linux" or gone(pids)  # elsewhere they end with the notebook's socket
     with pytest.raises(RankFailed, match="the process that had started the ranks died"):
         ranks.run(sleep)
     assert gone(pids)

@@ -8,8 +8,8 @@ from llmhw_helpers.distributed.wire import Counted, count, counted
 def test_an_all_reduce_sends_what_the_ring_says(two_ranks):
     """The machine's other traffic is counted, too, so this is a lower bound; networks of one's own are exact."""
     for said in two_ranks.run(count, 1_000_000):
-        assert said.startswith("all ranks sent 8,0")
-        assert re.search(" bytes over lo0?; the ring says 8,000,000$", said)
+        sent = re.fullmatch(r"all ranks sent ([\d,]+) bytes over lo0?; the ring says 8,000,000", said)[1]
+        assert int(sent.replace(",", "")) > 8_000_000
 
 
 def nothing():
@@ -21,7 +21,6 @@ def nothing():
 def test_what_is_counted_of_nothing_is_a_barrier(two_ranks):
     wire = two_ranks.run(nothing)[0]
     assert wire.shared
-    assert wire.seconds >= 0
     assert wire.sent_bytes == wire.received_bytes  # a loopback receives what it sends
 
 
