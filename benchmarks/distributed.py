@@ -56,6 +56,84 @@ def stage_seconds(events, pp_size):
     return [[statistics.median(took[kind][stage]) for stage in sorted(took[kind])] for kind in ("forward", "backward")]
 
 
+def data_parallel(rounds):
+    """A step of two ranks, ours and DDP's in turns, on wires of several speeds; and what the formula says of it.
+
+    Predicted from the seconds of a pass that sends nothing and from the wire that explains all-reduces of this run.
+    """
+    from llmhw_helpers.costs.collectives import fit
+    from llmhw_helpers.costs.data_parallel import step_seconds
+    from llmhw_helpers.distributed.networks import Network, cannot_shape
+    from llmhw_helpers.distributed.ranks import Ranks
+
+    networks = {"loopback": None, "1 Gbit/s": Network(1e9), "250 Mbit/s": Network(250e6)}
+    if why := cannot_shape():
+        networks = {"loopback": None}
+        print(why)
+    print(
+        f"{'data parallel':14} computing    DDP   ours  DDP / ours  predicted: at once  overlapped  ours / overlapped"
+    )
+    for name, network in networks.items():
+        with Ranks(2, network=network, timeout_s=120) as ranks:
+            by_rank = ranks.run(data_parallel_steps, rounds)
+        _, buckets = by_rank[0]
+        slowest = {
+            key: [max(pair) for pair in zip(*(times[key] for times, _ in by_rank), strict=True)]
+            for key in by_rank[0][0]
+        }
+        median = {key: statistics.median(times) for key, times in slowest.items()}
+        ratio = statistics.median(a / b for a, b in zip(slowest["DDP"], slowest["ours"], strict=True))
+        wire = fit([(key, s) for key, s in median.items() if isinstance(key, int)], "all-reduce")
+        passes = median["forward"], median["alone"] - median["forward"]
+        later, during = (step_seconds(*passes, buckets, wire, 2, overlap) for overlap in (False, True))
+        print(
+            f"{name:14}{median['alone']:8.3f} s{median['DDP']:7.3f}{median['ours']:7.3f}{ratio:12.2f}"
+            f"{later:20.3f}{during:12.3f}{median['ours'] / during:19.2f}"
+        )
+
+
+def data_parallel_steps(rounds):
+    """Seconds of this rank in each round, by what was done (or by the bytes of an all-reduce); and the buckets."""
+    import time
+    from dataclasses import replace
+
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch.nn.parallel import DistributedDataParallel
+
+    from llmhw_helpers.distributed.data_parallel import DataParallel
+    from llmhw_helpers.llm.transformer import Transformer
+    from llmhw_helpers.specs.models import model
+
+    spec, bucket_bytes = replace(model("SmolLM2-135M"), n_layers=3, vocab_size=4096), 4 << 20
+    ours = DataParallel(Transformer(spec), bucket_bytes)
+    theirs = DistributedDataParallel(Transformer(spec), bucket_cap_mb=bucket_bytes >> 20)
+    batch = torch.randint(0, spec.vocab_size, (4, 129))
+
+    def loss(m):
+        return F.cross_entropy(m(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+
+    def alone():
+        with ours.no_sync():
+            loss(ours).backward()
+
+    work = {"ours": lambda: loss(ours).backward(), "DDP": lambda: loss(theirs).backward()}
+    work |= {"alone": alone, "forward": lambda: loss(ours)}
+    work |= {x.nbytes: lambda x=x: dist.all_reduce(x) for x in (torch.zeros(n) for n in (1 << 14, 1 << 18, 1 << 22))}
+    times = {key: [] for key in work}
+    for i in range(rounds + 1):
+        for key in reversed(work) if i % 2 else work:
+            dist.barrier()
+            start = time.perf_counter()
+            work[key]()
+            if i:  # the first round opens connections, and DDP orders its buckets anew
+                times[key].append(time.perf_counter() - start)
+            ours.model.zero_grad()
+            theirs.zero_grad()
+    return times, [bucket.n_bytes for bucket in ours.buckets]
+
+
 def ring(rounds):
     """An all-reduce by hand, from send and receive, beside gloo's own: on the loopback, and on wires of 1 Gbit/s."""
     from llmhw_helpers.distributed.networks import Network, cannot_shape
@@ -95,7 +173,7 @@ def ring_rounds(n_values, rounds):
     return seconds[1:]
 
 
-SECTIONS = {"pipeline": pipeline, "ring": ring}
+SECTIONS = {"ring": ring, "data_parallel": data_parallel, "pipeline": pipeline}
 
 
 def main():

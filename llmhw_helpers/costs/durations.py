@@ -27,6 +27,7 @@ from .efficiency import (
 )
 from .inference import decode_work, kv_bytes, prefill_work
 from .parallelism import layers_by_stage, part
+from .pipelines import bubble_overhead
 from .transformer import forward_flops
 from .weights import weight_bytes, weights_read
 
@@ -167,9 +168,8 @@ class Training:
         Of a pipeline the slowest stage sets the pace: one that has a layer more, or the last one, with the head.
         """
         each = layers_by_stage(self.model.n_layers, self.pp_size)
-        return max(
-            (self._stage(max(each), self.pp_size == 1), self._stage(each[-1], True)), key=lambda one: one.seconds
-        )
+        stages = [self._stage(max(each), self.pp_size == 1), self._stage(each[-1], True)]
+        return max(stages, key=lambda stage: stage.seconds)
 
     def _stage(self, layers: int, has_head: bool) -> Duration:
         fitted, model, kind = self.fitted, self.model, trainer(self.program)
@@ -199,12 +199,12 @@ class Training:
             "stages": self._stages(2 * n_tokens * model.d_model),
         }
         parts = _overlap(busy, waits)
-        parts["bubble"] = (self.pp_size - 1) / self.n_chunks / self.n_micro_batches * sum(parts.values())
+        parts["bubble"] = bubble_overhead(self.pp_size, self.n_micro_batches, self.n_chunks) * sum(parts.values())
         return Duration(parts, (blocks + experts + pairs + head) / peak)
 
     def _all_reduce(self, stream: float) -> float:
         """Seconds in which tensor parallel ranks add up what lies between two halves of a block."""
-        board, nodes = node_link(self.card.name), self.tp_size // self._per_node
+        board, nodes = node_link(self.card.name), -(-self.tp_size // self._per_node)
         if nodes <= 1:
             return all_reduce_seconds(stream, self.tp_size, board, fitted=self.fitted)
         inside = Wire(0.0, link_bytes_per_s(board, self.fitted)) if self._per_node > 1 else Wire(0.0, math.inf)
@@ -228,10 +228,9 @@ class Training:
                 times = (times + bool(times)) / 2
         board = node_link(self.card.name)
         latency, rate = message_seconds(board), link_bytes_per_s(board, self.fitted)
-        if self.nodes > 1:  # what a node wants comes in once, for all its ranks that hold the same share
-            shares = min(self._per_node, self.tp_size * max(1, self._per_node // (self.tp_size * self.dp_size)))
+        if self.tp_size * self.dp_size > self._per_node:  # over nodes: what one wants comes in once, for all its copies
             latency = message_seconds(self._network)
-            rate = min(rate, self._network_bytes_per_s / shares)
+            rate = min(rate, self._network_bytes_per_s / min(self._per_node, self.tp_size))
         return times * layers * (messages * latency + sent / rate)
 
     def _stages(self, stream: float) -> float:

@@ -147,9 +147,8 @@ def weigh(request: Request, offer: Offer, layout: Layout) -> Row:
     except Indivisible as reason:
         return Row(layout, refused=str(reason))
     if sequences(request) < layout.dp_size * layout.pp_size:
-        wanted = layout.dp_size * layout.pp_size
-        why = f"{sequences(request)} sequences of a step are too few: stages of all copies want {wanted}"
-        return Row(layout, refused=why)
+        few = f"{sequences(request)} sequences of a step are too few"
+        return Row(layout, refused=f"{few}: stages of all copies want {layout.dp_size * layout.pp_size}")
     whole = replace(layout, n_micro_batches=sequences(request) // layout.dp_size)
     found = list(_tried(request, offer, whole))
     fitting = [_timed(request, offer, *each) for each in found if each[1].fits != "no"]

@@ -98,7 +98,10 @@ def padded(model: Model, tp_size: int) -> Model:
     else:
         n_kv_heads = -(-model.n_kv_heads // tp_size) * tp_size
     n_heads = model.n_heads // model.n_kv_heads * n_kv_heads
-    return replace(model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_ff=-(-model.d_ff // tp_size) * tp_size)
+    d_ff, experts = -(-model.d_ff // tp_size) * tp_size, model.experts
+    if experts:
+        experts = replace(experts, d_ff_expert=-(-experts.d_ff_expert // tp_size) * tp_size)
+    return replace(model, n_heads=n_heads, n_kv_heads=n_kv_heads, d_ff=d_ff, experts=experts)
 
 
 def divides(model: Model, tp_size: int, pp_size: int = 1) -> bool:

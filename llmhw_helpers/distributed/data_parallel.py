@@ -16,6 +16,8 @@ from torch.autograd import Variable
 
 from ..llm.training import n_labelled, next_token_loss
 
+FORMATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that gloo adds up
+
 
 class ModelsDiffer(ValueError):
     """The ranks' models have not the same parameters: the message names the first that differs."""
@@ -81,14 +83,15 @@ class DataParallel:
 
     Args:
         model: of the same shape on every rank. Frozen parameters are not sent.
-        bucket_bytes: gradients are sent as soon as so many bytes of them are there.
-        send_as: a smaller format to send them in, such as ``torch.float16``. They are divided by the ranks before, so
-            that their sum is no larger than they are.
+        bucket_bytes: gradients are sent as soon as so many bytes of them are there. What is sent has memory of its own,
+            as much as the gradients.
+        send_as: a format of `FORMATS` to send them in; their own without. They are divided by the number of ranks
+            before, so that their sum is no larger than they are; the smallest ones become zero.
         group: the ranks that share the work; all without.
 
     Raises:
         ModelsDiffer: on every rank, before anything is changed.
-        ValueError: every parameter is frozen, or buckets of no bytes.
+        ValueError: every parameter is frozen, buckets of no bytes, or a format that is none of `FORMATS`.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class DataParallel:
         send_as: torch.dtype | None = None,
         group: dist.ProcessGroup | None = None,
     ):
+        if send_as not in (None, *FORMATS):
+            raise ValueError(f"gradients are sent as one of {', '.join(map(str, FORMATS))}, not as {send_as}")
         self.model, self.send_as, self.group = model, send_as, group
         self.n_ranks = dist.get_world_size(group)
         start_equal(model, group)

@@ -32,6 +32,13 @@ class Stage(Transformer):
 
     Raises:
         Indivisible: more stages than layers.
+
+    >>> from llmhw_helpers.specs.models import model as find_model
+    >>> with torch.device("meta"):  # shapes alone
+    ...     whole = Transformer(find_model("SmolLM2-135M"))
+    >>> last = Stage(whole, n_stages=4, stage=3)
+    >>> len(last.blk), last.whole_name("blk.0.attn_q.weight"), last.whole_name("token_embd.weight")
+    (7, 'blk.23.attn_q.weight', 'token_embd.weight')
     """
 
     def __init__(self, model: Transformer, n_stages: int, stage: int):

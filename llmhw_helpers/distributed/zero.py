@@ -9,6 +9,7 @@ reduce-scatter); and before a layer computes, its pieces have to come together (
 3. So are the parameters: a block's are gathered before it computes, forward and backward, and dropped after it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..llm.optimizers import NonFiniteGradient
 from ..llm.training import n_labelled, next_token_loss
 from .data_parallel import start_equal
 from .units import Unit, storage_bytes
@@ -103,26 +105,35 @@ class Zero:
                     self._settle()
         return self._over_ranks(total, dist.ReduceOp.SUM) / n_all
 
-    def step(self, max_norm: float | None = None) -> None:
+    def step(self, max_norm: float | None = None) -> float:
         """Update the own pieces, and at stages 1 and 2 gather everybody's; gradients are gone after it.
 
         Args:
             max_norm: cut the gradients of all ranks, together, to this length.
+
+        Returns:
+            The length that they had.
+
+        Raises:
+            NonFiniteGradient: on every rank, before anything is changed.
         """
         if self.stage == 1:
             self._settle()
+        gradients = [piece.grad for piece in self.pieces if piece.grad is not None]
+        squares = sum(float(torch.linalg.vector_norm(g, dtype=torch.float64)) ** 2 for g in gradients)
+        norm = self._over_ranks(squares, dist.ReduceOp.SUM) ** 0.5
+        if not math.isfinite(norm):
+            raise NonFiniteGradient(f"the gradients of all ranks have a length of {norm}; no step was taken")
         if max_norm is not None:
-            squares = sum(float(piece.grad.square().sum()) for piece in self.pieces if piece.grad is not None)
-            norm = self._over_ranks(squares, dist.ReduceOp.SUM) ** 0.5
-            for piece in self.pieces:
-                if piece.grad is not None:
-                    piece.grad.mul_(min(1.0, max_norm / (norm + 1e-6)))
+            for g in gradients:
+                g.mul_(min(1.0, max_norm / (norm + 1e-6)))
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.stage < 3:
             for unit in self.units:
                 unit.drop()
                 unit.gather()
+        return norm
 
     @contextmanager
     def lent(self, units: Sequence[Unit] | None = None) -> Iterator[nn.Module]:
@@ -141,7 +152,7 @@ class Zero:
         """Bytes that this rank holds now, by what they are for: ``weights``, ``gradients`` and ``optimizer``."""
         parameters = [*self.model.parameters(), *self.pieces]
         rooms = [room for unit in self.units for room in unit.rooms]
-        states = [x for p in self.pieces for x in self.optimizer.state[p].values() if torch.is_tensor(x)]
+        states = [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
         return {
             "weights": storage_bytes([*parameters, *rooms]),
             "gradients": storage_bytes([p.grad for p in parameters if p.grad is not None]),
@@ -179,7 +190,7 @@ class Zero:
             self._reduce()
 
     def _reduce(self) -> None:
-        """Begin with the next unit's gradients, when those of the unit before are added up: two are never in memory."""
+        """Begin with the next unit's gradients, when those of the unit before are added up: one sum is on its way."""
         if self._n_sent:
             self.units[self._n_sent - 1].settle()
         unit = self.units[self._n_sent]

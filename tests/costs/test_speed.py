@@ -154,6 +154,14 @@ def test_what_each_stage_of_zero_sends():
     assert {zero: sent[zero] for zero in expected} == pytest.approx(expected, rel=0.02)  # and some latency
 
 
+def test_copies_within_a_node_do_not_send_over_the_network():
+    """Stages are on nodes of their own: 2 copies of 4 ranks fill a node, and sum their gradients on its board."""
+    node = {"dp_size": 2, "tp_size": 4, "zero": 1}
+    near = Training(A100, LLAMA, 2048, pp_size=2, nodes=2, network_bytes_per_s=1e6, **node)._weights()
+    assert near == Training(A100, LLAMA, 2048, pp_size=2, nodes=1, **node)._weights()
+    assert Training(A100, LLAMA, 2048, pp_size=2, nodes=4, network_bytes_per_s=1e6, **node)._weights() > 100 * near
+
+
 def test_many_ranks_wait_for_each_others_messages():
     """A ring of 1024 has 1023 messages in it, for each of 32 layers three times; of bytes hardly more than one of 8."""
     few, many = (Training(H100, LLAMA, 8192, dp_size=n, nodes=n // 8)._weights() for n in (16, 1024))

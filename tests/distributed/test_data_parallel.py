@@ -265,5 +265,7 @@ def test_a_bucket_has_one_format():
 def test_nothing_to_train_and_buckets_of_nothing_are_refused():
     with pytest.raises(ValueError, match="at least 1 byte, not 0"):
         in_buckets(nn.Linear(2, 2), 0)
+    with pytest.raises(ValueError, match=r"torch.float16, .*, not as torch.int8"):
+        DataParallel(nn.Linear(2, 2), send_as=torch.int8)
     with pytest.raises(ValueError, match="frozen"):
         in_buckets(nn.Linear(2, 2).requires_grad_(False), 1)

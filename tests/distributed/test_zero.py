@@ -15,6 +15,7 @@ from llmhw_helpers.costs.training_memory import Layout, rank_phases
 from llmhw_helpers.distributed.data_parallel import ModelsDiffer
 from llmhw_helpers.distributed.units import storage_bytes
 from llmhw_helpers.distributed.zero import Zero
+from llmhw_helpers.llm.optimizers import NonFiniteGradient
 from llmhw_helpers.llm.training import answer_loss, pack
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.specs.models import model
@@ -161,19 +162,28 @@ def test_gradients_are_added_up_while_the_backward_pass_goes_on(four_ranks):
 
 
 class Branches(nn.Module):
-    """Two layers, of which a rank uses what it likes, and a third that nobody uses."""
+    """Three layers: ranks use the first or the second, and nobody the third."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.blk = nn.ModuleList([nn.ModuleList(nn.Linear(3, 3) for _ in range(3))])
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(3))
 
     def forward(self, x, which):
-        return self.blk[0][which](x)
+        return self.layers[which](x)
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blk = nn.ModuleList([Branches(), Branches()])
+
+    def forward(self, x, which):
+        return self.blk[1](self.blk[0](x, which), which)
 
 
 def branches(stage):
-    zero, one = Zero(Branches(), stage, sgd), Branches()
+    zero, one = Zero(Branching(), stage, sgd), Branching()
     start = [p.detach().clone() for p in one.parameters()]
     xs = [torch.ones(1, 3) * (1 + rank) for rank in range(N)]
     optimizer = sgd(one.parameters(), weight_decay=0.5)
@@ -182,11 +192,12 @@ def branches(stage):
     zero.step()
     sum(one(x, min(rank, 1)).mean() / N for rank, x in enumerate(xs)).backward()
     optimizer.step()
-    untouched = all(torch.equal(p, q) for p, q in list(zip(zero.model.parameters(), start, strict=True))[4:])
-    return apart(zero.model, one), untouched
+    with zero.lent() as whole:
+        equal = [torch.equal(p, q) for p, q in zip(whole.parameters(), start, strict=True)]
+        return apart(whole, one), equal == 2 * ([False] * 4 + [True] * 2)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_parameter_without_a_gradient_on_some_ranks_or_on_all(four_ranks, stage):
     for difference, untouched in four_ranks.run(branches, stage):
         assert difference < 1e-6
@@ -208,6 +219,21 @@ def refused():
 
 def test_what_cannot_be_divided_is_refused_on_every_rank(four_ranks):
     four_ranks.run(refused)
+
+
+def no_number(stage):
+    zero = Zero(net(), stage, adamw)
+    bad = math.nan if dist.get_rank() == 1 else 1.0
+    zero.backward([torch.ones(1, 9, dtype=torch.long)], lambda m, batch: m(batch[:, 1:]).mean() * bad)
+    with pytest.raises(NonFiniteGradient, match="length of nan; no step was taken"):
+        zero.step(max_norm=1.0)
+    with zero.lent() as whole:
+        return apart(whole, net())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gradient_that_is_no_number_stops_every_rank(four_ranks, stage):
+    assert four_ranks.run(no_number, stage) == [0] * N
 
 
 def read_while_divided():

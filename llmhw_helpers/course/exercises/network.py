@@ -20,9 +20,8 @@ TIMED = [
 
 def _line(sizes, seconds):
     """Least squares, each time as much as its size allows: exact where the points lie on a line."""
-    weights = 1 / np.array(seconds)
-    slope, start = np.polyfit(sizes, seconds, 1, w=weights)
-    return float(start), float(1 / slope)
+    beta, alpha = np.polyfit(sizes, seconds, 1, w=1 / np.array(seconds))
+    return float(alpha), float(beta)
 
 
 EXERCISES = [
@@ -32,25 +31,25 @@ EXERCISES = [
         right=_line,
         mistakes=[
             Mistake(
-                "The second is a rate, bytes per second: one over the slope.",
+                "Beta is the time of a byte: one over the rate.",
                 lambda sizes, seconds: (_line(sizes, seconds)[0], 1 / _line(sizes, seconds)[1]),
             ),
             Mistake("First alpha, then beta.", lambda sizes, seconds: _line(sizes, seconds)[::-1]),
             Mistake(
-                "Bytes over seconds of the largest message counts its latency as if it were wire: take differences.",
-                lambda sizes, seconds: (_line(sizes, seconds)[0], sizes[-1] / seconds[-1]),
+                "Seconds over bytes of the largest message count its start as if it were wire: take differences.",
+                lambda sizes, seconds: (_line(sizes, seconds)[0], seconds[-1] / sizes[-1]),
             ),
             Mistake(
                 "The smallest message has bytes, too, and they take time: go on to a message of none.",
                 lambda sizes, seconds: (seconds[0], _line(sizes, seconds)[1]),
             ),
             Mistake(
-                "The smallest message has bytes, too, and the largest has a latency: take differences of both.",
-                lambda sizes, seconds: (seconds[0], sizes[-1] / seconds[-1]),
+                "The smallest message has bytes, too, and the largest has a start: take differences of both.",
+                lambda sizes, seconds: (seconds[0], seconds[-1] / sizes[-1]),
             ),
             Mistake(
-                "A line through zero has no latency: let it begin above.",
-                lambda sizes, seconds: (0.0, float(np.dot(sizes, sizes) / np.dot(sizes, seconds))),
+                "A line through zero has no alpha: let it begin above.",
+                lambda sizes, seconds: (0.0, float(np.dot(sizes, seconds) / np.dot(sizes, sizes))),
             ),
         ],
     )

@@ -6,30 +6,29 @@ from llmhw_helpers.course.exercises import EXERCISES, network
 
 
 def by_two_points(sizes, seconds):
-    rate = (sizes[-1] - sizes[0]) / (seconds[-1] - seconds[0])
-    return seconds[0] - sizes[0] / rate, rate
+    beta = (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0])
+    return seconds[0] - sizes[0] * beta, beta
 
 
 def by_least_squares(sizes, seconds):
     matrix = np.stack([np.ones(len(sizes)), sizes], axis=1) / np.array(seconds)[:, None]
-    alpha, slope = np.linalg.lstsq(matrix, np.ones(len(sizes)), rcond=None)[0]
-    return alpha, 1 / slope
+    return np.linalg.lstsq(matrix, np.ones(len(sizes)), rcond=None)[0]
 
 
-def slope(sizes, seconds):
-    alpha, rate = by_two_points(sizes, seconds)
-    return alpha, 1 / rate
+def rate(sizes, seconds):
+    alpha, beta = by_two_points(sizes, seconds)
+    return alpha, 1 / beta
 
 
 RIGHT = {"alpha_beta": [by_two_points, by_least_squares]}
 WRONG = {
     "alpha_beta": [
-        (slope, "one over the slope"),
+        (rate, "one over the rate"),
         (lambda sizes, seconds: by_two_points(sizes, seconds)[::-1], "First alpha"),
-        (lambda sizes, seconds: (by_two_points(sizes, seconds)[0], sizes[-1] / seconds[-1]), "as if it were wire"),
+        (lambda sizes, seconds: (by_two_points(sizes, seconds)[0], seconds[-1] / sizes[-1]), "as if it were wire"),
         (lambda sizes, seconds: (seconds[0], by_two_points(sizes, seconds)[1]), "a message of none"),
-        (lambda sizes, seconds: (min(seconds), max(sizes) / max(seconds)), "differences of both"),
-        (lambda sizes, seconds: (0, np.square(sizes).sum() / np.dot(sizes, seconds)), "begin above"),
+        (lambda sizes, seconds: (min(seconds), max(seconds) / max(sizes)), "differences of both"),
+        (lambda sizes, seconds: (0, np.dot(sizes, seconds) / np.square(sizes).sum()), "begin above"),
     ]
 }
 
