@@ -134,7 +134,46 @@ def data_parallel_steps(rounds):
     return times, [bucket.n_bytes for bucket in ours.buckets]
 
 
-SECTIONS = {"data_parallel": data_parallel, "pipeline": pipeline}
+def ring(rounds):
+    """An all-reduce by hand, from send and receive, beside gloo's own: on the loopback, and on wires of 1 Gbit/s."""
+    from llmhw_helpers.distributed.networks import Network, cannot_shape
+    from llmhw_helpers.distributed.ranks import Ranks
+
+    print(f"{'ring all-reduce':34} {'gloo':>9} {'ours':>9}  gloo / ours")
+    if cannot_shape():
+        print(cannot_shape())
+    for network in [None] if cannot_shape() else [None, Network(1e9)]:
+        for n_ranks in (2, 4):
+            with Ranks(n_ranks, network, timeout_s=120) as ranks:
+                for n_values in (1_000, 100_000, 5_000_000):
+                    gloo, ours = zip(*ranks.run(ring_rounds, n_values, rounds)[0], strict=True)
+                    ratio = statistics.median(a / b for a, b in zip(gloo, ours, strict=True))
+                    label = f"{'wires' if network else 'loopback'}, {n_ranks} ranks, {4 * n_values / 1e6:g} MB"
+                    times = " ".join(f"{statistics.median(seconds) * 1e3:6.2f} ms" for seconds in (gloo, ours))
+                    print(f"{label:34} {times} {ratio:12.2f}")
+
+
+def ring_rounds(n_values, rounds):
+    """Seconds of gloo's all-reduce and of ours, in turns; every rank enters a round at the same time."""
+    import time
+
+    import torch
+    import torch.distributed as dist
+
+    from llmhw_helpers.distributed.rings import ring_all_reduce
+
+    seconds, x = [], torch.zeros(n_values)
+    for _ in range(rounds + 1):
+        seconds.append([])
+        for reduce in (dist.all_reduce, ring_all_reduce):
+            dist.barrier()
+            begin = time.perf_counter()
+            reduce(x)
+            seconds[-1].append(time.perf_counter() - begin)
+    return seconds[1:]
+
+
+SECTIONS = {"ring": ring, "data_parallel": data_parallel, "pipeline": pipeline}
 
 
 def main():

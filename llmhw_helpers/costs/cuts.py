@@ -20,6 +20,9 @@ def tensor_parallel_bytes(
     vocabulary. ``head``: the logits are gathered; in training not, but three numbers a token are summed up, and
     backward the gradient of the stream.
 
+    Sequence parallelism (arXiv:2205.05198, section 4.2.2) sends as many: each all-reduce becomes a reduce-scatter,
+    after which a rank keeps its own tokens only, and an all-gather.
+
     >>> from llmhw_helpers.specs.models import model
     >>> sent = tensor_parallel_bytes(model("SmolLM2-135M"), 1000, tp_size=3)
     >>> {part: round(n / 1e6, 1) for part, n in sent.items()}

@@ -27,6 +27,7 @@ from .efficiency import (
 )
 from .inference import decode_work, kv_bytes, prefill_work
 from .parallelism import layers_by_stage, part
+from .pipelines import bubble_overhead
 from .transformer import forward_flops
 from .weights import weight_bytes, weights_read
 
@@ -198,7 +199,7 @@ class Training:
             "stages": self._stages(2 * n_tokens * model.d_model),
         }
         parts = _overlap(busy, waits)
-        parts["bubble"] = (self.pp_size - 1) / self.n_chunks / self.n_micro_batches * sum(parts.values())
+        parts["bubble"] = bubble_overhead(self.pp_size, self.n_micro_batches, self.n_chunks) * sum(parts.values())
         return Duration(parts, (blocks + experts + pairs + head) / peak)
 
     def _all_reduce(self, stream: float) -> float:

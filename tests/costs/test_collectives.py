@@ -173,7 +173,9 @@ def test_the_fit_finds_a_wire_again(name, way):
 
 
 def test_neither_latency_nor_bytes_take_less_than_nothing():
-    assert fit([(1e6, 1e-3), (2e6, 2.5e-3)]).latency_s == 0
+    slow_start = fit([(1e6, 1e-3), (2e6, 2.5e-3)])
+    assert slow_start.latency_s == 0
+    assert slow_start.bytes_per_s == pytest.approx((1 + 0.8**2) / (1 + 0.8) * 1e9)  # the best that bytes alone do
     assert fit([(1e6, 2e-3), (2e6, 1e-3)]).bytes_per_s == math.inf
 
 

@@ -5,6 +5,7 @@ import pytest
 from llmhw_helpers.costs.layouts import FRAGMENTS, Row, layouts, network_note
 from llmhw_helpers.costs.operations import Pass
 from llmhw_helpers.costs.places import offers
+from llmhw_helpers.costs.planner import answer
 from llmhw_helpers.costs.speed import training_speed
 from llmhw_helpers.costs.training_memory import MIXED, SHARDED, Layout, rank_peak
 from llmhw_helpers.specs.accelerators import accelerator
@@ -133,6 +134,13 @@ def test_a_network_that_nobody_names_is_said():
     assert "NDR InfiniBand, an adapter for each GPU" in network_note(offers("Arrhenius")[0], 8)
     assert "10 Gbit Ethernet" in network_note(offers("16 x RTX 3090")[0], 16)
     assert network_note(offers("Arrhenius")[0], 4) == network_note(offers("Alvis A40")[0], 64) == ""
+
+
+def test_the_planner_says_so_where_a_plan_needs_that_network():
+    wish = {"task": "train", "seq_len": 1024, "batch_tokens": 2**15, "n_tokens": 10**9, "days": 0}
+    for where, said in (("Arrhenius", True), ("Alvis A40", False)):
+        notes = answer(wish | {"model": "Llama-3.1-8B", "where": where, "n_gpus": 8})["notes"]
+        assert any("is assumed" in note and "No source gives the network" in note for note in notes) == said
 
 
 def test_a_name_says_what_is_divided():

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_it_is_attention_over_the_whole_text(three_ranks, seq_len, zigzag, dtype
 
 def test_without_others_it_is_attention(two_ranks):
     def alone():
-        groups = [dist.new_group([rank]) for rank in range(2)]
+        groups = [dist.new_group([rank], timeout=timedelta(seconds=30)) for rank in range(2)]
         qkv, slope = text(16, torch.float64)
         want = F.scaled_dot_product_attention(*qkv, is_causal=True, enable_gqa=True)
         out = ring_attention(*qkv, group=groups[dist.get_rank()])

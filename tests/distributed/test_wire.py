@@ -1,23 +1,15 @@
 """Bytes on the wire against the formula of the ring, on the bare loopback: one counter for all ranks."""
 
-import pytest
-import torch.distributed as dist
+import re
 
-from llmhw_helpers.distributed.ranks import RankFailed, Ranks
 from llmhw_helpers.distributed.wire import Counted, count, counted
 
 
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks(2) as two:
-        yield two
-
-
-def test_an_all_reduce_sends_what_the_ring_says(ranks):
+def test_an_all_reduce_sends_what_the_ring_says(two_ranks):
     """The machine's other traffic is counted, too, so this is a lower bound; networks of one's own are exact."""
-    for said in ranks.run(count, 1_000_000):
-        assert said.startswith("all ranks sent 8,0")
-        assert said.endswith(" bytes over lo; the ring says 8,000,000")
+    for said in two_ranks.run(count, 1_000_000):
+        sent = re.fullmatch(r"all ranks sent ([\d,]+) bytes over lo0?; the ring says 8,000,000", said)[1]
+        assert int(sent.replace(",", "")) > 8_000_000
 
 
 def nothing():
@@ -26,25 +18,29 @@ def nothing():
     return wire
 
 
-def test_what_is_counted_of_nothing_is_a_barrier(ranks):
-    wire = ranks.run(nothing)[0]
+def test_what_is_counted_of_nothing_is_a_barrier(two_ranks):
+    wire = two_ranks.run(nothing)[0]
     assert wire.shared
-    assert wire.seconds >= 0
     assert wire.sent_bytes == wire.received_bytes  # a loopback receives what it sends
 
 
 def elsewhere():
+    """What is raised where gloo's network has a name that no device has."""
     import os
 
-    os.environ["GLOO_SOCKET_IFNAME"] = "eth7"
-    dist.barrier()
-    with counted():
-        pass
+    here, os.environ["GLOO_SOCKET_IFNAME"] = os.environ["GLOO_SOCKET_IFNAME"], "eth7"
+    try:
+        with counted():
+            pass
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        os.environ["GLOO_SOCKET_IFNAME"] = here
 
 
-def test_a_network_that_is_not_there_is_named(ranks):
-    with pytest.raises(RankFailed, match=r"set GLOO_SOCKET_IFNAME to the network of the ranks, one of .*; not 'eth7'"):
-        ranks.run(elsewhere)
+def test_a_network_that_is_not_there_is_named(two_ranks):
+    for said in two_ranks.run(elsewhere):
+        assert re.fullmatch("set GLOO_SOCKET_IFNAME to the network of the ranks, one of .*lo.*; not 'eth7'", said)
 
 
 def test_headers_are_told_apart_by_formula():
