@@ -8,6 +8,7 @@ import math
 import random
 from dataclasses import dataclass
 
+MOST_FAILURES = 1e7  # of a simulated run, about
 WEIGHT_BYTES, STATE_BYTES = 2.0, 12.0  # bf16 weights; AdamW's two averages and its own weights, fp32 each
 
 
@@ -17,6 +18,8 @@ def checkpoint_bytes(n_params: float, weight_bytes: float = WEIGHT_BYTES, state_
     >>> checkpoint_bytes(70e9) / 1e9, checkpoint_bytes(70e9, state_bytes=0) / 1e9
     (980.0, 140.0)
     """
+    _positive(n_params=n_params)
+    _not_below(weight_bytes=weight_bytes, state_bytes=state_bytes)
     return n_params * (weight_bytes + state_bytes)
 
 
@@ -59,18 +62,18 @@ def daly_interval(cost_s: float, mtbf_s: float) -> float:
 
 
 def best_interval(cost_s: float, mtbf_s: float) -> float:
-    """The interval of the highest `efficiency`, by halving: where ``exp((t + cost) / mtbf) * (1 - t / mtbf) = 1``.
+    """The interval of the highest `efficiency`, by halving: where ``(t + cost) / mtbf + log(1 - t / mtbf) = 0``.
 
     >>> round(best_interval(cost_s=60, mtbf_s=3 * 3600) / 60, 1)
     18.3
     """
     _positive(cost_s=cost_s, mtbf_s=mtbf_s)
-    low, high = 0.0, mtbf_s  # the left side falls from above 1 to 0 in between
-    for _ in range(60):
+    low, high = 0.0, 1.0  # of the mtbf: the left side falls from above 0 without end in between
+    for _ in range(52):  # as many bits as a number has
         middle = (low + high) / 2
-        above = math.exp((middle + cost_s) / mtbf_s) * (1 - middle / mtbf_s) > 1
+        above = middle + cost_s / mtbf_s + math.log1p(-middle) > 0
         low, high = (middle, high) if above else (low, middle)
-    return low
+    return low * mtbf_s
 
 
 def efficiency(interval_s: float, cost_s: float, mtbf_s: float, restart_s: float = 0.0) -> float:
@@ -88,6 +91,7 @@ def efficiency(interval_s: float, cost_s: float, mtbf_s: float, restart_s: float
     [0.661, 0.898, 0.695]
     """
     _positive(interval_s=interval_s, mtbf_s=mtbf_s)
+    _not_below(cost_s=cost_s, restart_s=restart_s)
     once = (interval_s + cost_s) / mtbf_s
     try:
         return interval_s / (mtbf_s * math.exp(restart_s / mtbf_s) * math.expm1(once))
@@ -126,6 +130,9 @@ def simulate(
     (1000, 94, 0.9)
     """
     _positive(n_intervals=n_intervals, interval_s=interval_s, mtbf_s=mtbf_s)
+    _not_below(cost_s=cost_s, restart_s=restart_s)
+    if math.log(n_intervals) + (restart_s + interval_s + cost_s) / mtbf_s > math.log(MOST_FAILURES):
+        raise ValueError(f"with {interval_s} s between saves, and failures each {mtbf_s} s, the run would never end")
     draw = random.Random(seed).expovariate
     seconds, saved, failed, restart = 0.0, 0, 0, 0.0
     until_failure = draw(1 / mtbf_s)
@@ -142,5 +149,11 @@ def simulate(
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} is above 0, not {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} is a number above 0, not {value}")
+
+
+def _not_below(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is a number not below 0, not {value}")

@@ -19,6 +19,7 @@ from ..specs.links import Link
 
 NAMES = {name: name for name in ("send", "broadcast", "all-gather", "reduce-scatter", "all-to-all", "all-reduce")}
 WAYS = {way: way for way in ("ring", "tree", "switch")}
+MOST_BUCKETS = 1_000_000  # that are gone through one after the other
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Wire:
     bytes_per_s: float
 
     def __post_init__(self):
-        if not (self.latency_s >= 0 and self.bytes_per_s > 0):
+        if not (0 <= self.latency_s < math.inf and self.bytes_per_s > 0):
             raise ValueError(f"a wire takes no negative time, and sends something: {self}")
 
     @classmethod
@@ -60,7 +61,7 @@ class Wire:
 
     def seconds(self, n_bytes: float) -> float:
         """Of one message."""
-        return self.latency_s + n_bytes / self.bytes_per_s
+        return seconds("send", n_bytes, 2, self)
 
     @property
     def even_bytes(self) -> float:
@@ -92,7 +93,7 @@ def path(name: str, n_bytes: float, n_ranks: int, way: str = "ring") -> tuple[in
     ((6, 6000000.0), (4, 16000000.0), (3, 3000000.0))
     """
     name, way = look_up(name, NAMES, "collective"), look_up(way, WAYS, "way")
-    if n_bytes < 0 or n_ranks < 1:
+    if not (0 <= n_bytes < math.inf and 1 <= n_ranks < math.inf):
         raise ValueError(f"{name} of {n_bytes} bytes among {n_ranks} ranks")
     if n_ranks == 1:
         return 0, 0.0
@@ -118,7 +119,8 @@ def sent_bytes(name: str, n_bytes: float, n_ranks: int, way: str = "ring") -> fl
     (12000000.0, 16000000.0)
     """
     _, n = path(name, n_bytes, n_ranks, way)
-    return n / 2 if (name, way) == ("all-reduce", "tree") else n
+    both = look_up(name, NAMES, "collective"), look_up(way, WAYS, "way")
+    return n / 2 if both == ("all-reduce", "tree") else n
 
 
 def seconds(name: str, n_bytes: float, n_ranks: int, wire: Wire, way: str = "ring") -> float:
@@ -129,6 +131,7 @@ def seconds(name: str, n_bytes: float, n_ranks: int, wire: Wire, way: str = "rin
     [0.3, 584.03]
     """
     if way == "best":
+        name = look_up(name, NAMES, "collective")
         ways = ("ring", "tree") if name in ("all-reduce", "broadcast") else ("ring",)
         return min(seconds(name, n_bytes, n_ranks, wire, each) for each in ways)
     messages, n = path(name, n_bytes, n_ranks, way)
@@ -176,8 +179,11 @@ def two_levels(name: str, n_bytes: float, n_per_node: int, n_nodes: int, inside:
     >>> round(two_levels("all-reduce", 1e9, 4, 4, board, network), 4), round(1.5e9 / 20e9, 4)
     (0.0825, 0.075)
     """
+    name = look_up(name, NAMES, "collective")
     if name == "send":
         raise ValueError("a send has no levels: take the wire it goes over")
+    if not n_nodes >= 1:
+        raise ValueError(f"{name} among {n_nodes} nodes")
     local = seconds(name, n_bytes, n_per_node, inside)
     if name == "all-to-all":  # of n_bytes the part that stays in the node, and what all its ranks send out
         return local / n_nodes + seconds(name, n_per_node * n_bytes, n_nodes, between)
@@ -194,8 +200,9 @@ def overlapped(n_bytes: float, bucket_bytes: float, backward_s: float, wire: Wir
     >>> [round(overlapped(100e6, size, 0.15, ethernet, 4), 3) for size in (0.1e6, 10e6, 100e6)]
     [0.75, 0.171, 0.301]
     """
-    if not (n_bytes > 0 and bucket_bytes > 0 and backward_s >= 0):
-        raise ValueError(f"{n_bytes} bytes in buckets of {bucket_bytes}, over {backward_s} s")
+    if not (n_bytes > 0 and n_bytes / MOST_BUCKETS <= bucket_bytes and 0 <= backward_s < math.inf):
+        limit = f"a size above 0, at most {MOST_BUCKETS:,} buckets, and a time"
+        raise ValueError(f"{n_bytes} bytes in buckets of {bucket_bytes}, over {backward_s} s: {limit}")
     n = math.ceil(n_bytes / bucket_bytes)
     ends = [min(n_bytes, i * bucket_bytes) for i in range(n + 1)]
     done = 0.0

@@ -58,6 +58,8 @@ def sent_bytes(batch_bytes: int, pp_size: int, n_chunks: int = 1) -> list[int]:
     ([1000, 2000, 2000, 1000], 14000)
     """
     check_sizes(pp_size, 1, n_chunks)
+    if not batch_bytes >= 0:
+        raise ValueError(f"no batch has {batch_bytes} bytes")
     last = pp_size - 1
     borders = [2 * n_chunks - (rank == 0) - (rank == last) for rank in range(pp_size)]
     return [batch_bytes * n if pp_size > 1 else 0 for n in borders]
@@ -78,7 +80,7 @@ def simulate(
 
     Raises:
         WrongSchedule: as in `check`, or ranks that wait for one another for ever; the message says who for what.
-        ValueError: seconds for another number of stages.
+        ValueError: seconds for another number of stages, or less than none.
 
     >>> from llmhw_helpers.costs.schedules import one_f_one_b
     >>> events = simulate(one_f_one_b(2, 2), forward_s=1, backward_s=2)
@@ -92,6 +94,8 @@ def simulate(
         FORWARD: _by_stage(forward_s, pp_size * n_chunks),
         BACKWARD: _by_stage(backward_s, pp_size * n_chunks),
     }
+    if not all(each >= 0 for each in (*seconds[FORWARD], *seconds[BACKWARD], send_s)):
+        raise ValueError(f"a pass or message takes 0 seconds at least: {forward_s}, {backward_s}, {send_s}")
     done: dict[tuple[str, int, int] | None, float] = {None: 0.0}
     left, free_at, events = [list(reversed(works)) for works in schedule], [0.0] * pp_size, []
     while any(left):

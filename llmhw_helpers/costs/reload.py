@@ -28,7 +28,7 @@ def reload_seconds(
     1.07
     """
     _above_0(bytes_per_s=bytes_per_s)
-    if latency_s < 0:
+    if not latency_s >= 0:
         raise ValueError(f"a latency of {latency_s} s: it is 0 at least")
     return latency_s + kv_bytes(model, n_tokens, dtype) / bytes_per_s
 
@@ -77,7 +77,7 @@ def crossover_tokens(
     """
     _above_0(tokens_per_s=tokens_per_s)
     saved = 1 / tokens_per_s - reload_seconds(model, 1, bytes_per_s, dtype)  # by each token
-    if latency_s < 0:
+    if not latency_s >= 0:
         raise ValueError(f"a latency of {latency_s} s: it is 0 at least")
     return latency_s / saved if saved > 0 else math.inf
 
@@ -98,7 +98,7 @@ def mean_first_token(n_prompts: int, seconds: float) -> float:
     >>> mean_first_token(1, 1.0), mean_first_token(50, 1.0)
     (1.0, 25.5)
     """
-    if n_prompts < 1 or not seconds > 0:
+    if not n_prompts >= 1 or not seconds > 0:
         raise ValueError(f"{n_prompts} prompts of {seconds} s: at least one, which takes some time")
     return (n_prompts + 1) / 2 * seconds
 
@@ -117,6 +117,8 @@ def turn_seconds(n_prompts: int, mean_seconds: float) -> float:
     >>> round(kv_bytes(qwen, 8192) / read / crossover_rate(qwen, 8192 / computed), 1)  # the published factor
     12.6
     """
+    if not mean_seconds > 0:
+        raise ValueError(f"a mean of {mean_seconds} s: it takes some time")
     return mean_seconds / mean_first_token(n_prompts, 1.0)
 
 

@@ -1,5 +1,6 @@
 """What it takes to bring bytes from where they lie to where they are used: large files, many small ones, many nodes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,10 +63,9 @@ def load(n_bytes: float, way: Sequence[Stretch], n_nodes: int = 1, divided: bool
     >>> round(load(141e9, way, 16, divided=True).seconds, 1)
     4.1
     """
-    if n_bytes <= 0 or n_nodes < 1 or not way:
+    if not (0 < n_bytes < math.inf and 1 <= n_nodes < math.inf and way):
         raise ValueError(f"a file, a node and a way are needed, not {n_bytes} bytes, {n_nodes} nodes, {len(way)} parts")
-    if blocked := [each.name for each in way if not each.bytes_per_s > 0]:
-        raise ValueError(f"nothing goes over {', '.join(blocked)}: a rate above 0 is needed")
+    _check_rates(way)
     each_node = n_bytes / n_nodes if divided else n_bytes
     return Trip({stretch.name: stretch.seconds(each_node, n_nodes) for stretch in way})
 
@@ -76,8 +76,11 @@ def crossing(way: Sequence[Stretch]) -> float:
     >>> crossing([Stretch("storage", 34e9, shared=True), Stretch("network", 12.5e9)])
     2.72
     """
-    own = min(each.bytes_per_s for each in way if not each.shared)
-    return min(each.bytes_per_s for each in way if each.shared) / own
+    _check_rates(way)
+    own, shared = ([each.bytes_per_s for each in way if each.shared == of_all] for of_all in (False, True))
+    if not own or not shared:
+        raise ValueError("a way with a stretch that all nodes share and one of each node's own is needed")
+    return min(shared) / min(own)
 
 
 def files_seconds(n_files: int, file_bytes: float, files_per_s: float, bytes_per_s: float) -> float:
@@ -88,6 +91,9 @@ def files_seconds(n_files: int, file_bytes: float, files_per_s: float, bytes_per
     >>> round(files_seconds(1, 20_000 * 4096, files_per_s=5000, bytes_per_s=1e9), 3)  # the same bytes in one file
     0.082
     """
+    if not (n_files >= 0 and file_bytes >= 0 and files_per_s > 0 and bytes_per_s > 0):
+        rates = f"{files_per_s} files and {bytes_per_s} bytes a second"
+        raise ValueError(f"{n_files} files of {file_bytes} bytes at {rates}: rates are above 0, the others not below")
     return n_files / files_per_s + n_files * file_bytes / bytes_per_s
 
 
@@ -97,6 +103,8 @@ def break_even_bytes(files_per_s: float, bytes_per_s: float) -> float:
     >>> break_even_bytes(files_per_s=5000, bytes_per_s=1e9)
     200000.0
     """
+    if not (files_per_s > 0 and bytes_per_s > 0):
+        raise ValueError(f"{files_per_s} files and {bytes_per_s} bytes a second: rates are above 0")
     return bytes_per_s / files_per_s
 
 
@@ -121,9 +129,16 @@ def host_bytes(n_bytes: float, way: str) -> float:
     >>> [host_bytes(141e9, way) / 141e9 for way in WAYS]
     [4.0, 2.0, 0.0]
     """
+    if not n_bytes >= 0:
+        raise ValueError(f"no file has {n_bytes} bytes")
     return n_bytes * sum(_PASSES[step] for step in look_up(way, WAYS, "way"))
 
 
 def processor_copies(way: str) -> int:
     """How often a processor copies each byte on that `way`."""
     return look_up(way, WAYS, "way").count("copy")
+
+
+def _check_rates(way: Sequence[Stretch]) -> None:
+    if blocked := [each.name for each in way if not each.bytes_per_s > 0]:
+        raise ValueError(f"nothing goes over {', '.join(blocked)}: a rate above 0 is needed")

@@ -84,8 +84,32 @@ def test_sizes():
         lambda: best_interval(60, math.nan),
         lambda: simulate(0, 60, 1, HOUR),
         lambda: fleet_mtbf(HOUR, 0),
+        lambda: best_interval(60, math.inf),
+        lambda: efficiency(math.inf, 60, HOUR),
     ],
 )
 def test_what_is_not_above_zero_is_refused_by_name(call):
-    with pytest.raises(ValueError, match=r"^(cost_s|mtbf_s|interval_s|n_intervals|n_parts) is above 0, not"):
+    with pytest.raises(ValueError, match=r"^(cost_s|mtbf_s|interval_s|n_intervals|n_parts) is a number above 0, not"):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: checkpoint_bytes(-1),
+        lambda: checkpoint_bytes(8e9, state_bytes=-20),
+        lambda: efficiency(600, -60, HOUR),
+        lambda: efficiency(600, 60, HOUR, math.nan),
+        lambda: simulate(3, 600, -700, HOUR),
+        lambda: simulate(3, 600, 60, HOUR, restart_s=-5),
+        lambda: simulate(1, HOUR, 1, 60),  # an interval of an hour that never passes without a failure
+    ],
+)
+def test_what_would_be_nonsense_or_never_end_is_refused(call):
+    with pytest.raises(ValueError, match=r"is a number (not below|above) 0, not|never end"):
+        call()
+
+
+def test_the_best_interval_of_extremes():
+    assert best_interval(1e6, 1.0) == pytest.approx(1.0)
+    assert best_interval(60.0, 1e18) == pytest.approx(young_interval(60.0, 1e18), rel=1e-6)

@@ -213,8 +213,21 @@ def test_messages_are_shares_of_the_tiny_all_reduce(name):
         (lambda: Wire(0, 0), ValueError, "sends something"),
         (lambda: bytes_for(1, "all-reduce", 2, WIRE), ValueError, "less than 1, not 1"),
         (lambda: overlapped(1, 0, 1, WIRE, 2), ValueError, "in buckets of 0"),
+        (lambda: overlapped(16e9, 25, 1, WIRE, 2), ValueError, "at most 1,000,000 buckets"),
+        (lambda: path("all-reduce", math.nan, 2), ValueError, "nan bytes"),
+        (lambda: two_levels("all-to-all", 1, 2, 0, BOARD, NETWORK), ValueError, "among 0 nodes"),
+        (lambda: two_levels("Send", 1, 2, 2, BOARD, NETWORK), ValueError, "a send has no levels"),
+        (lambda: WIRE.seconds(-1), ValueError, "-1 bytes"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+def test_a_name_in_another_spelling_is_the_same_collective():
+    """Names are looked up whatever their case: then every special case has to know them so, too."""
+    assert sent_bytes("All-Reduce", 8e6, 4, "Tree") == sent_bytes("all-reduce", 8e6, 4, "tree")
+    assert seconds("AllReduce", 1e3, 8, WIRE, "best") == seconds("all-reduce", 1e3, 8, WIRE, "best")
+    spelled = [two_levels(name, 1e6, 4, 4, BOARD, NETWORK) for name in ("All-To-All", "all-to-all")]
+    assert spelled[0] == spelled[1]

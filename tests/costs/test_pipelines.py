@@ -98,6 +98,14 @@ def test_idle_share_counts_all_ranks_from_the_first_start_on():
     assert idle_share(events) == pytest.approx(1 - 1.5 / 4)
 
 
+def test_less_than_no_time_and_no_bytes_are_refused():
+    for wrong in ({"forward_s": -1}, {"backward_s": [1.0, float("nan")]}, {"send_s": -0.5}):
+        with pytest.raises(ValueError, match="0 seconds at least"):
+            simulate(gpipe(2, 2), **wrong)
+    with pytest.raises(ValueError, match="-1 bytes"):
+        sent_bytes(-1, 4)
+
+
 def test_sizes_below_one_are_refused():
     for wrong in ((0, 1), (1, 0), (2, 2, 0)):
         for formula in (bubble, bubble_overhead):

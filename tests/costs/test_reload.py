@@ -75,8 +75,10 @@ def test_lmcaches_factor_follows_from_both_turns_and_computing_is_near_what_is_p
         lambda: crossover_tokens(SMOL, 100.0, 1e9, latency_s=-1.0),
         lambda: mean_first_token(0, 1.0),
         lambda: mean_first_token(3, 0.0),
+        lambda: turn_seconds(2, -1.0),
+        lambda: reload_seconds(SMOL, 10, 1e6, latency_s=math.nan),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask):
-    with pytest.raises(ValueError, match=r"above 0|at least|no -1 tokens"):
+    with pytest.raises(ValueError, match=r"above 0|at least|no -1 tokens|takes some time"):
         ask()

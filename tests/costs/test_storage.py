@@ -1,5 +1,7 @@
 """The way of bytes from storage to a GPU, held against what others measured."""
 
+import math
+
 import pytest
 
 from llmhw_helpers.costs.storage import (
@@ -45,6 +47,23 @@ def test_small_files():
     assert files_seconds(1000, 4096, 5000, 1e9) == pytest.approx(0.2 + 4.096e-3)
     size = break_even_bytes(5000, 1e9)
     assert files_seconds(1, size, 5000, 1e9) == pytest.approx(2 * size / 1e9)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: load(math.nan, WAY),
+        lambda: crossing([Stretch("storage", 0.0, shared=True), Stretch("network", 1e9)]),
+        lambda: crossing([Stretch("network", 1e9)]),
+        lambda: files_seconds(-1, 4096, 5000, 1e9),
+        lambda: files_seconds(1, 4096, 0, 1e9),
+        lambda: break_even_bytes(0, 1e9),
+        lambda: host_bytes(-10, "page cache"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call):
+    with pytest.raises(ValueError, match="needed|above 0|no file has"):
+        call()
 
 
 def test_bytes_through_the_host():
