@@ -9,6 +9,7 @@ own socket closes, however the notebook's process has ended; it tells the notebo
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import shutil
 import sys
@@ -24,7 +25,8 @@ def main(address: str) -> None:
     control.send("launcher")
     plan: Plan = control.recv()
     if forks := sys.platform == "linux":
-        import torch.distributed  # noqa: F401  here, once, for all ranks
+        for name in ("torch.distributed", *plan.preload):
+            importlib.import_module(name)  # here, once, for all ranks
     context = multiprocessing.get_context("fork" if forks else "spawn")
     ranks = [context.Process(target=serve, args=(rank, plan)) for rank in range(plan.n_ranks)]
     wires = Wires(plan.network) if plan.network else None

@@ -32,7 +32,13 @@ class Processes:
     """
 
     def __init__(
-        self, n_ranks: int, network: Network | None, threads: int, group_timeout_s: float, checked: bool = False
+        self,
+        n_ranks: int,
+        network: Network | None,
+        threads: int,
+        group_timeout_s: float,
+        checked: bool = False,
+        preload: tuple[str, ...] = (),
     ):
         parent = "/tmp" if len(tempfile.gettempdir()) > SOCKET_PATH else None
         self.folder = Path(tempfile.mkdtemp(prefix="llmhw-", dir=parent))
@@ -46,7 +52,7 @@ class Processes:
             self._server.bind(str(self.folder / "socket"))
             self._server.listen(n_ranks + 1)
             self._launch(network, threads, checked)
-            self._meet(Plan(self.folder, n_ranks, threads, group_timeout_s, network))
+            self._meet(Plan(self.folder, n_ranks, threads, group_timeout_s, network, preload))
         except BaseException:
             self.end()
             raise

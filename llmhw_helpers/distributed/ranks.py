@@ -41,6 +41,8 @@ class Ranks:
         threads: PyTorch's threads in each rank.
         checked: compare the kind, shape and type of every collective among the ranks before it runs (PyTorch's
             TORCH_DISTRIBUTED_DEBUG=DETAIL): a difference is said instead of a hang, for more messages.
+        preload: modules that are imported once, before the ranks start. PyTorch's optimizers need "torch._dynamo": it
+            takes each rank seconds otherwise.
 
     Raises:
         NoNetwork: this machine allows no `network`, and why: `cannot_shape()` says it beforehand.
@@ -58,6 +60,7 @@ class Ranks:
         timeout_s: float = 30,
         threads: int = 1,
         checked: bool = False,
+        preload: tuple[str, ...] = (),
     ):
         if n_ranks < 1 or threads < 1 or not timeout_s > 0:
             raise ValueError(f"{n_ranks} ranks, {threads} threads, {timeout_s} s: each must be above zero")
@@ -66,7 +69,7 @@ class Ranks:
         if network and (why := cannot_shape(delay=network.delay_s > 0)):
             raise NoNetwork(why)
         self.n_ranks, self.network, self.timeout_s = n_ranks, network, timeout_s
-        self.threads, self.checked = threads, checked
+        self.threads, self.checked, self.preload = threads, checked, tuple(preload)
         self._processes: Processes | None = None
 
     @property
@@ -115,7 +118,8 @@ class Ranks:
 
     def _start(self) -> None:
         group_timeout_s = LIMIT * max(self.timeout_s, START_TIMEOUT_S)  # later than the notebook's own
-        self._processes = Processes(self.n_ranks, self.network, self.threads, group_timeout_s, self.checked)
+        how = (self.threads, group_timeout_s, self.checked, self.preload)
+        self._processes = Processes(self.n_ranks, self.network, *how)
         self._gather(START_TIMEOUT_S)
 
     def _gather(self, timeout_s: float) -> list:

@@ -32,6 +32,7 @@ class Plan:
     threads: int
     group_timeout_s: float
     network: Network | None
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

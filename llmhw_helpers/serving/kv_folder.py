@@ -186,10 +186,12 @@ class KVFolder:
 
     def _store(self, key: bytes, tensors: list[Tensor], n_bytes: int) -> None:
         path, head = self._file(key), _head(key, tensors)
-        with suppress(FileNotFoundError):
-            _set_time(path)
-            return  # another program has written it, or this one before
         n_bytes += len(head) + 4
+        with suppress(FileNotFoundError):
+            about = os.lstat(path)
+            if about.st_size == n_bytes or not stat.S_ISREG(about.st_mode):  # written before, by us or another program
+                _set_time(path)
+                return
         if self._unseen + n_bytes > UNSEEN * self.max_bytes:
             self._make_room(n_bytes)
         self._unseen += n_bytes

@@ -74,7 +74,7 @@ def test_strided_tensors_are_kept_as_what_they_show(tmp_path):
 
 def test_what_waits_to_be_written_is_a_copy_and_found_already(tmp_path):
     folder, begin = KVFolder(tmp_path), threading.Event()
-    folder._writer.submit(begin.wait)
+    folder._writer.submit(begin.wait, 20)
     tensors = block(0)
     assert folder.write(KEYS[0], tensors)
     for each in tensors:
@@ -91,7 +91,7 @@ def test_what_waits_to_be_written_is_a_copy_and_found_already(tmp_path):
 
 def test_what_does_not_fit_into_the_backlog_is_dropped_and_nobody_waits(tmp_path):
     folder, begin = KVFolder(tmp_path, backlog_bytes=2 * 1536), threading.Event()
-    folder._writer.submit(begin.wait)
+    folder._writer.submit(begin.wait, 20)
     assert [folder.write(KEYS[i], block(i)) for i in range(4)] == [True, True, False, False]
     begin.set()
     folder.flush()
@@ -161,12 +161,20 @@ def test_every_single_byte_counts(tmp_path):
 @pytest.mark.parametrize("out", [[(3, 4, 2, 8)], [(3, 4, 2, 8), (3, 4, 16)], [(3, 4, 2, 8)] * 3])
 def test_other_shapes_than_those_asked_for_are_a_miss_even_before_they_are_written(tmp_path, out):
     folder, begin = KVFolder(tmp_path), threading.Event()
-    folder._writer.submit(begin.wait)
+    folder._writer.submit(begin.wait, 20)
     folder.write(KEYS[0], block(0))
     assert not folder.read(KEYS[0], [torch.zeros(shape) for shape in out])
     begin.set()
     folder.flush()
     assert not folder.read(KEYS[0], [torch.zeros(shape) for shape in out])
+
+
+def test_a_file_that_was_cut_is_written_again_though_nobody_read_it(tmp_path):
+    folder = filled(KVFolder(tmp_path), 2)
+    os.truncate(file_of(folder), 100)
+    filled(folder, 2)
+    assert found(folder)
+    assert (folder.n_written, folder.n_damaged) == (3, 0)
 
 
 def test_what_is_no_file_is_a_miss_and_nobody_waits_for_it(tmp_path):
@@ -182,6 +190,8 @@ def test_what_is_no_file_is_a_miss_and_nobody_waits_for_it(tmp_path):
     assert not any(found(folder, i) for i in range(4))
     assert time.perf_counter() - begin < 5
     assert (tmp_path / "kept 2").exists()
+    filled(folder, 4)  # and stays what it is
+    assert folder.failed is None
     folder._make_room(0)
 
 

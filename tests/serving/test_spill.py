@@ -87,6 +87,17 @@ def test_all_is_found_after_a_restart(tiny, tmp_path):
     assert (done.n_asked, done.n_reused, done.n_missed) == (5 * 30, 5 * 28, 0)
 
 
+def test_what_came_back_is_found_in_the_cache_from_then_on(tiny, tmp_path):
+    before = spilling(Served(tiny), tmp_path)
+    text = before.generate([PROMPTS[0]], N_NEW)
+    before.flush()
+    after = spilling(Served(tiny), tmp_path, n_blocks=30)
+    assert after.generate([PROMPTS[0]] * 2, N_NEW) == text * 2
+    assert after.generate([PROMPTS[0]], N_NEW) == text
+    done = after.statistics
+    assert (done.n_reloaded, done.n_reused, done.n_missed) == (7, 3 * 28, 0)
+
+
 def test_without_a_flush_what_was_in_the_cache_at_the_end_is_read_again(tiny, tmp_path):
     before = spilling(Served(tiny), tmp_path, n_blocks=100)
     texts = answers(before)
