@@ -60,6 +60,8 @@ class Counted:
 def counted() -> Iterator[Counted]:
     """Count seconds and bytes of the work inside; all ranks must enter and leave it together.
 
+    ::
+
         with counted() as wire:
             dist.all_reduce(x)
         print(wire.sent_bytes)
