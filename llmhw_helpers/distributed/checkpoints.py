@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
@@ -70,7 +71,8 @@ class Checkpoints:
         A plain tensor is the same on all ranks, and saved once; what differs among them has to be a `DTensor`.
 
         Raises:
-            BadCheckpoint: no room, no permission, something else than tensors, or a step that is there already.
+            BadCheckpoint: no room, no permission, something else than tensors, a step that is there already, or ranks
+                that do not save the same.
         """
         self.wait()
         saving = self._begin(state, step)
@@ -109,7 +111,7 @@ class Checkpoints:
             BadCheckpoint: there is none, it is damaged, or it is of another model; `state` is then as it was.
         """
         self.wait()
-        with self._together("loading"):
+        with self._together("loading", {"the step": step}):
             step = self._newest() if step is None else step
             path = self._path(step)
             _check(path, _contents(state), self._others(step))
@@ -121,10 +123,12 @@ class Checkpoints:
         """Whether it can be saved; the folder to save into, without what an earlier, killed save may have left."""
         path = self._path(step)
         with self._together("saving"):
-            _contents(state)
+            contents = _contents(state)
+            if not (isinstance(step, int) and step >= 0):
+                raise BadCheckpoint(f"a step is a whole number from 0 on, not {step!r}")
             if path.exists():
                 raise BadCheckpoint(f"{path.name} is there already: save another step, or in another folder")
-        with self._together("saving", step):
+        with self._together("saving", {"the step": step, **contents}):
             for left in self.folder.glob("saving-*") if _rank() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
         return self.folder / f"saving-{step}"
@@ -144,8 +148,11 @@ class Checkpoints:
             shutil.rmtree(self._path(old), ignore_errors=True)
 
     @contextlib.contextmanager
-    def _together(self, doing: str, step: int = 0) -> Iterator[None]:
-        """Run the block on every rank; if it fails on any, raise that line on all, or the others would wait for it."""
+    def _together(self, doing: str, same: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
+        """Run the block on every rank; if it fails on any, raise that line on all, or the others would wait for it.
+
+        So, too, if `same` is not the same on all.
+        """
         failed = ""
         try:
             with warnings.catch_warnings():
@@ -158,14 +165,19 @@ class Checkpoints:
             failed = f"{doing}: rank {rank}: {_line(why)}"
         except (OSError, RuntimeError, ValueError) as error:
             failed = f"{doing}: {_line(error)}"
-        told = [(failed, step)]
+        mine = failed, dict(same)
+        told = [mine]
         if self._talk is not None:
             told *= dist.get_world_size()
-            dist.all_gather_object(told, (failed, step), group=self._talk)
+            dist.all_gather_object(told, mine, group=self._talk)
         if lines := [line for line, _ in told if line]:
             raise BadCheckpoint(lines[0])
-        if len({each for _, each in told}) > 1:
-            raise BadCheckpoint(f"the ranks save different steps: {', '.join(str(each) for _, each in told)}")
+        first = told[0][1]
+        for rank, (_, other) in enumerate(told):
+            if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
+                name = differing[0]
+                values = f"{first.get(name, 'missing')} on rank 0, and {other.get(name, 'missing')} on rank {rank}"
+                raise BadCheckpoint(f"{doing}: the ranks differ: {name} is {values}")
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step}"

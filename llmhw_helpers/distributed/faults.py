@@ -66,7 +66,8 @@ def fate(answer: tuple | None, error: str = "") -> str:
             at = f" in {_where(place, name=True)}" if place.calls else ""
             return f"raised {kind}{at}: {' '.join(message.split())}"
         case ("died", code) if code < 0:
-            return f"died ({signal.Signals(-code).name}){_last_words(error)}"
+            known = {each.value: each.name for each in signal.Signals}
+            return f"died ({known.get(-code, f'signal {-code}')}){_last_words(error)}"
         case ("died", code):
             return f"ended (exit code {code})"
 

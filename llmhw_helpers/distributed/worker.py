@@ -95,6 +95,7 @@ def call(function: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
 
 def _answer(connection: Connection, work: Callable) -> None:
     """Run `work` and send what it returns, or what it raised and where."""
+    rank = os.getpid()
     try:
         result = work()
         try:
@@ -104,9 +105,19 @@ def _answer(connection: Connection, work: Callable) -> None:
             raise TypeError(f"its result, a {kind}, cannot be sent to the notebook: {error}") from None
     except BaseException as error:
         place = place_of([*traceback.walk_tb(error.__traceback__)])
-        answer = cloudpickle.dumps(("raised", type(error).__name__, str(error), place, traceback.format_exc()))
+        answer = cloudpickle.dumps(("raised", type(error).__name__, _said(error), place, traceback.format_exc()))
     sys.stdout.flush()
+    if os.getpid() != rank:  # a fork that the work has made: the rank itself answers, and once
+        os._exit(0)
     connection.send_bytes(answer)
+
+
+def _said(error: BaseException) -> str:
+    """Its message. Some have one that raises in its turn."""
+    try:
+        return str(error)
+    except Exception as another:
+        return f"its message cannot be read: {type(another).__name__}"
 
 
 def cores_note(n_ranks: int, threads: int) -> str:

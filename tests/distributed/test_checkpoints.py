@@ -104,6 +104,10 @@ def refused(folder, what):
     odd = dist.get_rank() == 2
     if what == "a number" and odd:
         state["weights"]["rate"] = 3e-4
+    if what == "another shape" and odd:
+        state["weights"]["norm"] = torch.ones(5).bfloat16()
+    if what == "one more" and odd:
+        state["weights"]["bias"] = torch.ones(5)
     try:
         checkpoints.save(state, step=7 + (odd and what == "another step"))
     except BadCheckpoint as error:
@@ -117,7 +121,13 @@ def test_what_fails_on_one_rank_is_one_line_on_all(ranks, tmp_path):
     assert ranks.run(refused, tmp_path, "a number") == 3 * [
         "weights.rate is a float, and a checkpoint holds tensors: torch.tensor() makes one"
     ]
-    assert ranks.run(refused, tmp_path, "another step") == 3 * ["the ranks save different steps: 7, 7, 8"]
+    differ = {
+        "another step": "the step is 7 on rank 0, and 8 on rank 2",
+        "another shape": "weights.norm is ['bfloat16', [4]] on rank 0, and ['bfloat16', [5]] on rank 2",
+        "one more": "weights.bias is missing on rank 0, and ['float32', [5]] on rank 2",
+    }
+    for what, line in differ.items():  # it would be saved, and could not be loaded
+        assert ranks.run(refused, tmp_path, what) == 3 * [f"saving: the ranks differ: {line}"]
     assert Checkpoints(tmp_path).steps() == []
 
 
@@ -232,6 +242,8 @@ def test_a_step_is_saved_once_and_the_newest_are_kept(tmp_path):
     assert checkpoints.steps() == [10, 20]
     with pytest.raises(BadCheckpoint, match="^step-20 is there already"):
         checkpoints.save(whole(), 20)
+    with pytest.raises(BadCheckpoint, match="^a step is a whole number from 0 on, not -1"):  # `steps` would not know it
+        checkpoints.save(whole(), -1)
     with pytest.raises(ValueError, match="at least one checkpoint is kept, not 0"):
         Checkpoints(tmp_path, keep=0)
 

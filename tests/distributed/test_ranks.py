@@ -113,6 +113,19 @@ def cannot_be_sent():
     return threading.Lock()
 
 
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def fail_without_words():
+    raise Speechless
+
+
+def fork():
+    return "fork" if dist.get_rank() == 1 and not os.fork() else "rank"
+
+
 FAULTS = [
     (die, r"^rank 1 died \(SIGKILL\); ranks 0 and 2 stood in all_reduce at test_ranks.py:\d+$"),
     (hang, r"^nothing moved for 1 s: ranks 0 and 2 stood in all_reduce at test_ranks.py:\d+; rank 1 had returned$"),
@@ -123,6 +136,7 @@ FAULTS = [
     (stop, r"^nothing moved for 1 s: rank 1 gave no answer; ranks 0 and 2 stood in barrier at test_ranks.py:\d+$"),
     (fail, r"^rank 1 raised ValueError in fail at test_ranks.py:\d+: no such thing; ranks 0 and 2 stood in barrier"),
     (differ_in_kind, r"^nothing moved for 1 s: ranks 0 and 2 stood in all_reduce .*; rank 1 stood in broadcast at"),
+    (fail_without_words, r"^ranks 0, 1 and 2 raised Speechless in .*: its message cannot be read: RuntimeError$"),
     (cannot_be_sent, r"^ranks 0, 1 and 2 raised TypeError: its result, a lock, cannot be sent to the notebook: "),
 ]
 
@@ -172,6 +186,13 @@ def test_a_rank_that_computes_for_ever_is_ended_later(ranks, monkeypatch):
         RankFailed, match=r"^no end after 2 s: rank 1 stood in .* at test_ranks.py:\d+; ranks 0 and 2 had"
     ):
         ranks.run(spin)
+
+
+def test_what_a_rank_forks_answers_nothing(ranks):
+    """Its answer would be taken for that to the next call."""
+    assert ranks.run(fork) == ["rank"] * 3
+    time.sleep(0.5)
+    assert [ranks.run(str, n) for n in range(2)] == [["0"] * 3, ["1"] * 3]
 
 
 def test_work_that_takes_longer_than_the_time_out_is_no_hang(ranks, monkeypatch):
@@ -258,6 +279,10 @@ def test_more_ranks_than_cores_are_one_line():
     assert f"{n_cores + 1} ranks of 1 thread(s) take turns on {n_cores} core(s): " in cores_note(n_cores + 1, 1)
     assert Ranks(n_cores, threads=2).note in repr(Ranks(n_cores, threads=2))
     assert Ranks(n_cores, threads=2).note
+
+
+def test_a_signal_without_a_name_is_a_number():
+    assert fault_line([("died", -40), ("returned", 1)], ["", ""]) == "rank 0 died (signal 40); rank 1 had returned"
 
 
 def test_a_line_tells_who_failed_before_who_waited():
