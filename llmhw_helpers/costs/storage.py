@@ -73,6 +73,9 @@ def load(n_bytes: float, way: Sequence[Stretch], n_nodes: int = 1, divided: bool
 def crossing(way: Sequence[Stretch]) -> float:
     """The number of nodes from which on a shared stretch is the slowest: its rate over the slowest of a node's own.
 
+    Raises:
+        ValueError: nothing is shared, or nothing is a node's own.
+
     >>> crossing([Stretch("storage", 34e9, shared=True), Stretch("network", 12.5e9)])
     2.72
     """

@@ -207,7 +207,13 @@ def read_parallel(path: str | Path, n_readers: int) -> int:
 
 
 def read_throttled(path: str | Path, bytes_per_s: float) -> bytes:
-    """A file's bytes, no faster than a disk of that rate would give them: it sleeps for what is left of the time."""
+    """A file's bytes, no faster than a disk of that rate would give them: it sleeps for what is left of the time.
+
+    Raises:
+        ValueError: a rate that is not above 0.
+    """
+    if not bytes_per_s > 0:
+        raise ValueError(f"a disk of {bytes_per_s} bytes/s: the rate has to be above 0")
     start, pieces, got = time.perf_counter(), [], 0
     step = max(1, min(CHUNK, int(bytes_per_s / 50)))  # so that a rate is held within a fiftieth of a second
     with open(path, "rb", buffering=0) as file:

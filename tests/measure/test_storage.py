@@ -106,6 +106,8 @@ def test_a_throttled_read_holds_its_rate(tmp_path):
     start = time.perf_counter()
     assert read_throttled(path, 300_000) == path.read_bytes()
     assert time.perf_counter() - start >= 0.1
+    with pytest.raises(ValueError, match="the rate has to be above 0"):
+        read_throttled(path, 0)
 
 
 def test_scratch_is_gone_whatever_happens(tmp_path):
