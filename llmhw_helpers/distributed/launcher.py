@@ -11,7 +11,9 @@ own socket closes, however the notebook's process has ended; it tells the notebo
 import contextlib
 import importlib
 import multiprocessing
+import os
 import shutil
+import signal
 import sys
 from multiprocessing.connection import Client, wait
 
@@ -49,6 +51,8 @@ def main(address: str) -> None:
                 process.kill()
                 process.join()
         shutil.rmtree(plan.folder, ignore_errors=True)
+    if os.getpgrp() == os.getpid():  # what the ranks have started is of this group as well
+        os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ def _run(*commands: str) -> None:
             line.split(), env=os.environ | {"PATH": TOOLS}, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise OSError(f"{line}: {done.stderr.strip()}")
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise OSError(f"{line}: {said[0]}")  # tc goes on to explain all its options
 
 
 def _libc() -> ctypes.CDLL:

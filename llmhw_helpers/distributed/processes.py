@@ -48,6 +48,7 @@ class Processes:
         self._launcher: subprocess.Popen | None = None
         self._read: dict[tuple[str, int], int] = {}
         self._server = socket.socket(socket.AF_UNIX)
+        self._errors = open(self.folder / "err.launcher", "a+b")  # noqa: SIM115  it outlives the launcher's clearing up
         try:
             self._server.bind(str(self.folder / "socket"))
             self._server.listen(n_ranks + 1)
@@ -64,15 +65,14 @@ class Processes:
         if checked:
             environment |= {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
         launcher = [sys.executable, "-m", "llmhw_helpers.distributed.launcher", str(self.folder / "socket")]
-        with open(self.folder / "err.launcher", "wb") as errors:
-            self._launcher = subprocess.Popen(
-                (command() if network else []) + launcher,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                start_new_session=True,  # the notebook's interrupt goes to the notebook alone
-            )
+        self._launcher = subprocess.Popen(
+            (command() if network else []) + launcher,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._errors,
+            stderr=self._errors,
+            start_new_session=True,  # the notebook's interrupt goes to the notebook alone
+        )
 
     def _meet(self, plan: Plan) -> None:
         """Wait until the launcher and every rank have come to the socket."""
@@ -83,7 +83,8 @@ class Processes:
                 connection = Connection(self._server.accept()[0].detach())
             except TimeoutError:
                 if self._launcher.poll() is not None or time.monotonic() > late:
-                    last = (self.folder / "err.launcher").read_text(errors="replace").strip().splitlines()[-1:]
+                    self._errors.seek(0)
+                    last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
                     raise RankFailed(f"the ranks did not start: {last[0] if last else 'no answer'}") from None
                 continue
             if (who := connection.recv()) == "launcher":
@@ -148,6 +149,7 @@ class Processes:
     def end(self) -> None:
         """End all of them; no process and no file is left."""
         self._server.close()
+        self._errors.close()
         for connection in (*self._ranks.values(), self._control):
             if connection:
                 connection.close()

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from llmhw_helpers.distributed import networks
 from llmhw_helpers.distributed.networks import Network, NoNetwork, cannot_shape
-from llmhw_helpers.distributed.ranks import Ranks
+from llmhw_helpers.distributed.ranks import RankFailed, Ranks
 from llmhw_helpers.distributed.rings import ring_all_reduce
 from llmhw_helpers.distributed.wire import counted
 
@@ -70,6 +70,15 @@ def test_a_delay_holds_every_message():
     assert last == 4
     assert wire.device == "tun0"
     assert "tun0" in devices
+
+
+@needs_network
+def test_a_rate_that_the_kernel_refuses_is_its_own_line():
+    with (
+        Ranks(2, Network(1e30)) as ranks,
+        pytest.raises(RankFailed, match=r"^the ranks did not start: .* tbf rate 1\d+bit"),
+    ):
+        ranks.run(dist.get_rank)
 
 
 @needs_network

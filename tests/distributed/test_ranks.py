@@ -231,15 +231,16 @@ def test_a_killed_launcher_takes_its_ranks_along(ranks):
 
 def test_a_kernel_that_is_killed_leaves_no_process_and_no_folder():
     code = """
-import os, time
+import os, subprocess, time
 from llmhw_helpers.distributed.ranks import Ranks
 ranks = Ranks(2)
-print(*ranks.run(os.getpid), ranks._processes._launcher.pid, ranks._processes.folder, flush=True)
+started = ranks.run(lambda: (os.getpid(), subprocess.Popen(["sleep", "1000"]).pid))
+print(*sum(started, ()), ranks._processes._launcher.pid, ranks._processes.folder, flush=True)
 time.sleep(1000)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as kernel:
         *pids, folder = kernel.stdout.readline().split()
-        assert len(pids) == 3
+        assert len(pids) == 5
         kernel.kill()
     assert gone([int(pid) for pid in pids])
     late = time.monotonic() + LONG_S
