@@ -7,6 +7,8 @@ from ..measure.machine import home, this_machine
 from ..measure.records import Record
 from ..measure.timers import measured
 
+FIGURES = ("guess", "measured", "predicted_at", "measured_at")  # that may be missing, or None
+
 
 class Ledger:
     """One notebook's predictions and measurements, kept per user and machine over all notebooks.
@@ -46,10 +48,12 @@ class Ledger:
         Raises:
             ValueError: nothing was predicted under that name: a prediction afterwards is none.
         """
-        if name not in self.entries():
+        entry = self.entries().get(name)
+        if entry is None:
             raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...)")
         result = {"measured": None if value is None else float(value), "measured_at": time.time()}
-        self._record.update(lambda record: record[self.notebook][name].update(result))
+        # What was predicted is written again where the file has lost it meanwhile.
+        self._record.update(lambda record: record.setdefault(self.notebook, {}).setdefault(name, entry).update(result))
 
     def entries(self) -> dict[str, dict]:
         """This notebook's entries by name."""
@@ -64,13 +68,17 @@ class Ledger:
 
 
 def _is_ledger(record: dict) -> bool:
-    """Entries by notebook and name, each with a prediction."""
+    """Entries by notebook and name, each with a prediction, of figures and words that can be shown."""
     notebooks = record.values()
     return all(isinstance(entries, dict) and all(map(_is_entry, entries.values())) for entries in notebooks)
 
 
 def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and {"predicted", "unit", "bound"} <= set(entry)
+    if not isinstance(entry, dict) or not {"predicted", "unit", "bound"} <= set(entry):
+        return False
+    figures = (entry["predicted"], *(entry[key] for key in FIGURES if entry.get(key) is not None))
+    words = isinstance(entry["unit"], str) and isinstance(entry["bound"], str)
+    return words and all(type(figure) is float or (type(figure) is int and abs(figure) < 2**63) for figure in figures)
 
 
 def _table(entries: dict[str, dict]) -> str:

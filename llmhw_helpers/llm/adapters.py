@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .files import write_whole
+from ..files import saving, settled
 from .lora import BadAdapter, LoRALinear, adapters, add_lora
 from .transformer import Transformer
 
@@ -54,7 +54,11 @@ N_FINGERPRINT = 16
 
 
 def save_adapter(model: Transformer, folder: Path) -> None:
-    """Write the adapters of `model` into `folder`; each file appears whole or not at all.
+    """Write the adapters of `model` into `folder`; both files appear as one, or none does.
+
+    Other programs may save and load there meanwhile. Whoever is killed while saving leaves the adapter before, or the
+    new one with an empty ``adapter_config.json``, of which the other file holds a copy: `load_adapter` needs no more,
+    and peft refuses it rather than read two halves.
 
     Raises:
         BadAdapter: there are none, or they do not share one rank and scale, as the format asks for.
@@ -81,12 +85,11 @@ def save_adapter(model: Transformer, folder: Path) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    # The other file says it again: whoever was killed between the two leaves a pair that is refused, not misread.
-    about = {"format": "pt", "lora_alpha": str(scale * rank), "base": json.dumps(_fingerprint(model))}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TENSORS, save(tensors, about), "adapter")
-    write_whole(folder / CONFIG, json.dumps(config, indent=2).encode(), "adapter")
+    text, folder = json.dumps(config, indent=2), Path(folder)
+    about = {"format": "pt", "lora_alpha": str(scale * rank), "base": json.dumps(_fingerprint(model)), "config": text}
+    with saving("adapter", folder / TENSORS, folder / CONFIG) as (whole, part):
+        whole.write(save(tensors, about))
+        part.write(text.encode())
 
 
 def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
@@ -97,7 +100,7 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
         BadAdapter: it is damaged, for another base, or of a kind that is not known here. Nothing is changed then.
     """
     folder = Path(folder)
-    config, (tensors, about) = _read_config(folder), _read_tensors(folder / TENSORS)
+    config, tensors, about = settled(lambda: _read(folder), folder / CONFIG, folder / TENSORS)
     rank, alpha = config["r"], float(config["lora_alpha"])
     if float(about.get("lora_alpha", alpha)) != alpha:
         raise BadAdapter(f"{folder.name}: the two files are of different adapters; save it again")
@@ -116,17 +119,27 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
     return made
 
 
-def _read_config(folder: Path) -> dict:
-    path = folder / CONFIG
-    if not path.exists():
+def _read(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, str]]:
+    """The description and the rest; that of a save that was not finished is in the other file."""
+    path, tensors, about = folder / CONFIG, {}, {}
+    text = path.read_bytes() if path.exists() else b""
+    if not text and (folder / TENSORS).exists():
+        tensors, about = _read_tensors(folder / TENSORS)
+        text = about.get("config", "")
+    if not text and not path.exists():
         raise FileNotFoundError(f"no adapter in {folder}: it has no {CONFIG}; save_adapter(model, folder) makes one")
+    config = _checked(text, folder)
+    return config, *((tensors, about) if about else _read_tensors(folder / TENSORS))
+
+
+def _checked(text: bytes | str, folder: Path) -> dict:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text)
         alpha, kind = config["lora_alpha"], config["peft_type"]
         if type(config["r"]) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ValueError
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise BadAdapter(f"{path.name} in {folder.name} is damaged: it does not say r and lora_alpha") from None
+        raise BadAdapter(f"{CONFIG} in {folder.name} is damaged: it does not say r and lora_alpha") from None
     on = [key for key, value in config.items() if key not in APPLIED | HARMLESS and value not in OFF]
     on += ["biases"] if config.get("bias", "none") != "none" else []
     if kind != "LORA" or on:

@@ -6,7 +6,6 @@ what they are. No more of it comes to memory than a batch asks for.
 
 import itertools
 import json
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .files import write_whole
+from ..files import saving
 
 FORMAT = "llmhw tokens 1"
 Fetched = TypeVar("Fetched")  # a batch, or all of a step's
@@ -54,27 +53,19 @@ def write_corpus(path: Path, parts: Iterable, vocab_size: int) -> Corpus:
 
     Raises:
         BadCorpus: no tokens, or one that is not in ``0 ... vocab_size - 1``; nothing is written then.
+        NotSaved: no space, no permission.
     """
     path, dtype, n_tokens = Path(path), np.dtype("<u2" if vocab_size <= 2**16 else "<u4"), 0
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            for part in parts:
-                tokens = np.asarray(part if isinstance(part, np.ndarray) else list(part), np.int64)
-                _refuse_unknown(tokens, vocab_size, n_tokens)
-                file.write(tokens.astype(dtype).tobytes())
-                n_tokens += tokens.size
-            file.flush()
-            os.fsync(file.fileno())
+    with saving("corpus", path, _description(path)) as (file, description):  # without it, tokens are refused
+        for part in parts:
+            tokens = np.asarray(part if isinstance(part, np.ndarray) else list(part), np.int64)
+            _refuse_unknown(tokens, vocab_size, n_tokens)
+            file.write(tokens.astype(dtype).tobytes())
+            n_tokens += tokens.size
         if not n_tokens:
             raise BadCorpus(f"{path.name}: an empty corpus; there is nothing to learn from")
         about = {"format": FORMAT, "dtype": dtype.str, "n_tokens": n_tokens, "vocab_size": vocab_size}
-        _description(path).unlink(missing_ok=True)  # tokens without a description are refused, not misread
-        os.replace(partial, path)
-        write_whole(_description(path), json.dumps(about).encode(), "corpus")
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        description.write(json.dumps(about).encode())
     return open_corpus(path)
 
 

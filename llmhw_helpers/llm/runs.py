@@ -8,11 +8,12 @@ import json
 import zlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .files import write_whole
+from ..files import settled, write_whole
 
 FORMAT = "llmhw run 1"
 
@@ -40,8 +41,10 @@ def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:
         BadCheckpoint: truncated, damaged, or not a checkpoint of this course.
     """
     path = Path(path)
-    if not path.exists():
-        return None
+    return settled(lambda: _read(path), path) if path.exists() else None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     away = "delete it or name another"
     try:
         with safe_open(path, framework="pt") as file:
@@ -61,5 +64,5 @@ def _checksum(tensors: dict[str, Tensor], text: str) -> int:
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         crc = zlib.crc32(f"{name} {tensors[name].dtype} {list(tensors[name].shape)}".encode(), crc)
-        crc = zlib.crc32(tensors[name].numpy(), crc)
+        crc = zlib.crc32(tensors[name].view(-1).view(torch.uint8).numpy(), crc)  # NumPy knows no bf16
     return crc

@@ -62,8 +62,8 @@ class Calibration:
         return measured_roof({name: rate.best for name, rate in self.products.items()}, self.read.best)
 
     def half(self) -> str:
-        """The faster of the two 16-bit formats here, whether or not it gains on fp32."""
-        known = [name for name in ("bf16", "fp16") if name in self.products]
+        """The faster of the two 16-bit formats here, whether or not it gains on fp32; fp32 where there is neither."""
+        known = [name for name in ("bf16", "fp16") if name in self.products] or ["fp32"]
         return max(known, key=lambda name: self.products[name].best)
 
     def faster(self, other: "Calibration") -> "Calibration":
@@ -140,12 +140,29 @@ def load_calibration(machine: Machine | None = None) -> Calibration | None:
     machine = machine or this_machine()
     saved = _record(machine).read()
     try:
-        rates = {name: Rate(**rate) for name, rate in saved["products"].items()}
-        read, copy = Rate(**saved["read"]), Rate(**saved["copy"])
-        disk = Rate(**saved["disk"]) if saved["disk"] else None
+        rates = {name: _checked(rate, "FLOP/s") for name, rate in saved["products"].items()}
+        read, copy = _checked(saved["read"], "B/s"), _checked(saved["copy"], "B/s")
+        disk = _checked(saved["disk"], "B/s") if saved["disk"] is not None else None
+        words = [saved["when"], *saved["missing"].values()]
+        if "fp32" not in rates or not all(isinstance(word, str) for word in words):
+            return None
         return Calibration(machine, saved["when"], rates, saved["missing"], read, copy, disk)
-    except (AttributeError, KeyError, TypeError):  # none yet, or one of an older version of the course
+    except (AttributeError, KeyError, TypeError, ValueError):  # none yet, an older version's, or a damaged one
         return None
+
+
+def _checked(saved: dict, unit: str) -> Rate:
+    """A rate from a file.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    rate = Rate(**saved)
+    figures = (rate.best, rate.median, rate.spread)
+    right = all(type(figure) in (int, float) and 0 <= figure < 1e30 for figure in figures) and rate.best > 0
+    if not right or rate.unit != unit or not isinstance(rate.note, str):
+        raise ValueError(f"no rate: {saved!s:.80}")
+    return rate
 
 
 def _record(machine: Machine) -> Record:

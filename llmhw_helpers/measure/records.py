@@ -2,14 +2,15 @@
 
 import json
 import os
-import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from ..files import alone, drafts
 
-LOCK_SECONDS = 10
+_KEPT: dict[Path, list[Callable[[dict], None]]] = {}  # by file, changes that could not be saved: all of a kernel's
+_ONE = threading.RLock()  # thread at a time: another's change must not come between a save and its end
 
 
 class Record:
@@ -17,7 +18,7 @@ class Record:
 
     Every change is read, made and written back under a lock, to a new file that replaces the old one in one step. What
     can go wrong costs one printed line and no data: without permission or space the record lives on in this kernel's
-    memory; a file that is not a record any more is set aside under another name.
+    memory, for every `Record` of that file; a file that is not a record any more is set aside under another name.
 
     Args:
         path: of the file; its folder is made.
@@ -27,36 +28,37 @@ class Record:
     def __init__(self, path: Path, is_sound: Callable[[dict], bool] = lambda record: True):
         self.path = Path(path)
         self._is_sound = is_sound
-        self._pending: list[Callable[[dict], None]] = []
+        self._pending = _KEPT.setdefault(self.path.absolute(), [])
 
     def read(self) -> dict:
         """The record as it is now, with this kernel's unsaved changes; empty where there is none, or none to read."""
-        try:
-            return self._changed(self._load() or {})
-        except OSError:
-            return self._changed({})
+        with _ONE:
+            try:
+                return self._changed(self._load() or {})
+            except OSError:
+                return self._changed({})
 
     def update(self, change: Callable[[dict], None]) -> dict:
         """Let `change` edit the record in place, save it, and return it."""
+        with _ONE:
+            return self._update(change)
+
+    def _update(self, change: Callable[[dict], None]) -> dict:
         self._pending.append(change)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", timeout=LOCK_SECONDS):
+            with alone(self.path), drafts(self.path) as (file,):
                 record = self._load()
                 if record is None:
                     self._set_aside()
                 record = self._changed(record or {})
-                self._save(record)
+                file.write(json.dumps(record, indent=1).encode())
             self._pending.clear()
             return record
-        except (OSError, Timeout) as error:
+        except OSError as error:
             if len(self._pending) == 1:  # said once, not at every change that follows
-                why = (
-                    f"another kernel has held it for {LOCK_SECONDS} s" if isinstance(error, Timeout) else error.strerror
-                )
-                print(
-                    f"Not saved, kept in this kernel only: {self.path} ({why}). LLMHW_HOME=FOLDER names another place."
-                )
+                kept = f"Not saved, kept in this kernel only: {self.path} ({error.strerror})"
+                print(f"{kept}. LLMHW_HOME=FOLDER names another place.")
             return self.read()
         except BaseException:
             self._pending.pop()  # a change that cannot be made must not spoil those to come
@@ -71,9 +73,10 @@ class Record:
         """What the file holds; empty where there is none yet, None where it is damaged."""
         try:
             record = json.loads(self.path.read_bytes())
+            json.dumps(record, ensure_ascii=False).encode()  # half a character could never be shown
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except ValueError:  # neither JSON nor even text
+        except (ValueError, RecursionError):  # neither JSON nor even text, or nested too deep to be a record
             return None
         return record if isinstance(record, dict) and self._is_sound(record) else None
 
@@ -81,15 +84,3 @@ class Record:
         aside = self.path.with_name(f"{self.path.stem}.damaged-{time.time_ns()}.json")
         os.replace(self.path, aside)
         print(f"{self.path.name} was damaged: set aside as {aside}, starting a new one.")
-
-    def _save(self, record: dict) -> None:
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.path)
-        except BaseException:
-            os.unlink(name)
-            raise

@@ -1,5 +1,7 @@
 """The ledger: prediction first, both kept over kernels and notebooks."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -68,13 +70,38 @@ def test_numbers_of_any_make_are_kept():
     assert ledger.entries()["a"]["measured"] == 3.0
 
 
-@pytest.mark.parametrize("content", ['{"m": 3}', '{"m": {"a": 1}}', '{"m": {"a": {"unit": "s"}}}'])
+def saved_as(**changes):
+    return json.dumps({"m": {"a": {"predicted": 1.0, "unit": "s", "bound": "", "guess": None} | changes}})
+
+
+WRONG_VALUES = [
+    *({"predicted": value} for value in (None, "2", [1], True, {}, 10**400)),
+    *({"measured": value} for value in ("2", [1], False, {})),
+    *({"unit": 1}, {"unit": None}, {"bound": 1}, {"bound": ["x"]}, {"guess": "1"}, {"measured_at": "now"}),
+]
+
+
+def test_a_ledger_with_right_values_is_kept(tmp_path, capsys):
+    path = tmp_path / this_machine().key / "ledger.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(saved_as(measured=2, measured_at=3.5, more="words"))
+    Ledger("other").predict("b", 1.0)
+    assert capsys.readouterr().out == ""
+    assert "~2 s" in Ledger("other").everything()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"m": 3}', '{"m": {"a": 1}}', '{"m": {"a": {"unit": "s"}}}', *(saved_as(**wrong) for wrong in WRONG_VALUES)],
+    ids=range(3 + len(WRONG_VALUES)),
+)
 def test_a_ledger_of_another_form_is_set_aside_and_a_new_one_begun(tmp_path, content, capsys):
     ledger = Ledger("00_your_machine")
     path = tmp_path / this_machine().key / "ledger.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
     assert "your guess" in str(ledger)
+    assert "your guess" not in ledger.everything()
     ledger.predict("a", 1.0)
     assert "set aside" in capsys.readouterr().out
     assert list(ledger.entries()) == ["a"]

@@ -4,6 +4,12 @@ import dataclasses
 import json
 import os
 import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,9 +19,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
+from llmhw_helpers.files import NotSaved
 from llmhw_helpers.llm.adapters import APPLIED, CONFIG, HARMLESS, HEAD, OFF, TENSORS, load_adapter, save_adapter
 from llmhw_helpers.llm.checkpoints import load_model
-from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.lora import BadAdapter, LoRALinear, adapters, add_lora, remove_lora
 from llmhw_helpers.llm.transformer import Transformer
 
@@ -316,7 +322,7 @@ def test_a_truncated_file_is_refused(snapshot, saved_bytes, tmp_path_factory, cu
     (folder / TENSORS).write_bytes(saved_bytes[TENSORS][:cut])
     with pytest.raises(BadAdapter, match="truncated or damaged"):
         load_adapter(model, folder)
-    (folder / CONFIG).write_bytes(saved_bytes[CONFIG][: cut // 20])
+    (folder / CONFIG).write_bytes(saved_bytes[CONFIG][: 1 + cut // 20])
     with pytest.raises(BadAdapter, match="is damaged"):
         load_adapter(model, folder)
 
@@ -399,3 +405,87 @@ def test_a_tied_head_has_no_adapter_of_its_own(small_llama, saved, tmp_path):
     refused(tmp_path / "tied", saved, "has no layer output")
     save_file({HEAD: torch.zeros(4, 4)}, saved / TENSORS)
     refused(tmp_path / "tied", saved, "has no layer output")
+
+
+SAVER = """
+import os, sys
+from pathlib import Path
+import torch
+from llmhw_helpers.llm.adapters import save_adapter
+from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.lora import adapters, add_lora
+torch.set_num_threads(1)
+base, folder, number, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+model = load_model(base)
+add_lora(model, 4, 8.0)
+print("ready", flush=True)
+while number < 40 or step == 1:
+    for layer in adapters(model).values():
+        layer.A.data.fill_(number), layer.B.data.fill_(number)
+        layer.scale = number / 4
+    save_adapter(model, folder)
+    number += step
+"""
+
+
+@contextmanager
+def saver(snapshot, folder, number, step):
+    call = [sys.executable, "-c", SAVER, str(snapshot), str(folder), str(number), str(step)]
+    with subprocess.Popen(call, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.read(5) == b"ready"
+            yield process
+        finally:
+            process.kill()
+
+
+def of_one_save(model, folder):
+    """Its number; A, B and the scale all say it."""
+    made = load_adapter(model, folder)
+    found = {float(layer.A[0, 0]) for layer in made.values()} | {float(layer.B[0, 0]) for layer in made.values()}
+    found |= {layer.scale * 4 for layer in made.values()}
+    remove_lora(model)
+    assert len(found) == 1, found
+    return found.pop()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_adapter_before_or_the_new_one_is_there(snapshot, tmp_path):
+    model, last, waits = load_model(snapshot), 0, random.Random(0)
+    for _ in range(2):
+        with saver(snapshot, tmp_path / "a", int(last) + 1, 1) as process:
+            while not (tmp_path / "a" / CONFIG).exists():
+                time.sleep(0.01)
+            for _ in range(20):  # stopped where it is, it looks as if killed there
+                time.sleep(waits.random() / 50)
+                process.send_signal(signal.SIGSTOP)
+                found = of_one_save(model, tmp_path / "a")
+                assert found >= last
+                last = found
+                process.send_signal(signal.SIGCONT)
+        assert of_one_save(model, tmp_path / "a") >= last
+    save_adapter(adapted(snapshot), tmp_path / "a")
+    assert sorted(os.listdir(tmp_path / "a")) == [CONFIG, TENSORS]
+
+
+@pytest.mark.slow
+def test_two_processes_save_to_one_folder_while_a_third_loads(snapshot, tmp_path):
+    model, found = load_model(snapshot), set()
+    with saver(snapshot, tmp_path / "a", 1, 2) as odd, saver(snapshot, tmp_path / "a", 2, 2) as even:
+        while odd.poll() is None or even.poll() is None:
+            if (tmp_path / "a" / CONFIG).exists():
+                found.add(of_one_save(model, tmp_path / "a"))
+    assert [odd.returncode, even.returncode] == [0, 0]
+    assert found <= set(range(1, 40))
+    assert of_one_save(model, tmp_path / "a") in (38, 39)
+
+
+def test_a_save_that_was_not_finished_loads_here_and_is_refused_by_peft(snapshot, saved):
+    expected = load_adapter(load_model(snapshot), saved)
+    (saved / CONFIG).write_bytes(b"")
+    again = load_adapter(load_model(snapshot), saved)
+    assert all(
+        torch.equal(again[name].A, layer.A) and again[name].scale == layer.scale for name, layer in expected.items()
+    )
+    with pytest.raises(ValueError, match="Expecting value"):
+        PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(snapshot), saved)

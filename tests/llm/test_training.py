@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from llmhw_helpers.files import NotSaved
 from llmhw_helpers.llm.corpora import BadCorpus, Batches, open_corpus, write_corpus
-from llmhw_helpers.llm.files import NotSaved
 from llmhw_helpers.llm.markov import MarkovSource
 from llmhw_helpers.llm.optimizers import Optimizer, clip_gradients, cosine_with_warmup
 from llmhw_helpers.llm.runs import BadCheckpoint, read_run, write_run
@@ -453,3 +453,18 @@ def test_the_answers_loss_has_the_gradients_of_the_plain_one():
 def test_nothing_to_pack_is_refused(pairs):
     with pytest.raises(ValueError, match="at least one token"):
         pack(pairs)
+
+
+def test_a_model_in_bf16_goes_on_to_equal_bits(corpus, tmp_path):
+    def started():
+        torch.manual_seed(0)
+        return Trainer(Transformer(SPEC).to(torch.bfloat16), Batches(corpus, 4, 16), PLAN)
+
+    whole, first, second = started(), started(), started()
+    losses = whole.run(6)
+    first.run(3)
+    first.save(tmp_path / "run")
+    assert second.resume(tmp_path / "run")
+    assert second.run(3) == losses[3:]
+    assert parameters(second).dtype == torch.bfloat16
+    assert torch.equal(parameters(second), parameters(whole))

@@ -80,6 +80,37 @@ def test_a_calibration_of_another_version_counts_as_none(own_home, content):
     assert load_calibration() is None
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((("read", key), value) for key in ("best", "median", "spread") for value in (None, "1", -1.0, 1e999, True)),
+        *((("read", "best"), value) for value in (0, 10**400, float("nan"))),
+        *((("products", "fp32", key), 3) for key in ("unit", "note")),
+        *((place, []) for place in (("read",), ("products", "fp32"), ("disk",), ("when",), ("missing",))),
+        *((("products",), {}), (("missing", "int8"), 3), (("copy", "unit"), "FLOP/s")),
+    ],
+)
+def test_a_calibration_with_a_wrong_value_counts_as_none(own_home, place, value):
+    a_calibration(fp32=1e9).save()
+    path = own_home / this_machine().key / "calibration.json"
+    saved = json.loads(path.read_text())
+    assert load_calibration() is not None
+    inner = saved
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(saved))
+    assert load_calibration() is None
+
+
+def test_a_calibration_that_cannot_be_written_is_there_for_this_kernel(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    monkeypatch.setattr(room, "home", lambda: tmp_path / "file")
+    a_calibration(fp32=1e9).save()
+    assert "kept in this kernel only" in capsys.readouterr().out
+    assert load_calibration() == a_calibration(fp32=1e9)
+
+
 def test_a_format_that_torch_cannot_multiply_here_is_reported_not_raised(own_home, small, monkeypatch):
     real = probes._square_product
 

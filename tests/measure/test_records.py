@@ -4,9 +4,11 @@ import errno
 import json
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from llmhw_helpers.measure import records
 from llmhw_helpers.measure.records import Record
@@ -21,12 +23,16 @@ def test_a_change_is_there_for_the_next_kernel(tmp_path):
     assert Record(tmp_path / "a" / "r.json").read() == {"x": 1}
 
 
-def test_nothing_but_the_record_and_its_lock_is_left(tmp_path):
+def test_nothing_but_the_record_is_left(tmp_path):
     add(Record(tmp_path / "r.json"), "x")
-    assert {path.name for path in tmp_path.iterdir()} <= {"r.json", "r.json.lock"}
+    assert os.listdir(tmp_path) == ["r.json"]
 
 
-@pytest.mark.parametrize("damage", [b"{", b"", b"[1]", b"\xff\xfe", b'{"x": 1} trailing'])
+DEEP, HALF_A_CHARACTER = b'{"x":' + b"[" * 100_000, b'{"x": "\\ud800"}'
+DAMAGED = [DEEP, HALF_A_CHARACTER, b"{", b"", b"[1]", b"\xff\xfe", b'{"x": 1} trailing']
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_file_is_set_aside_and_reported(tmp_path, capsys, damage):
     (tmp_path / "r.json").write_bytes(damage)
     record = Record(tmp_path / "r.json")
@@ -59,7 +65,7 @@ def test_a_full_disk_leaves_the_old_record_whole_and_no_draft_behind(tmp_path, c
     )
     assert add(record, "y") == {"x": 1, "y": 1}
     assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
-    assert {path.name for path in tmp_path.iterdir()} <= {"r.json", "r.json.lock"}
+    assert os.listdir(tmp_path) == ["r.json"]
     assert "No space left on device" in capsys.readouterr().out
     monkeypatch.undo()
     add(record, "z")  # there is space again: nothing of what was kept in the kernel is lost
@@ -79,11 +85,11 @@ def test_unsaved_changes_join_what_another_kernel_saved_meanwhile(tmp_path, monk
 
 
 def test_another_kernel_that_holds_the_lock_too_long_costs_a_line_and_no_data(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(records, "LOCK_SECONDS", 0.1)
-    with records.FileLock(f"{tmp_path / 'r.json'}.lock"):
+    monkeypatch.setattr("llmhw_helpers.files.LOCK_SECONDS", 0.1)
+    with FileLock(tmp_path / ".r.json.lock"):
         record = Record(tmp_path / "r.json")
         assert add(record, "x") == {"x": 1}
-    assert "another kernel has held it" in capsys.readouterr().out
+    assert "another kernel or program has held it" in capsys.readouterr().out
 
 
 def _add_many(path, name, count):
@@ -112,7 +118,7 @@ def test_a_kill_before_the_replacement_leaves_the_old_record(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         add(Record(tmp_path / "r.json"), "y")
     assert json.loads((tmp_path / "r.json").read_text()) == {"x": 1}
-    assert os.listdir(tmp_path) in (["r.json"], ["r.json", "r.json.lock"], ["r.json.lock", "r.json"])
+    assert os.listdir(tmp_path) == ["r.json"]
 
 
 def test_a_file_that_cannot_be_read_is_never_overwritten(tmp_path, capsys, monkeypatch):
@@ -150,3 +156,30 @@ def test_a_damaged_file_that_cannot_be_set_aside_is_left_alone(tmp_path, capsys,
     assert add(Record(tmp_path / "r.json"), "x") == {"x": 1}
     assert "Not saved" in capsys.readouterr().out
     assert (tmp_path / "r.json").read_bytes() == b"{"
+
+
+def test_two_threads_on_one_record_lose_no_change(tmp_path, monkeypatch):
+    """The other's change comes while this one's is forced to the disk, where a save takes long."""
+    record, real, threads = Record(tmp_path / "r.json"), os.fsync, []
+
+    def slow(number):
+        if not threads:
+            threads.append(threading.Thread(target=add, args=(record, "other")))
+            threads[0].start()
+            threads[0].join(0.3)  # as long as it takes to ask for the change; it cannot be made yet
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    add(record, "mine")
+    threads[0].join(20)
+    assert Record(tmp_path / "r.json").read() == {"mine": 1, "other": 1}
+
+
+def test_what_is_kept_in_the_kernel_is_there_for_every_record_of_that_file(tmp_path, capsys):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    add(Record(tmp_path / "file" / "r.json"), "x")
+    assert "kept in this kernel only" in capsys.readouterr().out
+    assert Record(tmp_path / "file" / "r.json").read() == {"x": 1}
+    (tmp_path / "file").unlink()
+    add(Record(tmp_path / "file" / "r.json"), "y")
+    assert json.loads((tmp_path / "file" / "r.json").read_text()) == {"x": 1, "y": 1}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llmhw_helpers.costs.offload import NoRoom, layer_bytes
-from llmhw_helpers.llm.files import NotSaved
+from llmhw_helpers.files import NotSaved
 from llmhw_helpers.llm.gguf_file import BadModelFile
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.measure.pages import FileShrank
@@ -175,7 +175,7 @@ def test_a_full_disk_is_told_in_one_line(tiny, tmp_path, monkeypatch):
     def full(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llmhw_helpers.llm.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NotSaved, match=r"embedding not saved \(No space left on device\)"):
         write_layers(tiny, tmp_path)
     assert list(tmp_path.iterdir()) == []
