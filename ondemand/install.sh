@@ -2,6 +2,8 @@
 # Puts the course into the portal's Jupyter menu: ~/portal/jupyter/llmhw.sh, with your folders filled in.
 # Run it again at any time: it changes nothing when nothing is new, and keeps what it replaces as llmhw.sh.bak.
 set -euo pipefail
+unset CDPATH  # cd would go elsewhere by it, and print where to
+unset -f cd   # a shell may export a function of that name
 
 usage='usage: ondemand/install.sh --project FOLDER [--image FILE] [--modules "NAME ..."] [--dry-run]
   --project FOLDER       project storage, where all caches go
@@ -29,6 +31,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ -n "$project" ] || wrong "--project is missing"
+[ -n "${HOME:-}" ] || fail "HOME is not set: it says where the portal's menu is; run it as HOME=FOLDER ondemand/install.sh ..."
 [ -d "$project" ] || fail "no project folder $project"
 
 # Absolute paths, for the portal starts elsewhere.

@@ -143,3 +143,16 @@ def test_a_notebook_that_fails_is_left_as_it_was(tmp_path, monkeypatch, capsys):
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_kernel_that_dies_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    dead, well = tmp_path / "dead.ipynb", tmp_path / "well.ipynb"
+    for path, source in ((dead, "import os; os._exit(9)"), (well, "1 + 1")):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    before = dead.read_bytes()
+    monkeypatch.setattr("sys.argv", ["run_notebooks.py", str(dead), str(well)])
+    assert tool().main() == 1
+    assert dead.read_bytes() == before
+    assert nbformat.read(well, as_version=4).cells[0].outputs[0].data["text/plain"] == "2"
+    assert "dead.ipynb: failed, left as it was" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [dead, well]

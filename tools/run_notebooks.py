@@ -14,7 +14,9 @@ from pathlib import Path
 import nbformat
 import psutil
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from llmhw_helpers.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -84,9 +86,7 @@ def _watch(pid: int, peak: list[float]) -> None:
 
 def save(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write the whole file or nothing."""
-    draft = path.with_suffix(".ipynb.draft")
-    nbformat.write(notebook, draft)
-    os.replace(draft, path)
+    write_whole(path, f"{nbformat.writes(notebook)}\n".encode(), "notebook")
 
 
 def main() -> int:
@@ -102,7 +102,7 @@ def main() -> int:
                 continue
             try:
                 notebook, seconds, peak = execute(path, home)
-            except CellExecutionError as error:
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:  # the others are run all the same
                 print(f"{path.name}: failed, left as it was\n{error}", file=sys.stderr)
                 failed += 1
                 continue

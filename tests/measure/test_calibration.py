@@ -87,7 +87,7 @@ def test_a_calibration_of_another_version_counts_as_none(own_home, content):
         *((("read", "best"), value) for value in (0, 10**400, float("nan"))),
         *((("products", "fp32", key), 3) for key in ("unit", "note")),
         *((place, []) for place in (("read",), ("products", "fp32"), ("disk",), ("when",), ("missing",))),
-        *((("products",), {}), (("missing", "int8"), 3), (("copy", "unit"), "FLOP/s")),
+        *((("products",), {}), (("missing", "int8"), 3), (("copy", "unit"), "W")),
     ],
 )
 def test_a_calibration_with_a_wrong_value_counts_as_none(own_home, place, value):

@@ -98,3 +98,24 @@ def test_menu_folder_that_cannot_be_made(cluster):
     assert result.returncode == 1
     assert f"install: cannot make the folder {cluster.home}/portal/jupyter" in result.stderr
     assert "installed" not in result.stdout
+
+
+def test_what_the_shell_exports_does_not_change_what_is_installed(cluster, tmp_path):
+    """CDPATH sends `cd` elsewhere and makes it print; an exported function takes its place altogether."""
+    cluster.install("--project", cluster.project)
+    expected = cluster.installed.read_text()
+    (tmp_path / "decoy" / "ondemand").mkdir(parents=True)
+    for name, value in {"CDPATH": str(tmp_path / "decoy"), "BASH_FUNC_cd%%": "() { builtin cd /; }"}.items():
+        cluster.installed.unlink()
+        result = cluster.run("env", f"{name}={value}", "bash", "ondemand/install.sh", "--project", cluster.project)
+        assert result.returncode == 0, result.stderr
+        assert cluster.installed.read_text() == expected
+
+
+@pytest.mark.parametrize("home", [["-u", "HOME"], ["HOME="]])
+def test_without_a_home_it_says_so_in_a_line(cluster, home):
+    script = cluster.course / "ondemand" / "install.sh"
+    result = cluster.run("env", *home, "bash", script, "--project", cluster.project)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("install: HOME is not set")
+    assert result.stderr.count("\n") == 1
