@@ -129,10 +129,12 @@ class Pipeline(nn.Module):
             targets: which the last one needs: at each position the next token, or `IGNORED`.
 
         Raises:
-            ValueError: fewer sequences than micro-batches.
+            ValueError: fewer sequences than micro-batches, or no target that counts.
         """
         if len(tokens) < self.n_micro_batches:
             raise ValueError(f"{len(tokens)} sequences do not make {self.n_micro_batches} micro-batches: give more")
+        if not (targets != IGNORED).any():
+            raise ValueError("no target counts: there is nothing to take a loss of")
         self.zero_grad()
         run = _Run(self, tokens, targets)
         run.expect(self.works[0])

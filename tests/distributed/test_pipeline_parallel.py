@@ -246,3 +246,10 @@ def test_the_kernel_counts_what_is_predicted():
 def test_what_cannot_be_run_is_refused_before_anything_is_sent(alone, schedule, n_sequences, line):
     with pytest.raises(ValueError, match=line):
         Pipeline(whole(), schedule).step(*batch(n_sequences))
+
+
+def test_a_batch_without_a_target_is_refused(alone):
+    """Its mean would be 0 / 0, and so would all gradients."""
+    tokens, targets = batch(2)
+    with pytest.raises(ValueError, match="no target counts"):
+        Pipeline(whole(), gpipe(1, 2)).step(tokens, torch.full_like(targets, IGNORED))
