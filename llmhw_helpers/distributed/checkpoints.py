@@ -31,7 +31,7 @@ CONTENTS, CHUNK = "contents.json", 1 << 20
 State = Mapping[str, "torch.Tensor | State"]
 
 
-class BadCheckpoint(RuntimeError):
+class CheckpointError(RuntimeError):
     """A checkpoint that cannot be saved or loaded; the message says which, why and, where it helps, what to do."""
 
 
@@ -71,7 +71,7 @@ class Checkpoints:
         A plain tensor is the same on all ranks, and saved once; what differs among them has to be a `DTensor`.
 
         Raises:
-            BadCheckpoint: no room, no permission, something else than tensors, a step that is there already, or ranks
+            CheckpointError: no room, no permission, something else than tensors, a step that is there already, or ranks
                 that do not save the same.
         """
         self.wait()
@@ -87,7 +87,9 @@ class Checkpoints:
         `wait`, or the next save, waits for the end, and raises what `save` raises.
         """
         if self._group is None:
-            raise BadCheckpoint("save_async works among ranks (llmhw_helpers.distributed.ranks, or torchrun): use save")
+            raise CheckpointError(
+                "save_async works among ranks (llmhw_helpers.distributed.ranks, or torchrun): use save"
+            )
         self.wait()
         saving = self._begin(state, step)
         with self._together(f"saving step {step}"):
@@ -108,7 +110,7 @@ class Checkpoints:
         there now, which need not be as many as those that saved.
 
         Raises:
-            BadCheckpoint: there is none, it is damaged, or it is of another model; `state` is then as it was.
+            CheckpointError: there is none, it is damaged, or it is of another model; `state` is then as it was.
         """
         self.wait()
         with self._together("loading", {"the step": step}):
@@ -125,9 +127,9 @@ class Checkpoints:
         with self._together("saving"):
             contents = _contents(state)
             if not (isinstance(step, int) and step >= 0):
-                raise BadCheckpoint(f"a step is a whole number from 0 on, not {step!r}")
+                raise CheckpointError(f"a step is a whole number from 0 on, not {step!r}")
             if path.exists():
-                raise BadCheckpoint(f"{path.name} is there already: save another step, or in another folder")
+                raise CheckpointError(f"{path.name} is there already: save another step, or in another folder")
         with self._together("saving", {"the step": step, **contents}):
             for left in self.folder.glob("saving-*") if _rank() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
@@ -158,7 +160,7 @@ class Checkpoints:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process, as is meant
                 yield
-        except BadCheckpoint as error:
+        except CheckpointError as error:
             failed = str(error)
         except CheckpointException as error:
             rank, (why, _) = min(error.failures.items())
@@ -171,20 +173,20 @@ class Checkpoints:
             told *= dist.get_world_size()
             dist.all_gather_object(told, mine, group=self._talk)
         if lines := [line for line, _ in told if line]:
-            raise BadCheckpoint(lines[0])
+            raise CheckpointError(lines[0])
         first = told[0][1]
         for rank, (_, other) in enumerate(told):
             if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
                 name = differing[0]
                 values = f"{first.get(name, 'missing')} on rank 0, and {other.get(name, 'missing')} on rank {rank}"
-                raise BadCheckpoint(f"{doing}: the ranks differ: {name} is {values}")
+                raise CheckpointError(f"{doing}: the ranks differ: {name} is {values}")
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step}"
 
     def _newest(self) -> int:
         if not (steps := self.steps()):
-            raise BadCheckpoint(f"{self.folder} holds no whole checkpoint")
+            raise CheckpointError(f"{self.folder} holds no whole checkpoint")
         return steps[-1]
 
     def _others(self, step: int) -> str:
@@ -235,7 +237,9 @@ def _flat(state: State, before: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _flat(value, f"{before}{name}.")
         else:
             kind = type(value).__name__
-            raise BadCheckpoint(f"{before}{name} is a {kind}, and a checkpoint holds tensors: torch.tensor() makes one")
+            raise CheckpointError(
+                f"{before}{name} is a {kind}, and a checkpoint holds tensors: torch.tensor() makes one"
+            )
 
 
 def _contents(state: State) -> dict[str, list]:
@@ -248,9 +252,9 @@ def _read_contents(path: Path) -> dict:
         told = json.loads((path / CONTENTS).read_text())
         return {"tensors": dict(told["tensors"]), "files": dict(told["files"])}
     except FileNotFoundError:
-        raise BadCheckpoint(f"{path} is no checkpoint of this course: it has no {CONTENTS}") from None
+        raise CheckpointError(f"{path} is no checkpoint of this course: it has no {CONTENTS}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadCheckpoint(f"{path.name}: its {CONTENTS} cannot be read ({error})") from None
+        raise CheckpointError(f"{path.name}: its {CONTENTS} cannot be read ({error})") from None
 
 
 def _check(path: Path, wanted: Mapping[str, list], others: str) -> None:
@@ -258,20 +262,20 @@ def _check(path: Path, wanted: Mapping[str, list], others: str) -> None:
     told = _read_contents(path)
     there = told["tensors"]
     if missing := [name for name in wanted if name not in there]:
-        raise BadCheckpoint(f"{path.name} is of another model: it has no {_few(missing)}; it has {_few(list(there))}")
+        raise CheckpointError(f"{path.name} is of another model: it has no {_few(missing)}; it has {_few(list(there))}")
     if more := [name for name in there if name not in wanted]:
-        raise BadCheckpoint(f"{path.name} is of another model: it also has {_few(more)}")
+        raise CheckpointError(f"{path.name} is of another model: it also has {_few(more)}")
     for name, (dtype, shape) in wanted.items():
         if there[name] != [dtype, shape]:
             has, asked = (f"{kind} of {' x '.join(map(str, sizes))}" for kind, sizes in (there[name], (dtype, shape)))
-            raise BadCheckpoint(f"{path.name} is of another model: {name} is {has}, and {asked} is asked for")
+            raise CheckpointError(f"{path.name} is of another model: {name} is {has}, and {asked} is asked for")
     names = sorted(told["files"])
     sizes = {name: (path / name).stat().st_size if (path / name).exists() else 0 for name in names}
     if short := [name for name in names if sizes[name] != told["files"][name][0]]:
-        raise BadCheckpoint(f"{path.name} is damaged: {_few(short)} is missing or cut short; {others}")
+        raise CheckpointError(f"{path.name} is damaged: {_few(short)} is missing or cut short; {others}")
     mine = names[_rank() :: dist.get_world_size() if dist.is_initialized() else 1]  # all ranks together read all
     if changed := [name for name, found in _sums(path, mine).items() if found != told["files"][name]]:
-        raise BadCheckpoint(f"{path.name} is damaged: {_few(changed)} is not what was saved; {others}")
+        raise CheckpointError(f"{path.name} is damaged: {_few(changed)} is not what was saved; {others}")
 
 
 def _few(names: list[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemWriter
 
-from llmhw_helpers.distributed.checkpoints import CONTENTS, BadCheckpoint, Checkpoints, divided
+from llmhw_helpers.distributed.checkpoints import CONTENTS, CheckpointError, Checkpoints, divided
 from llmhw_helpers.distributed.ranks import RankFailed, Ranks
 
 
@@ -88,7 +88,7 @@ def one_fails(folder, step):
         FileSystemWriter.write_data = full
     try:
         checkpoints.save(cut(whole()), step)
-    except BadCheckpoint as error:
+    except CheckpointError as error:
         return str(error)
     finally:
         FileSystemWriter.write_data = write
@@ -110,7 +110,7 @@ def refused(folder, what):
         state["weights"]["bias"] = torch.ones(5)
     try:
         checkpoints.save(state, step=7 + (odd and what == "another step"))
-    except BadCheckpoint as error:
+    except CheckpointError as error:
         return str(error)
 
 
@@ -194,7 +194,7 @@ def damage_contents(folder):
 def test_a_damaged_one_is_a_line_and_changes_nothing(saved, damage, line):
     damage(saved.folder)
     state = whole(0.0)
-    with pytest.raises(BadCheckpoint, match=rf"^{line}"):
+    with pytest.raises(CheckpointError, match=rf"^{line}"):
         saved.load(state)
     assert same(state, 0.0)
     assert saved.load(state, 1) == 1
@@ -219,17 +219,17 @@ def test_a_damaged_one_is_a_line_and_changes_nothing(saved, damage, line):
 def test_one_of_another_model_is_a_line(saved, change, line):
     state = whole(0.0)
     change(state)
-    with pytest.raises(BadCheckpoint, match=rf"^step-2 is of another model: {line}"):
+    with pytest.raises(CheckpointError, match=rf"^step-2 is of another model: {line}"):
         saved.load(state)
 
 
 def test_another_layout_and_none_at_all(tmp_path):
     torch.save(whole(), tmp_path / "model.pt")
-    with pytest.raises(BadCheckpoint, match="holds no whole checkpoint$"):
+    with pytest.raises(CheckpointError, match="holds no whole checkpoint$"):
         Checkpoints(tmp_path).load(whole())
     (tmp_path / "step-3").mkdir()
     torch.save(whole(), tmp_path / "step-3" / "model.pt")
-    with pytest.raises(BadCheckpoint, match=r"step-3 is no checkpoint of this course: it has no contents.json$"):
+    with pytest.raises(CheckpointError, match=r"step-3 is no checkpoint of this course: it has no contents.json$"):
         Checkpoints(tmp_path).load(whole(), 3)
 
 
@@ -238,9 +238,11 @@ def test_a_step_is_saved_once_and_the_newest_are_kept(tmp_path):
     for step in (5, 10, 20):
         checkpoints.save(whole(), step)
     assert checkpoints.steps() == [10, 20]
-    with pytest.raises(BadCheckpoint, match="^step-20 is there already"):
+    with pytest.raises(CheckpointError, match="^step-20 is there already"):
         checkpoints.save(whole(), 20)
-    with pytest.raises(BadCheckpoint, match="^a step is a whole number from 0 on, not -1"):  # `steps` would not know it
+    with pytest.raises(
+        CheckpointError, match="^a step is a whole number from 0 on, not -1"
+    ):  # `steps` would not know it
         checkpoints.save(whole(), -1)
     with pytest.raises(ValueError, match="at least one checkpoint is kept, not 0"):
         Checkpoints(tmp_path, keep=0)
@@ -251,7 +253,7 @@ def test_one_process_saves_in_the_foreground_and_without_a_warning(tmp_path):
         warnings.simplefilter("error")
         Checkpoints(tmp_path).save(whole(), 1)
         Checkpoints(tmp_path).load(whole())
-    with pytest.raises(BadCheckpoint, match="save_async works among ranks"):
+    with pytest.raises(CheckpointError, match="save_async works among ranks"):
         Checkpoints(tmp_path).save_async(whole(), 2)
 
 
