@@ -1,5 +1,4 @@
 """The old name of `llmhw_helpers.files`."""
 
-from ..files import NotSaved, write_whole
-
-__all__ = ["NotSaved", "write_whole"]
+from ..files import NotSaved as NotSaved
+from ..files import write_whole as write_whole

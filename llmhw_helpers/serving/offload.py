@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..costs.offload import WINDOW, split
-from ..llm.files import write_whole
+from ..files import write_whole
 from ..llm.headers import read_safetensors_header
 from ..llm.transformer import Block, Transformer
 from ..measure.pages import MappedFile
