@@ -71,8 +71,8 @@ class Checkpoints:
         A plain tensor is the same on all ranks, and saved once; what differs among them has to be a `DTensor`.
 
         Raises:
-            BadCheckpoint: no room, no permission, something else than tensors, a step that is there already, or ranks
-                that do not save the same.
+            BadCheckpoint: no room, no permission, something else than tensors, ranks that do not save the same, a step
+                that is there already, or one before all that are kept.
         """
         self.wait()
         saving = self._begin(state, step)
@@ -128,6 +128,9 @@ class Checkpoints:
                 raise BadCheckpoint(f"a step is a whole number from 0 on, not {step!r}")
             if path.exists():
                 raise BadCheckpoint(f"{path.name} is there already: save another step, or in another folder")
+            newer = [each for each in self.steps() if each > step]
+            if len(newer) >= self.keep:
+                raise BadCheckpoint(f"{path.name} would not be kept, as newer ones are: save in another folder")
         with self._together("saving", {"the step": step, **contents}):
             for left in self.folder.glob("saving-*") if _rank() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
@@ -149,10 +152,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _together(self, doing: str, same: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
-        """Run the block on every rank; if it fails on any, raise that line on all, or the others would wait for it.
-
-        So, too, if `same` is not the same on all.
-        """
+        """Run the block on every rank; if it fails on any, or `same` differs, raise a line on all: nobody waits."""
         failed = ""
         try:
             with warnings.catch_warnings():

@@ -242,6 +242,10 @@ def test_a_step_is_saved_once_and_the_newest_are_kept(tmp_path):
     assert checkpoints.steps() == [10, 20]
     with pytest.raises(BadCheckpoint, match="^step-20 is there already"):
         checkpoints.save(whole(), 20)
+    with pytest.raises(BadCheckpoint, match="^step-7 would not be kept"):  # a run that went back and goes on
+        checkpoints.save(whole(), 7)
+    checkpoints.save(whole(), 15)
+    assert checkpoints.steps() == [15, 20]
     with pytest.raises(BadCheckpoint, match="^a step is a whole number from 0 on, not -1"):  # `steps` would not know it
         checkpoints.save(whole(), -1)
     with pytest.raises(ValueError, match="at least one checkpoint is kept, not 0"):
