@@ -184,9 +184,10 @@ def two_levels(name: str, n_bytes: float, n_per_node: int, n_nodes: int, inside:
         raise ValueError("a send has no levels: take the wire it goes over")
     if not n_nodes >= 1:
         raise ValueError(f"{name} among {n_nodes} nodes")
-    local = seconds(name, n_bytes, n_per_node, inside)
     if name == "all-to-all":  # of n_bytes the part that stays in the node, and what all its ranks send out
-        return local / n_nodes + seconds(name, n_per_node * n_bytes, n_nodes, between)
+        local = seconds(name, n_bytes / n_nodes, n_per_node, inside)
+        return local + seconds(name, n_per_node * n_bytes, n_nodes, between)
+    local = seconds(name, n_bytes, n_per_node, inside)
     return local + seconds(name, n_bytes, n_nodes, between)
 
 

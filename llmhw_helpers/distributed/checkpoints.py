@@ -41,7 +41,7 @@ class Checkpoints:
     Without `torch.distributed` it works for the one process that there is.
 
     Args:
-        folder: on a file system that all ranks reach.
+        folder: on a file system that all ranks reach; made if missing, or `CheckpointError`.
         keep: the newest so many stay; older ones are deleted after a save.
         timeout_s: that ranks wait for one another.
     """
@@ -50,14 +50,16 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"at least one checkpoint is kept, not {keep}")
         self.folder, self.keep = Path(folder), keep
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder} is no folder for checkpoints: {error.strerror}") from None
         # Groups of their own: a save that goes on behind the training sends messages, and those of two things at once
         # must not be mixed up.
         self._group = self._talk = None
         if dist.is_initialized():
-            self._group, self._talk = (
-                dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)) for _ in range(2)
-            )
+            limit = timedelta(seconds=timeout_s)
+            self._group, self._talk = (dist.new_group(backend="gloo", timeout=limit) for _ in range(2))
         self._saving: Future | None = None
 
     def steps(self) -> list[int]:
@@ -71,8 +73,8 @@ class Checkpoints:
         A plain tensor is the same on all ranks, and saved once; what differs among them has to be a `DTensor`.
 
         Raises:
-            CheckpointError: no room, no permission, something else than tensors, a step that is there already, or ranks
-                that do not save the same.
+            CheckpointError: no room, no permission, something else than tensors, ranks that do not save the same, a
+                step that is there already, or one before all that are kept.
         """
         self.wait()
         saving = self._begin(state, step)
@@ -87,9 +89,7 @@ class Checkpoints:
         `wait`, or the next save, waits for the end, and raises what `save` raises.
         """
         if self._group is None:
-            raise CheckpointError(
-                "save_async works among ranks (llmhw_helpers.distributed.ranks, or torchrun): use save"
-            )
+            raise CheckpointError("save_async works among ranks (distributed.ranks, or torchrun): use save")
         self.wait()
         saving = self._begin(state, step)
         with self._together(f"saving step {step}"):
@@ -130,6 +130,9 @@ class Checkpoints:
                 raise CheckpointError(f"a step is a whole number from 0 on, not {step!r}")
             if path.exists():
                 raise CheckpointError(f"{path.name} is there already: save another step, or in another folder")
+            newer = [each for each in self.steps() if each > step]
+            if len(newer) >= self.keep:
+                raise CheckpointError(f"{path.name} would not be kept, as newer ones are: save in another folder")
         with self._together("saving", {"the step": step, **contents}):
             for left in self.folder.glob("saving-*") if _rank() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
@@ -151,10 +154,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _together(self, doing: str, same: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
-        """Run the block on every rank; if it fails on any, raise that line on all, or the others would wait for it.
-
-        So, too, if `same` is not the same on all.
-        """
+        """Run the block on every rank; if it fails on any, or `same` differs, raise a line on all: nobody waits."""
         failed = ""
         try:
             with warnings.catch_warnings():
@@ -236,10 +236,8 @@ def _flat(state: State, before: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         elif isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
         else:
-            kind = type(value).__name__
-            raise CheckpointError(
-                f"{before}{name} is a {kind}, and a checkpoint holds tensors: torch.tensor() makes one"
-            )
+            what = f"{before}{name} is a {type(value).__name__}"
+            raise CheckpointError(f"{what}, and a checkpoint holds tensors: torch.tensor() makes one")
 
 
 def _contents(state: State) -> dict[str, list]:

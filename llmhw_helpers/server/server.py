@@ -174,6 +174,8 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
         raise ValueError(f"{n_tokens} tokens of KV cache are {need / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
     kv_folder = None
     if options.kv_dir is not None:
+        if not options.kv_dir.strip():  # a shell's variable that is not set
+            raise ValueError("--kv-dir names no folder: it is empty")
         kv_folder = KVFolder(options.kv_dir, getattr(options, "kv_gb", KV_GB) * 1e9)
     elif hasattr(options, "kv_gb"):
         raise ValueError("--kv-gb says how large the folder of --kv-dir may become: give both, or neither")
@@ -206,7 +208,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--block-size", type=count, default=16, help="tokens in a block")
     add(
         "--kv-dir",
-        type=Path,
         metavar="DIR",
         help="keep blocks that leave the cache here, and find them after a restart",
     )

@@ -139,7 +139,7 @@ def test_between_nodes_goes_what_one_rank_would_send():
 def test_in_all_to_all_a_node_sends_for_all_its_ranks():
     """Of each rank's 16 pieces 4 stay in the node, 3 of them sent; the node sends 4 times 12."""
     n_bytes = 16e6
-    expected = 3 * BOARD.latency_s / 4 + 3e6 / 200e9 + 3 * NETWORK.latency_s + 48e6 / 20e9
+    expected = 3 * BOARD.latency_s + 3e6 / 200e9 + 3 * NETWORK.latency_s + 48e6 / 20e9
     assert two_levels("all-to-all", n_bytes, 4, 4, BOARD, NETWORK) == pytest.approx(expected)
 
 

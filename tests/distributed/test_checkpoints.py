@@ -131,19 +131,21 @@ def test_what_fails_on_one_rank_is_one_line_on_all(ranks, tmp_path):
     assert Checkpoints(tmp_path).steps() == []
 
 
-def die_while_saving(folder):
-    """Step 1 is whole; then rank 2 is gone in the middle of step 2, which the others write behind their work."""
+def die_while_saving(folder, rank, behind):
+    """Step 1 is whole; then `rank` is gone in the middle of step 2."""
     checkpoints = Checkpoints(folder, timeout_s=20)
-    checkpoints.save(cut(whole()), 1)
-    if dist.get_rank() == 2:
+    if 1 not in checkpoints.steps():
+        checkpoints.save(cut(whole()), 1)
+    if dist.get_rank() == rank:
         FileSystemWriter.write_data = lambda *_: os._exit(9)
-    checkpoints.save_async(cut(whole(2.0)), 2)
+    (checkpoints.save_async if behind else checkpoints.save)(cut(whole(2.0)), 2)
     checkpoints.wait()
 
 
-def test_a_rank_that_dies_while_it_saves_leaves_the_last_good_one(ranks, tmp_path):
-    with pytest.raises(RankFailed, match=r"rank 2 "):
-        ranks.run(die_while_saving, tmp_path)
+@pytest.mark.parametrize(("rank", "behind"), [(0, False), (2, True)])
+def test_a_rank_that_dies_while_it_saves_leaves_the_last_good_one(ranks, tmp_path, rank, behind):
+    with pytest.raises(RankFailed, match=rf"rank {rank} "):
+        ranks.run(die_while_saving, tmp_path, rank, behind)
     checkpoints, state = Checkpoints(tmp_path), whole(0.0)
     assert (tmp_path / "saving-2").exists()
     assert checkpoints.load(state) == 1
@@ -240,6 +242,10 @@ def test_a_step_is_saved_once_and_the_newest_are_kept(tmp_path):
     assert checkpoints.steps() == [10, 20]
     with pytest.raises(CheckpointError, match="^step-20 is there already"):
         checkpoints.save(whole(), 20)
+    with pytest.raises(CheckpointError, match="^step-7 would not be kept"):  # a run that went back and goes on
+        checkpoints.save(whole(), 7)
+    checkpoints.save(whole(), 15)
+    assert checkpoints.steps() == [15, 20]
     with pytest.raises(
         CheckpointError, match="^a step is a whole number from 0 on, not -1"
     ):  # `steps` would not know it
@@ -262,3 +268,9 @@ def test_what_it_holds_stands_in_plain_json(saved):
     assert told["tensors"]["weights.norm"] == ["bfloat16", [4]]
     sizes = {path.name: path.stat().st_size for path in (saved.folder / "step-1").iterdir() if path.name != CONTENTS}
     assert {name: n_bytes for name, (n_bytes, _) in told["files"].items()} == sizes
+
+
+def test_a_folder_that_cannot_be_is_a_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file is no folder for checkpoints: File exists"):
+        Checkpoints(tmp_path / "file")

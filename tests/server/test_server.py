@@ -201,6 +201,7 @@ def test_a_folder_for_keys_and_values_reaches_the_engine(monkeypatch, tmp_path, 
     assert load("--kv-dir", str(tmp_path / "kv"), "--kv-gb", "0.5").spill.folder.max_bytes == 0.5e9
     (tmp_path / "file").write_text("")
     for options, words in (
+        (["--kv-dir", ""], "--kv-dir names no folder: it is empty"),
         (["--kv-gb", "3"], "--kv-gb says how large the folder of --kv-dir may become: give both, or neither"),
         (["--kv-dir", str(tmp_path / "file")], f"no folder for keys and values at {tmp_path / 'file'}: File exists"),
         (
