@@ -115,7 +115,7 @@ def test_without_any_place_they_live_in_the_kernel_and_it_is_said(tmp_path, monk
         monkeypatch.setattr(os, "getuid", lambda: 987654)  # the folder that is made belongs to whoever runs this
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
-    record = Record(home() / "r.json")
+    record = Record(home() / f"{tmp_path.name}.json")  # a name of its own: a kernel keeps, and says, by file
     assert record.update(lambda record: record.update(x=1)) == {"x": 1}
     said = capsys.readouterr().out
     assert said.count("\n") == 1
