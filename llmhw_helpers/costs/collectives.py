@@ -10,7 +10,7 @@ all send theirs, and sends the sum to all through it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -206,10 +206,20 @@ def overlapped(n_bytes: float, bucket_bytes: float, backward_s: float, wire: Wir
         raise ValueError(f"{n_bytes} bytes in buckets of {bucket_bytes}, over {backward_s} s: {limit}")
     n = math.ceil(n_bytes / bucket_bytes)
     ends = [min(n_bytes, i * bucket_bytes) for i in range(n + 1)]
-    done = 0.0
-    for start, end in pairwise(ends):
-        done = max(done, backward_s * end / n_bytes) + seconds("all-reduce", end - start, n_ranks, wire)
-    return done
+    return sent_behind([end - start for start, end in pairwise(ends)], backward_s, wire, n_ranks)
+
+
+def sent_behind(buckets: Sequence[float], backward_s: float, wire: Wire, n_ranks: int) -> float:
+    """The same, for buckets of any sizes, in the order in which they are filled.
+
+    >>> round(sent_behind([10e6, 90e6], 0.15, Wire(0.0, 1e9), 2), 3)
+    0.24
+    """
+    through, filled, n_all = 0.0, 0.0, sum(buckets)
+    for n_bytes in buckets:
+        filled += n_bytes
+        through = max(through, backward_s * filled / n_all) + seconds("all-reduce", n_bytes, n_ranks, wire)
+    return through
 
 
 def fit(points: Iterable[tuple[float, float]], name: str = "send", n_ranks: int = 2, way: str = "ring") -> Wire:

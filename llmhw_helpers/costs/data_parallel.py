@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .collectives import Wire, seconds
+from .collectives import Wire, sent_behind
 
 
 def sent_bytes(
@@ -65,9 +65,6 @@ def step_seconds(
     """
     if min(forward_s, backward_s, *buckets) < 0 or not sum(buckets):
         raise ValueError(f"no times or bytes below zero, and something to send: {forward_s}, {backward_s}, {buckets}")
-    through, filled = 0.0, 0.0
-    for n_bytes in buckets:
-        filled += n_bytes
-        full = backward_s * filled / sum(buckets) if overlap else backward_s
-        through = max(through, full) + seconds("all-reduce", n_bytes, n_ranks, wire)
-    return forward_s + through
+    if overlap:
+        return forward_s + sent_behind(buckets, backward_s, wire, n_ranks)
+    return forward_s + backward_s + sent_behind(buckets, 0.0, wire, n_ranks)

@@ -149,9 +149,7 @@ class DataParallel:
             ValueError: on every rank, where none has a labelled token.
         """
         counted = [(batch, n) for batch in micro_batches if (n := count(batch))]
-        n_all = self._sum(sum(n for _, n in counted))
-        if not n_all:
-            raise ValueError("no rank has a labelled token: there is nothing to take a loss of")
+        n_all = labels_of_all(sum(n for _, n in counted), self._device, self.group)
         total = 0.0
         for i, (batch, n) in enumerate(counted):
             with self.no_sync() if i < len(counted) - 1 else nullcontext():
@@ -160,7 +158,7 @@ class DataParallel:
             total += n * mean.item()
         if not counted:
             self.finish()  # the others wait for this rank's part of the sum, which is nothing
-        return self._sum(total) / n_all
+        return over_ranks(total, self._device, self.group) / n_all
 
     def finish(self) -> None:
         """Send what was not sent, wait for all, and put the means in place; the end of every backward pass calls it.
@@ -198,10 +196,28 @@ class DataParallel:
         self.buckets[self._n_sent].send(self.group)
         self._n_sent += 1
 
-    def _sum(self, x: float) -> float:
-        total = torch.tensor(x, dtype=torch.float64, device=self.buckets[0].parameters[0].device)
-        dist.all_reduce(total, group=self.group)
-        return total.item()
+    @property
+    def _device(self) -> torch.device:
+        return self.buckets[0].parameters[0].device
+
+
+def over_ranks(
+    x: float,
+    device: torch.device,
+    group: dist.ProcessGroup | None = None,
+    operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM,
+) -> float:
+    """The sum (or what `operation` says) of one number of each rank."""
+    y = torch.tensor(x, dtype=torch.float64, device=device)
+    dist.all_reduce(y, operation, group=group)
+    return y.item()
+
+
+def labels_of_all(n: int, device: torch.device, group: dist.ProcessGroup | None = None) -> float:
+    """The labelled tokens of all ranks, of which this one has `n`; `ValueError` on every rank if there are none."""
+    if not (n_all := over_ranks(n, device, group)):
+        raise ValueError("no rank has a labelled token: there is nothing to take a loss of")
+    return n_all
 
 
 def in_buckets(model: nn.Module, bucket_bytes: int) -> list[list[nn.Parameter]]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..llm.optimizers import NonFiniteGradient
 from ..llm.training import n_labelled, next_token_loss
-from .data_parallel import start_equal
+from .data_parallel import labels_of_all, over_ranks, start_equal
 from .units import Unit, storage_bytes
 
 
@@ -87,10 +87,8 @@ class Zero:
         of the sum.
         """
         counted = [(batch, n) for batch in micro_batches if (n := count(batch))]
-        n_all = self._over_ranks(sum(n for _, n in counted), dist.ReduceOp.SUM)
-        if not n_all:
-            raise ValueError("no rank has a labelled token: there is nothing to take a loss of")
-        n_passes = int(self._over_ranks(len(counted), dist.ReduceOp.MAX))
+        n_all = labels_of_all(sum(n for _, n in counted), self._device, self.group)
+        n_passes = int(over_ranks(len(counted), self._device, self.group, dist.ReduceOp.MAX))
         total = 0.0
         with self.lent(self.around):
             for i in range(n_passes):
@@ -103,7 +101,7 @@ class Zero:
                     self._pass_on()
                 if self.stage > 1:
                     self._settle()
-        return self._over_ranks(total, dist.ReduceOp.SUM) / n_all
+        return over_ranks(total, self._device, self.group) / n_all
 
     def step(self, max_norm: float | None = None) -> float:
         """Update the own pieces, and at stages 1 and 2 gather everybody's; gradients are gone after it.
@@ -121,7 +119,7 @@ class Zero:
             self._settle()
         gradients = [piece.grad for piece in self.pieces if piece.grad is not None]
         squares = sum(float(torch.linalg.vector_norm(g, dtype=torch.float64)) ** 2 for g in gradients)
-        norm = self._over_ranks(squares, dist.ReduceOp.SUM) ** 0.5
+        norm = over_ranks(squares, self._device, self.group) ** 0.5
         if not math.isfinite(norm):
             raise NonFiniteGradient(f"the gradients of all ranks have a length of {norm}; no step was taken")
         if max_norm is not None:
@@ -215,7 +213,6 @@ class Zero:
                 unit.gather()
                 self._reduce()
 
-    def _over_ranks(self, x: float, operation: dist.ReduceOp) -> float:
-        y = torch.tensor(x, dtype=torch.float64, device=self.pieces[0].device)
-        dist.all_reduce(y, operation, group=self.group)
-        return y.item()
+    @property
+    def _device(self) -> torch.device:
+        return self.pieces[0].device

@@ -26,12 +26,13 @@ def test_micro_batches_cost_nothing_until_gradients_are_divided():
     assert sent_bytes(80, 2, 3, n_micro_batches=3, around_bytes=20) / 40 == 3 + 0.75 * 6 + 0.25
 
 
-@pytest.mark.parametrize("n_buckets", [1, 2, 7])
-@pytest.mark.parametrize("backward_s", [0.0, 0.02, 10.0])
-def test_with_overlap_equal_buckets_are_as_in_the_room_of_collectives(n_buckets, backward_s):
-    each = 1e6
-    expected = collectives.overlapped(n_buckets * each, each, backward_s, WIRE, 4)
-    assert step_seconds(0.5, backward_s, [each] * n_buckets, WIRE, 4) == pytest.approx(0.5 + expected)
+@pytest.mark.parametrize(("backward_s", "network_first"), [(0.0, True), (0.01, True), (10.0, False)])
+def test_a_bucket_waits_until_it_is_full_and_for_the_one_before(backward_s, network_first):
+    first, second = (2 * WIRE.latency_s + n_bytes / WIRE.bytes_per_s for n_bytes in (1e6, 3e6))  # two ranks
+    quarter = backward_s / 4  # in which the first of [1e6, 3e6] is filled
+    assert (quarter + first > backward_s) == network_first
+    expected = max(quarter + first, backward_s) + second
+    assert step_seconds(0.5, backward_s, [1e6, 3e6], WIRE, 2) == pytest.approx(0.5 + expected)
 
 
 def test_without_overlap_all_are_sent_when_the_pass_is_over():
