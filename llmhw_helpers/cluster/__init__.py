@@ -1,0 +1,1 @@
+"""Jobs on a cluster: what Slurm says of them, a small twin of a plan, and its report."""
