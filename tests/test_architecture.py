@@ -87,6 +87,8 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "planning/training_scripts.py": ["test_scripts.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
+    "measure/process_tree.py": ["test_monitors.py"],
+    "measure/system_load.py": ["test_monitors.py"],
     "widgets/attention.py": ["test_language.py"],
     "widgets/next_token.py": ["test_language.py"],
     "plots/style.py": ["test_roofline.py"],
