@@ -87,6 +87,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "planning/training_scripts.py": ["test_scripts.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
+    "measure/trace_files.py": ["test_traces.py"],
     "widgets/attention.py": ["test_language.py"],
     "widgets/next_token.py": ["test_language.py"],
     "plots/style.py": ["test_roofline.py"],
