@@ -189,7 +189,7 @@ class Trace:
 
 
 def parents(spans: Sequence[Span]) -> list[int | None]:
-    """For each span of one lane, the number of the nearest one around it: begun, and not ended; None where there is none.
+    """For each span of one lane the number of the nearest one around it, begun and not ended; None: there is none.
 
     The spans are in the order of their starts, the longer one first where two start together.
     """
