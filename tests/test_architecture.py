@@ -89,6 +89,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "measure/machine.py": ["test_calibration.py"],
     "measure/process_tree.py": ["test_monitors.py"],
     "measure/system_load.py": ["test_monitors.py"],
+    "measure/trace_files.py": ["test_traces.py"],
     "widgets/attention.py": ["test_language.py"],
     "widgets/next_token.py": ["test_language.py"],
     "plots/style.py": ["test_roofline.py"],
