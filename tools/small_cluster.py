@@ -82,7 +82,7 @@ def kinds(count: int = 2) -> dict[str, Kind]:
     return {
         "plain": Kind("node", "small", (Nodes(count, 8, 8000),)),
         "alvis": Kind("alvis", "alvis", alvis),
-        "arrhenius": Kind("arrhenius", "arrhenius-gpu", arrhenius),
+        "arrhenius": Kind("arrhenius", "gpu", arrhenius, "3-00:00:00"),
     }
 
 
