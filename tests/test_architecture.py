@@ -82,6 +82,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "distributed/launcher.py": ["test_ranks.py"],
     "distributed/processes.py": ["test_ranks.py"],
     "distributed/worker.py": ["test_ranks.py"],
+    "cluster/usage.py": ["test_slurm.py"],
     "planning/jobs.py": ["test_scripts.py"],
     "planning/serving_scripts.py": ["test_scripts.py"],
     "planning/training_scripts.py": ["test_scripts.py"],
