@@ -41,7 +41,7 @@ EVENTS = [
 
 def _at_work(flops, n_bytes, seconds, peak_flops_per_s, peak_bytes_per_s, least=0.5):
     """What is used for at least half of what it can do; of both, what is used more."""
-    shares = {"arithmetic": flops / seconds / peak_flops_per_s, "memory": n_bytes / seconds / peak_bytes_per_s}
+    shares = {"compute": flops / seconds / peak_flops_per_s, "memory": n_bytes / seconds / peak_bytes_per_s}
     most = max(shares, key=shares.get)
     return most if shares[most] >= least else "neither"
 
@@ -50,8 +50,8 @@ def _by_rate(flops, n_bytes, *rest):
     return _at_work(flops, n_bytes, 1.0, 1.0, 1.0) if flops or n_bytes else ...
 
 
-def _arithmetic_alone(flops, n_bytes, seconds, peak_flops_per_s, peak_bytes_per_s):
-    return "arithmetic" if flops / seconds / peak_flops_per_s >= 0.5 else "memory"
+def _compute_alone(flops, n_bytes, seconds, peak_flops_per_s, peak_bytes_per_s):
+    return "compute" if flops / seconds / peak_flops_per_s >= 0.5 else "memory"
 
 
 def _per_second(readings, after_reset=lambda before, after: after):
@@ -99,7 +99,7 @@ EXERCISES = [
             ),
             Mistake("A rate says little: divide each by what the machine could do.", _by_rate),
             Mistake(
-                "What is not busy with arithmetic need not be busy with memory: look at both shares.", _arithmetic_alone
+                "What is not busy with arithmetic need not be busy with memory: look at both shares.", _compute_alone
             ),
             Mistake(
                 "Operations and bytes are counts: divide by the seconds, too.",

@@ -13,15 +13,15 @@ from llmhw_helpers.course.grading import grade
 
 def by_half_seconds(flops, n_bytes, seconds, peak_flops_per_s, peak_bytes_per_s):
     """Which of the two would have needed more than half of the time?"""
-    arithmetic, memory = flops / peak_flops_per_s, n_bytes / peak_bytes_per_s
-    if max(arithmetic, memory) < seconds / 2:
+    compute, memory = flops / peak_flops_per_s, n_bytes / peak_bytes_per_s
+    if max(compute, memory) < seconds / 2:
         return "neither"
-    return "memory" if memory > arithmetic else "arithmetic"
+    return "memory" if memory > compute else "compute"
 
 
 def by_shares(flops, n_bytes, seconds, peak_flops_per_s, peak_bytes_per_s, least=0.5):
     mfu, share = flops / (seconds * peak_flops_per_s), n_bytes / (seconds * peak_bytes_per_s)
-    for name, mine, other in (("arithmetic", mfu, share), ("memory", share, mfu)):
+    for name, mine, other in (("compute", mfu, share), ("memory", share, mfu)):
         if mine >= least and mine >= other:
             return name
     return "neither"
@@ -88,9 +88,9 @@ RIGHT = {
 WRONG = {
     "at_work": [
         (lambda *a: by_shares(*a, least=0), "not enough"),
-        (lambda f, b, s, pf, pb: "arithmetic" if f / pf > b / pb else "memory", "not enough"),
-        (lambda f, b, *rest: "arithmetic" if f > b else "memory", "divide each"),
-        (lambda f, b, s, pf, pb: "arithmetic" if f / s > pf / 2 else "memory", "need not be busy with memory"),
+        (lambda f, b, s, pf, pb: "compute" if f / pf > b / pb else "memory", "not enough"),
+        (lambda f, b, *rest: "compute" if f > b else "memory", "divide each"),
+        (lambda f, b, s, pf, pb: "compute" if f / s > pf / 2 else "memory", "need not be busy with memory"),
         (lambda f, b, s, pf, pb: by_shares(f, b, 1, pf, pb), "divide by the seconds"),
         (lambda *a: "busy", "not right"),
         (lambda *a: 0.7, "a str is asked for"),
@@ -130,7 +130,7 @@ def test_they_are_registered():
 
 def test_at_half_of_both_peaks_the_larger_share_is_named():
     cases = {exercise.name: exercise.cases for exercise in monitoring.EXERCISES}["at_work"]
-    assert {by_shares(*case) for case in cases} == {"arithmetic", "memory", "neither"}
+    assert {by_shares(*case) for case in cases} == {"compute", "memory", "neither"}
     assert any(min(f / s / pf, b / s / pb) >= 0.5 for f, b, s, pf, pb in cases)
 
 
