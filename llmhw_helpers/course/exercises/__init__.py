@@ -9,6 +9,7 @@ from . import (
     inference,
     lora,
     memory_planning,
+    monitoring,
     network,
     number_formats,
     offload,
@@ -46,6 +47,7 @@ ROOMS = (
     storage,
     checkpoints,
     reload,
+    monitoring,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
