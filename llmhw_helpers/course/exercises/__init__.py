@@ -4,6 +4,7 @@ from . import (
     attention,
     autodiff,
     checkpoints,
+    examination,
     flash,
     gpus,
     inference,
@@ -46,6 +47,7 @@ ROOMS = (
     storage,
     checkpoints,
     reload,
+    examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
