@@ -4,11 +4,13 @@ from . import (
     attention,
     autodiff,
     checkpoints,
+    examination,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    monitoring,
     network,
     number_formats,
     offload,
@@ -46,6 +48,8 @@ ROOMS = (
     storage,
     checkpoints,
     reload,
+    monitoring,
+    examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
