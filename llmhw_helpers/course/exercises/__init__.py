@@ -4,6 +4,7 @@ from . import (
     attention,
     autodiff,
     checkpoints,
+    examination,
     flash,
     gpus,
     inference,
@@ -48,6 +49,7 @@ ROOMS = (
     checkpoints,
     reload,
     monitoring,
+    examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
