@@ -10,6 +10,7 @@ from . import (
     inference,
     lora,
     memory_planning,
+    monitoring,
     network,
     number_formats,
     offload,
@@ -47,6 +48,7 @@ ROOMS = (
     storage,
     checkpoints,
     reload,
+    monitoring,
     examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
