@@ -20,7 +20,7 @@ HEADS = [
 ]
 # steps; seconds of a step, from a job's start to its first step, of the limit, and of the signal before it
 RUNS = [
-    (1000, 30.0, 120.0, 4 * 3600.0, 300.0),
+    (960, 30.0, 120.0, 4 * 3600.0, 300.0),
     (381, 29.0, 300.0, 3600.0, 120.0),
     (18, 100.0, 50.0, 1000.0, 60.0),
     (50, 10.0, 60.0, 600.0, 60.0),
