@@ -129,7 +129,10 @@ WRONG = {
             lambda task, n, docs: (docs // n * (task - 1), docs // n * task if task < n else docs),
             "takes all that is left over",
         ),
-        (lambda task, n, docs: dealt(task + 1, n, docs) if task < n else (docs, docs), "counted from 1"),
+        (
+            lambda task, n, docs: tuple(i * (docs // n) + min(i, docs % n) for i in (task, task + 1)),
+            "counted from 1",
+        ),
         (lambda task, n, docs: (split(task, n, docs)[0], split(task, n, docs)[1] - 1), "where it ends"),
     ],
 }
