@@ -27,7 +27,7 @@ def test_they_are_small():
     assert sum((FOLDER / name).stat().st_size for name in PARTS.values()) < 300_000
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["seen", "unseen"])
 def test_the_courses_own_diagnosis_is_right(part):
     assert [(kind, diagnosis(series)) for kind, series in recorded_runs(part)] == [
         (kind, kind) for kind, _ in recorded_runs(part)
