@@ -1,8 +1,8 @@
 """Recorded runs of `sick_runs`, those that a learner looks at and those for the grader, and one of `idle_gpus`.
 
-Made as ``benchmarks/diagnose.py`` makes them, on two cores of an AMD EPYC (virtual machine, Linux) that were busy with
-other programs as well, in November 2026: some had the cores before those, and some had to share them. Times are kept to
-a tenth of a millisecond, numbers to four digits.
+Made as ``benchmarks/diagnose.py`` makes them, in November 2026, on two cores of an AMD EPYC (virtual machine, Linux)
+that were busy with other programs as well: of five runs of a kind three had the cores before those, and two had to
+share them. Times are kept to a tenth of a millisecond, numbers to four digits.
 """
 
 import json

@@ -18,7 +18,7 @@ def test_both_parts_have_every_kind_and_no_run_in_common():
         counts = {kind: sum(kind == each for each, _ in runs) for kind in KINDS}
         assert len(set(counts.values())) == 1
         assert len(runs) == sum(counts.values())
-    assert len(unseen) >= 2 * len(KINDS)
+    assert len(unseen) >= 3 * len(KINDS)
     firsts = [series.times("step")[:5].tolist() for _, series in (*seen, *unseen)]
     assert len({str(each) for each in firsts}) == len(firsts)
 

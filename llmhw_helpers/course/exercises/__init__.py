@@ -4,6 +4,7 @@ from . import (
     attention,
     autodiff,
     checkpoints,
+    diagnosis,
     examination,
     flash,
     gpus,
@@ -49,6 +50,7 @@ ROOMS = (
     checkpoints,
     reload,
     monitoring,
+    diagnosis,
     examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
