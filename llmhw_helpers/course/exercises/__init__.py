@@ -3,6 +3,7 @@
 from . import (
     attention,
     autodiff,
+    capstone,
     checkpoints,
     diagnosis,
     examination,
@@ -51,6 +52,7 @@ ROOMS = (
     reload,
     monitoring,
     diagnosis,
+    capstone,
     examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
