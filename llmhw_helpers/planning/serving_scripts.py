@@ -6,7 +6,7 @@ Tensor parallelism stays in a node. On several nodes each has a vLLM process, th
 
 import shlex
 
-from .jobs import Job
+from .jobs import CORES, Job
 
 ALVIS_IMAGE = "/apps/containers/vLLM/vllm-0.19.1.sif"  # in job scripts that users of Alvis have published
 NNODES_SINCE = "0.12"  # vLLM's release with --nnodes (pull request 23691)
@@ -41,7 +41,7 @@ def serving_lines(job: Job) -> list[str]:
         'read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         "export image model port head",
         "# shellcheck disable=SC2016  # each node fills in its own number",
-        "srun bash -c '",
+        f"srun {CORES} bash -c '",
         '  rank=(--nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" --master-addr "$head")',
         '  [ "$SLURM_NODEID" = 0 ] || rank+=(--headless)',
         '  exec apptainer exec --nv "$image" vllm serve "$model" --port "$port" "${rank[@]}" "$@"',
