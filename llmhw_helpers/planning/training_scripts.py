@@ -86,7 +86,7 @@ def _torchrun(job: Job, program: list[str]) -> list[str]:
     meeting = f'--rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:{PORT}"'
     return [
         'read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-        f'srun {CORES} apptainer exec --nv "$image" {here} \\',
+        f'srun {CORES} apptainer exec --nv --bind "$models" "$image" {here} \\',
         f'  {meeting} "{program[0]}" "${{options[@]}}"',
     ]
 
