@@ -3,6 +3,7 @@
 from . import (
     attention,
     autodiff,
+    capstone,
     checkpoints,
     examination,
     flash,
@@ -49,6 +50,7 @@ ROOMS = (
     checkpoints,
     reload,
     monitoring,
+    capstone,
     examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
