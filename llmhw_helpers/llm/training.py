@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..measure.ranges import named
 from .corpora import Batches, ahead
 from .loss import head_loss
 from .optimizers import cosine_with_warmup
@@ -133,6 +134,9 @@ class Trainer:
         loss: of the model, a batch, and whether to recompute, the mean over the batch's `n_labelled` tokens;
             `next_token_loss` or `answer_loss`.
 
+    The parts of a step have names in a trace (``measure.ranges``): step, load, forward, backward, clip, read the loss,
+    optimizer.
+
     Attributes:
         step: steps done.
         losses: of each of them, in nats a token.
@@ -172,7 +176,10 @@ class Trainer:
         before = len(self.losses)
         with closing(ahead(self._micro_batches, self.step, depth)) as steps:
             for _ in range(n_steps):
-                self.losses.append(self._step(next(steps)))
+                with named("step"):
+                    with named("load"):
+                        micro_batches = next(steps)
+                    self.losses.append(self._step(micro_batches))
                 self.step += 1
         return self.losses[before:]
 
@@ -192,21 +199,25 @@ class Trainer:
         for batch, n in zip(micro_batches, counts, strict=True):
             if not n:
                 continue  # it adds nothing to the sum, and a mean over it is no number
-            with self._precision(device):
+            with named("forward"), self._precision(device):
                 loss = self.loss(self.model, batch.to(device), plan.recompute == "full")
             loss = loss * (n / sum(counts))  # transformers calls the sum num_items_in_batch
-            loss.backward()
+            with named("backward"):
+                loss.backward()
             total += loss.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.max_norm)
-        value, length = total.item(), norm.item()
+        with named("clip"):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), plan.max_norm)
+        with named("read the loss"):  # on a GPU: wait until all of the above is done
+            value, length = total.item(), norm.item()
         if not (math.isfinite(value) and math.isfinite(length)):
             self.optimizer.zero_grad()
             what = f"the loss is {value}, the gradients' length {length}"
             raise NonFiniteLoss(f"step {self.step}: {what}; no step was taken: lower the learning rate, or go back")
         for group in self.optimizer.param_groups:
             group["lr"] = plan.lr * cosine_with_warmup(self.step, plan.n_warmup, plan.n_steps, least=0.1)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        with named("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return value
 
     def _precision(self, device: torch.device):

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from .fields import Refused
 from .hosts import KnownHosts
+from .metrics import ServingMetrics
 from .protocol import Ask, check_model, read_ask, read_json
 from .replies import DONE, Reply, error_of, event, model_card
 from .worker import STOPPED, Job, Piece, Worker
@@ -30,11 +31,12 @@ def new_app(worker: Worker, name: str, hosts: Collection[str] | None = None) -> 
     """The pages for `worker`, whose model goes by `name`, at any address; with `hosts`, behind `KnownHosts`."""
     pages = _Pages(worker, name)
     routes = [
-        Route("/health", _answering(pages.health), methods=["GET"]),
-        Route("/v1/models", _answering(pages.models), methods=["GET"]),
-        Route("/v1/models/{name:path}", _answering(pages.model), methods=["GET"]),
-        Route("/v1/completions", _answering(pages.completions), methods=["POST"]),
-        Route("/v1/chat/completions", _answering(pages.chat), methods=["POST"]),
+        Route("/health", pages.answering(pages.health), methods=["GET"]),
+        Route("/metrics", pages.answering(pages.metrics), methods=["GET"]),
+        Route("/v1/models", pages.answering(pages.models), methods=["GET"]),
+        Route("/v1/models/{name:path}", pages.answering(pages.model), methods=["GET"]),
+        Route("/v1/completions", pages.answering(pages.completions), methods=["POST"]),
+        Route("/v1/chat/completions", pages.answering(pages.chat), methods=["POST"]),
     ]
     known = [] if hosts is None else [Middleware(KnownHosts, names=hosts)]
     app = Starlette(routes=routes, middleware=known, exception_handlers={HTTPException: _no_such_page})
@@ -49,6 +51,11 @@ class _Pages:
         room = engine.blocks.n_blocks * engine.blocks.block_size + 1  # the last new token is never read
         self._longest = min(engine.served.spec.context_length, room)
         self._one_long = asyncio.Semaphore(1)
+        self._metrics = ServingMetrics(worker, name)
+
+    async def metrics(self, request: Request) -> Response:
+        page, content_type = self._metrics.page(request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type})
 
     async def health(self, request: Request) -> Response:
         worker, blocks = self._worker, self._worker.engine.blocks
@@ -77,6 +84,7 @@ class _Pages:
     async def _answer(self, request: Request, chat: bool) -> Response:
         self._worker.check()
         body = await _body(request)
+        arrived = time.perf_counter()
         with self._worker.reading():
             ask = await _while_connected(request, asyncio.ensure_future(self._read(body, chat)))
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
@@ -86,6 +94,7 @@ class _Pages:
             lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, piece),
             ask.sampling,
             n=ask.n,
+            arrived=arrived,
         )
         reply, handed_over = Reply(ask, self._name), False
         try:
@@ -97,6 +106,21 @@ class _Pages:
         finally:
             if not handed_over:
                 self._worker.cancel(job)
+
+    def answering(self, page: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """`page`, with every error in OpenAI's form."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await page(request)
+            except ClientDisconnect:
+                return Response(status_code=499)  # nobody reads it
+            except Exception as error:
+                status, said = error_of(error)
+                self._metrics.refused(status)
+                return _json(said, status, {"Retry-After": "1"} if status == 429 else None)
+
+        return answer
 
     async def _read(self, body: bytes, chat: bool) -> Ask:
         """In a thread beside this one: long texts take a while, and hold up each other but nobody else."""
@@ -181,28 +205,13 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _answering(page: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """`page`, with every error in OpenAI's form."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await page(request)
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
-        except Exception as error:
-            status, said = error_of(error)
-            return _json(said, status, {"Retry-After": "1"} if status == 429 else None)
-
-    return answer
-
-
 async def _no_such_page(request: Request, error: HTTPException) -> Response:
     headers = error.headers or {}
     if error.status_code == 405:
         methods = " or ".join(sorted(headers["Allow"].split(", ")))
         said = f"{request.method} is not possible here; use {methods}"
     else:
-        said = "there is no such path: try /v1/models, /v1/completions, /v1/chat/completions or /health"
+        said = "there is no such path: try /v1/models, /v1/completions, /v1/chat/completions, /health or /metrics"
     return _json(error_of(Refused(said, status=error.status_code))[1], error.status_code, headers)
 
 

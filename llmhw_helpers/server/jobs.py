@@ -1,5 +1,6 @@
 """What clients wait for, what they get of it piece by piece, and why they may get nothing."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -43,12 +44,16 @@ class Piece:
 
 @dataclass(eq=False)
 class Answer:
-    """How much of a request's text its client has."""
+    """How much of a request's text its client has, and how much of it has been counted."""
 
     request: Request
     prompt_of: Request  # the first answer to its prompt: the one that the prompt was read for
     n_sent: int = 0  # characters
     ended: bool = False
+    began: float | None = None  # when the step did that first read of it, as a monitor saw it
+    n_seen: int = 0  # tokens that a monitor has counted
+    seen_prompt: bool = False
+    seen_end: bool = False
 
 
 @dataclass(eq=False)
@@ -56,6 +61,7 @@ class Job:
     """What one client waits for: `n` answers to each of its prompts.
 
     Attributes:
+        arrived: when its request did, in seconds of ``time.perf_counter``.
         accepted: done as soon as the engine has taken all of it; raises what `Engine.submit` raises. Cancelled if the
             job is before.
         unwanted: nobody waits for it any more.
@@ -67,6 +73,7 @@ class Job:
     sampling: Sampling
     n: int
     deliver: Callable[[Piece | Exception], object]
+    arrived: float = field(default_factory=time.perf_counter)
     accepted: Future = field(default_factory=Future)
     unwanted: bool = False
     ended: bool = False

@@ -5,6 +5,7 @@ Nothing but this thread touches the engine while it works, so that nothing in th
 
 import atexit
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +27,8 @@ class Worker:
         closing: no more requests are taken; those that are open go on.
         failed: why the engine cannot go on; `None` while it can.
         last_failure: how its last failed step went wrong; `None` if none has.
+        n_failures: steps that did.
+        watch: told in the worker's thread of the open jobs, after each step (and when that began), and when some end.
 
     Raises:
         ValueError: an engine without a tokenizer, or no answers allowed.
@@ -40,6 +43,8 @@ class Worker:
         self.closing = False
         self.failed: str | None = None
         self.last_failure: str | None = None
+        self.n_failures = 0
+        self.watch: Callable[[Sequence[Job], float | None], object] = lambda jobs, began: None  # nobody
         self._changed = threading.Condition()
         self._arrived: list[Job] = []
         self._open: list[Job] = []
@@ -54,6 +59,16 @@ class Worker:
         """Answers that are being written or waited for, and requests that are being read."""
         with self._changed:
             return self._n_reading + sum(job.n_answers for job in self._arrived + self._open)
+
+    @property
+    def n_unfinished(self) -> int:
+        """Answers that are being written or waited for; of jobs with several, those that have not ended."""
+        with self._changed:
+            jobs = self._arrived + self._open
+        return sum(
+            sum(answer.request.finished is None for answer in job.answers) if job.answers else job.n_answers
+            for job in jobs
+        )
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -79,6 +94,7 @@ class Worker:
         sampling: Sampling = GREEDY,
         *,
         n: int = 1,
+        arrived: float | None = None,
         **changes,
     ) -> Job:
         """Hand over a request, from any thread and without waiting.
@@ -88,6 +104,7 @@ class Worker:
             n_new, sampling, n, changes: as in `Engine.submit`.
             deliver: called in the worker's thread with each piece, or with the one exception that ends the job. If it
                 raises, the job is cancelled.
+            arrived: when the request did, in seconds of ``time.perf_counter``; now without.
 
         Raises:
             Busy: too many answers are open.
@@ -95,7 +112,8 @@ class Worker:
             EngineFailed: the engine cannot go on.
             ValueError: no prompt, more answers than may ever be open, or a setting out of its range.
         """
-        job = Job(prompts, n_new, replace(sampling, **changes), n, deliver)
+        arrived = time.perf_counter() if arrived is None else arrived
+        job = Job(prompts, n_new, replace(sampling, **changes), n, deliver, arrived)
         with self._changed:
             self.check(job.n_answers)
             self._arrived.append(job)
@@ -159,8 +177,12 @@ class Worker:
             elif not job.answers:
                 self._admit(job)
         self._keep_open()
-        if self._open and not self.engine.step():
+        began = time.perf_counter()
+        if not self._open:
+            return
+        if not self.engine.step():
             raise RuntimeError("requests are open, and none of them is scheduled")
+        self.watch(self._open, began)  # before its client has it, so that nobody has what is not counted
         for job in self._open:
             self._deliver(job)
         self._keep_open()
@@ -197,6 +219,7 @@ class Worker:
 
     def _recover(self, error: Exception) -> None:
         """All who wait are told; the engine goes on if all of its blocks could be freed."""
+        self.n_failures += 1
         self.last_failure = why = f"the engine failed in a step: {type(error).__name__}: {error}"
         try:
             for job in self._open:
@@ -226,5 +249,6 @@ class Worker:
             job.unwanted = True
 
     def _keep_open(self) -> None:
+        self.watch(self._open, None)
         with self._changed:
             self._open = [job for job in self._open if not job.ended]

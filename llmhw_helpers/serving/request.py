@@ -27,6 +27,7 @@ class Request:
         block_hashes: of the full blocks of its text, as far as they were needed.
         n_cached: tokens whose keys and values the blocks hold (vLLM: `num_computed_tokens`).
         n_reused: prompt tokens that were found in the cache when it was first let in (vLLM: `num_cached_tokens`).
+        n_reloaded: of these, from the cache's folder.
         n_preempted: how often it had to give its blocks back.
         finished: why it ended: "stop", "length", "cancelled" or "error"; `None` while it goes on.
         error: what went wrong.
@@ -46,6 +47,7 @@ class Request:
     block_hashes: list[bytes] = field(default_factory=list)
     n_cached: int = 0
     n_reused: int = 0
+    n_reloaded: int = 0
     n_preempted: int = 0
     finished: str | None = None
     error: str | None = None

@@ -181,7 +181,8 @@ class Scheduler:
                 request.block_hashes = block_hashes(request.tokens, self.blocks.block_size, request.block_hashes)
                 found = self.blocks.find(request.block_hashes[: (len(request.tokens) - 1) // self.blocks.block_size])
             self.blocks.share(found)
-            request.block_table, request.n_cached = found, len(found) * self.blocks.block_size
+            n_found = len(found) * self.blocks.block_size
+            request.block_table, request.n_cached = found, n_found
             try:
                 if self.sharing and self.spill is not None:
                     self._reload(request, budget)
@@ -194,7 +195,7 @@ class Scheduler:
                 self._release(request)
                 raise
             if not request.n_preempted:
-                request.n_reused = request.n_cached
+                request.n_reused, request.n_reloaded = request.n_cached, request.n_cached - n_found
             self.n_asked += len(request.tokens)
             self.n_reused += request.n_cached
             scheduled[request] = n_new

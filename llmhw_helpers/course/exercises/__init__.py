@@ -3,12 +3,15 @@
 from . import (
     attention,
     autodiff,
+    capstone,
     checkpoints,
+    examination,
     flash,
     gpus,
     inference,
     lora,
     memory_planning,
+    monitoring,
     network,
     number_formats,
     offload,
@@ -46,6 +49,9 @@ ROOMS = (
     storage,
     checkpoints,
     reload,
+    monitoring,
+    capstone,
+    examination,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"
