@@ -35,11 +35,20 @@ STARTUP.mkdir(parents=True, exist_ok=True)
 (STARTUP / "00-offline.py").write_text(OFFLINE)
 
 from beartype import BeartypeConf, beartype
+from beartype.claw import beartype_packages
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-typechecked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int where a float is asked for is fine
-install_import_hook("llmhw_helpers", "conftest.typechecked")
+# An int where a float is asked for is fine. To check shapes takes ten times as long: only in rooms that name some.
+checks = BeartypeConf(is_pep484_tower=True, claw_is_pep526=False, violation_type=TypeError)
+typechecked = beartype(conf=checks)
+rooms = {True: [], False: []}
+root = Path(__file__).parent
+for path in sorted((root / "llmhw_helpers").rglob("[!_]*.py")):
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    rooms["jaxtyping" in path.read_text(encoding="utf-8")].append(name)
+install_import_hook(rooms[True], "conftest.typechecked")
+beartype_packages(rooms[False], conf=checks)
 
 settings.register_profile("course", deadline=None)  # shared machines pause; a test's time is no property of the code
 settings.load_profile("course")

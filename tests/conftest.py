@@ -1,7 +1,15 @@
-"""A tiny model whose logits differ enough to tell a mistake."""
+"""A tiny model whose logits differ enough to tell a mistake, and a Prometheus."""
 
 import copy
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -90,3 +98,39 @@ def new_engine(tiny_spec, letters):
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
     served = Served(network)
     return lambda n_blocks=256, block_size=4, **how: Engine(served, n_blocks, block_size, tokenizer=letters, **how)
+
+
+@pytest.fixture(scope="session")
+def run_prometheus(tmp_path_factory):
+    """Runs a real Prometheus on loopback for as long as a context lasts: gives its URL."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no Prometheus here (Debian: apt-get install prometheus)")
+
+    @contextmanager
+    def run(jobs=(), rules=None, data=None):
+        folder = tmp_path_factory.mktemp("prometheus")
+        asked = [
+            {"job_name": name, "static_configs": [{"targets": [urlsplit(url).netloc for url in urls]}]}
+            for name, urls in dict(jobs).items()
+        ]
+        often = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+        config = {"global": often, "rule_files": [str(rules)] if rules else [], "scrape_configs": asked}
+        (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        where = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={data or folder / 'data'}"]
+        how = [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=100y", "--log.level=error"]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(["prometheus", *where, *how], stdout=log, stderr=log)
+        try:
+            for _ in range(600):  # seconds, at most a minute: it is there in one
+                assert process.poll() is None, (folder / "log").read_text()
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5):
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+    return run

@@ -47,6 +47,8 @@ def test_tests_mirror_the_package():
 EXTRA = {  # rooms that are tested through the one they belong to
     "distributed/units.py": ["test_zero.py"],
     "llm/files.py": ["../test_files.py"],  # the old name
+    "course/sick_jobs.py": ["test_sick_runs.py"],
+    "course/diagnoses.py": ["test_recorded_runs.py"],
     "server/fields.py": ["test_protocol.py"],
     "server/replies.py": ["test_protocol.py"],
     "serving/statistics.py": ["test_engine.py"],

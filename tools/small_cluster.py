@@ -45,9 +45,9 @@ class NoCluster(OSError):
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes that are alike: how many, with what, and the name of their GPU."""
+    """Nodes that are alike: how many the cluster has, with what, and the name of their GPU."""
 
-    count: int
+    there: int
     cores: int
     memory_mb: int
     features: tuple[str, ...] = ()
@@ -65,25 +65,25 @@ class Kind:
     longest: str = "7-00:00:00"
 
 
-def _of(node: NodeType, count: int, feature: str | None) -> Nodes:
-    """Nodes as `specs.clusters` describes them: the smaller ones, where they differ."""
+def _of(node: NodeType, feature: str | None) -> Nodes:
+    """Nodes as `specs.clusters` describes them: the larger number of GPUs and the smaller memory, where they differ."""
     n_gpus = int(node.gpus_per_node[-1].value)
     gpu = f"gpu:{node.gpu_type}" if node.gpu_type else "gpu"
     memory_mb = int(node.host_bytes[0].value // 1e6)
-    return Nodes(count, int(node.cores_per_gpu.value) * n_gpus, memory_mb, (feature,) if feature else (), gpu, n_gpus)
+    there, cores = int(node.n_gpus.value) // n_gpus, int(node.cores_per_gpu.value) * n_gpus
+    return Nodes(there, cores, memory_mb, (feature,) if feature else (), gpu, n_gpus)
 
 
-def kinds(count: int = 2) -> dict[str, Kind]:
-    """The clusters that can be played, with `count` nodes of each type."""
-    alvis = tuple(_of(node, count, node.gpu_type) for node in CLUSTERS["Alvis"].nodes.values())
-    # Nodes without GPU: that there are some is in C3SE's course material, what is in them is a guess.
-    alvis += (Nodes(count, 16, 128_000, ("NOGPU",)),)
-    arrhenius = tuple(_of(node, count, None) for node in CLUSTERS["Arrhenius"].nodes.values())
-    return {
-        "plain": Kind("node", "small", (Nodes(count, 8, 8000),)),
-        "alvis": Kind("alvis", "alvis", alvis),
-        "arrhenius": Kind("arrhenius", "gpu", arrhenius, "3-00:00:00"),
-    }
+ALVIS = tuple(_of(node, node.gpu_type) for node in CLUSTERS["Alvis"].nodes.values())
+# Nodes without GPU: that there are some is in C3SE's course material; how many, and what is in them, is made up.
+NO_GPU = Nodes(4, 16, 128_000, ("NOGPU",))
+ARRHENIUS = tuple(_of(node, None) for node in CLUSTERS["Arrhenius"].nodes.values())
+KINDS = {
+    "plain": Kind("node", "small", (Nodes(2, 8, 8000),)),
+    "alvis": Kind("alvis", "alvis", (*ALVIS, NO_GPU)),
+    # The partition and its longest time: as users' guides cite NAISS's quick start (see planning/scripts.py).
+    "arrhenius": Kind("arrhenius", "gpu", ARRHENIUS, "3-00:00:00"),
+}
 
 
 def cannot_start(networks: bool = False) -> str:
@@ -106,9 +106,9 @@ class SmallCluster:
 
     Args:
         folder: where its key, sockets, logs and state go.
-        kind: a name of `kinds`.
+        kind: a name of `KINDS`.
         networks: whether each node has a network and a host name of its own.
-        count: nodes of each type.
+        count: nodes of each type; 0 for as many as the cluster has, on paper: jobs are checked, and none runs.
         settings: lines of slurm.conf that take the place of those below.
     """
 
@@ -120,9 +120,9 @@ class SmallCluster:
         count: int = 2,
         settings: Mapping[str, object] | None = None,
     ):
-        self.folder, self.kind, self.networks = Path(folder).resolve(), kinds(count)[kind], networks
-        self.settings = dict(settings or {})
-        groups = [each for each in self.kind.nodes for _ in range(each.count)]
+        self.folder, self.kind, self.networks = Path(folder).resolve(), KINDS[kind], networks
+        self.on_paper, self.settings = not count, dict(settings or {})
+        groups = [each for each in self.kind.nodes for _ in range(count or each.there)]
         self.nodes = {f"{self.kind.prefix}{i}": group for i, group in enumerate(groups, 1)}
         self._file = self.folder / "daemons.json"
         self._daemons: dict[str, list] = {}
@@ -135,7 +135,7 @@ class SmallCluster:
         stop(self.folder)
 
     def start(self) -> None:
-        """Bring it up; it returns when every node is idle.
+        """Bring it up; it returns when every node is idle, or all of them stand on paper.
 
         Raises:
             NoCluster: Slurm is missing, the folder is in use or too deep, or a daemon did not come up.
@@ -154,7 +154,7 @@ class SmallCluster:
                 self._make_networks()
             (self.folder / "env.json").write_text(json.dumps(self._environment()))
             self._start("slurmctld", "login", "slurmctld", "-D", "-f", self.conf)
-            for name in self.nodes:
+            for name in () if self.on_paper else self.nodes:
                 self._start(f"slurmd.{name}", name, "slurmd", "-D", "-N", name, "-f", self.conf)
             self._wait(self._all_idle, "slurmctld")
         except BaseException:
@@ -213,7 +213,8 @@ class SmallCluster:
         (self.folder / "slurm.conf").write_text(self._slurm_conf())
 
     def _slurm_conf(self) -> str:
-        ports = [6817, *[6818] * len(self.nodes)] if self.networks else _free_ports(1 + len(self.nodes))
+        ports = [6817] if self.networks else _free_ports(1)
+        ports += [6818] * len(self.nodes) if self.networks or self.on_paper else _free_ports(len(self.nodes))
         user = pwd.getpwuid(os.geteuid()).pw_name
         login = "login(10.77.0.254)" if self.networks else f"{_host()}(127.0.0.1)"
         settings = {
@@ -247,15 +248,20 @@ class SmallCluster:
             "SchedulerParameters": "batch_sched_delay=0,sched_min_interval=100000,bf_interval=1",
             "KillWait": 3,
             "MinJobAge": 3600,
+            "EnforcePartLimits": "ALL",  # refuse what can never run
             "MessageTimeout": 30,
             "GresTypes": "gpu",
-        } | self.settings
+        }
+        if self.on_paper:  # nodes that would be switched on when a job needs them
+            settings |= {"ResumeProgram": "/bin/true", "SuspendProgram": "/bin/true", "SuspendTime": -1}
+        settings |= self.settings
         lines = [f"{name}={value}" for name, value in settings.items()]
         for port, (name, group) in zip(ports[1:], self.nodes.items(), strict=True):
             where = f"NodeAddr={name}" if self.networks else f"NodeHostname={_host()} NodeAddr=127.0.0.1"
             has = f"CPUs={group.cores} RealMemory={group.memory_mb}"
             has += f" Gres={group.gpu}:{group.n_gpus}" if group.gpu else ""
             has += f" Feature={','.join(group.features)}" if group.features else ""
+            has += " State=CLOUD" if self.on_paper else ""
             lines.append(f"NodeName={name} {where} Port={port} {has}")
         share = min(group.memory_mb // group.cores for group in self.nodes.values())
         limits = f"DefMemPerCPU={share} MaxTime={self.kind.longest} State=UP"
@@ -329,8 +335,10 @@ class SmallCluster:
 
     def _all_idle(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            states = self.run("sinfo", "--noheader", "--Node", "--format=%t", timeout=10).stdout.split()
-            return len(states) == len(self.nodes) and set(states) == {"idle"}
+            states = self.run("sinfo", "--all", "--noheader", "--Node", "--format=%t", timeout=10)
+            if self.on_paper:
+                return states.returncode == 0
+            return states.stdout.split() == ["idle"] * len(self.nodes)
         return False
 
     def _environment(self) -> dict[str, str]:
@@ -427,15 +435,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["start", "stop", "env"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--as", dest="kind", choices=kinds(), default="plain", help="what it looks like")
+    parser.add_argument("--as", dest="kind", choices=KINDS, default="plain", help="what it looks like")
     parser.add_argument("--networks", action="store_true", help="a network and a host name for each node (root)")
-    parser.add_argument("--nodes", type=int, default=2, help="nodes of each type")
+    parser.add_argument("--nodes", type=int, default=2, help="nodes of each type (0: all, on paper)")
     asked = parser.parse_args()
     try:
         if asked.command == "start":
             cluster = SmallCluster(asked.folder, asked.kind, asked.networks, asked.nodes)
             cluster.start()
-            print(f"up: {', '.join(cluster.nodes)}")
+            print(f"up: {len(cluster.nodes)} nodes{' on paper' if cluster.on_paper else ''}")
         elif asked.command == "stop":
             stop(asked.folder)
         else:

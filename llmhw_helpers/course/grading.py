@@ -39,6 +39,8 @@ class Exercise:
         rtol: relative tolerance for numbers.
         rule: where several answers are right: from the answer and the case's arguments the hint at what it breaks,
             empty where it keeps to all. It then decides in place of equality with `right`, which is one right answer.
+        judge: where all answers count together: from the answers, in the cases' order, what is off, empty where they
+            will do. It then decides.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Exercise:
     mistakes: Sequence[Mistake] = ()
     rtol: float = 1e-3
     rule: Callable[..., str] | None = None
+    judge: Callable[[Sequence], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
             return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {said:.200}")
     if all(value is None or value is Ellipsis for value in given):
         return Verdict(False, f"{name}: not answered yet.")
+    if exercise.judge:
+        off = exercise.judge(given)
+        return Verdict(not off, f"{name}: not yet. {off}" if off else f"{name}: correct.")
     if exercise.rule:
         return _by_rule(given, exercise)
     expected = [exercise.right(*case) for case in exercise.cases]

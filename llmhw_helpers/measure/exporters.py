@@ -7,7 +7,7 @@
 | ``train_waiting_seconds_total`` | counter | in which it waited, by ``waits_for``: data, ranks |
 | ``train_tokens_total`` | counter | tokens trained on |
 | ``train_loss`` | gauge | of the last step |
-| ``train_last_step_timestamp_seconds`` | gauge | when the last step ended, as ``time.time`` |
+| ``train_last_step_timestamp_seconds`` | gauge | when the last step ended, or the page began; as ``time.time`` |
 | ``process_...`` | both | processor time, memory and files of the process (Linux) |
 
 All have the label ``rank``. Ranks that wait for one another end their steps together: the slowest of them is found by
@@ -15,7 +15,6 @@ its busy seconds, which nobody shares.
 """
 
 import json
-import math
 import socket
 import time
 from contextlib import suppress
@@ -66,9 +65,8 @@ class Exporter:
         waiting = Counter("train_waiting_seconds", "in which it waited", ["rank", "waits_for"], registry=registry)
         self._waits = {what: waiting.labels(rank=str(rank), waits_for=what) for what in ("data", "ranks")}
         self._tokens = new(Counter, "train_tokens", "tokens trained on")
-        self._loss = new(Gauge, "train_loss", "of the last step")
+        self._loss = Gauge("train_loss", "of the last step", ["rank"], registry=registry)  # none before the first
         self._last = new(Gauge, "train_last_step_timestamp_seconds", "when the last step ended")
-        self._loss.set(math.nan)  # until there is one
         self._last.set(time.time())
         try:
             self._server, self._thread = start_http_server(port, host, registry)
@@ -107,7 +105,7 @@ class Exporter:
         self._waits["ranks"].inc(waited_for_ranks)
         self._tokens.inc(tokens)
         if loss is not None:
-            self._loss.set(loss)
+            self._loss.labels(rank=str(self.rank)).set(loss)
         self._last.set(time.time())
 
     def announce(self, folder: Path, host: str | None = None, **labels: str) -> Path:

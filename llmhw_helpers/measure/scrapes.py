@@ -41,21 +41,29 @@ class Scrape:
     when: float
     samples: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
 
-    def by(self, name: str, label: str, **matching: str) -> dict[str, float]:
-        """The sums of `name` for each value of `label`, of those whose labels are as in `matching`.
+    def by(self, name: str, *by: str, **matching: str) -> dict[str, float]:
+        """The sums of `name` for each value of the labels `by`, of those whose labels are as in `matching`.
+
+        Of several labels the values are put together with spaces.
 
         Raises:
             UnknownName: the page has no such number; the message names the nearest.
         """
         sums: dict[str, float] = {}
         for labels, value in look_up(name, self.samples, "number on the page"):
-            if all(labels.get(key) == wanted for key, wanted in matching.items()):
-                sums[labels.get(label, "")] = sums.get(labels.get(label, ""), 0.0) + value
+            if _fits(labels, matching):
+                group = group_of(labels, by)
+                sums[group] = sums.get(group, 0.0) + value
         return sums
 
     def total(self, name: str, **matching: str) -> float:
         """The sum of `name` over all labels, of those as in `matching`; raises as `by`."""
-        return math.fsum(self.by(name, "", **matching).values())
+        return math.fsum(self.by(name, **matching).values())
+
+
+def group_of(labels: Mapping[str, str], by: Iterable[str]) -> str:
+    """The values of the labels `by`, with spaces between; labels that are missing or empty add nothing."""
+    return " ".join(filter(None, (labels.get(each) for each in by)))
 
 
 def read_page(text: str, when: float = 0.0) -> Scrape:
@@ -156,8 +164,8 @@ class Scraper:
         self.scrapes.append(Scrape(when, samples))
 
 
-def increase(scrapes: Sequence[Scrape], name: str, label: str = "", **matching: str) -> dict[str, float]:
-    """How far counters have come from the first scrape to the last, summed by `label`.
+def increase(scrapes: Sequence[Scrape], name: str, *by: str, **matching: str) -> dict[str, float]:
+    """How far counters have come from the first scrape to the last, summed by the labels `by`.
 
     A counter that is smaller than before was reset, as its program began anew: it has come from 0. What came between
     its last scrape and its end is lost, here and at Prometheus (whose own ``increase`` stretches the result to the
@@ -166,7 +174,7 @@ def increase(scrapes: Sequence[Scrape], name: str, label: str = "", **matching: 
     Args:
         scrapes: in the order of time; a program need not be in all of them.
         name: of the counter.
-        label, matching: as in `Scrape.by`.
+        by, matching: as in `Scrape.by`.
 
     Raises:
         UnknownName: no scrape has such a number.
@@ -181,8 +189,8 @@ def increase(scrapes: Sequence[Scrape], name: str, label: str = "", **matching: 
     grown: dict[str, float] = {}
     for each in scrapes:
         for labels, value in each.samples.get(name, ()):
-            if all(labels.get(key) == wanted for key, wanted in matching.items()):
-                series, group = tuple(sorted(labels.items())), labels.get(label, "")
+            if _fits(labels, matching):
+                series, group = tuple(sorted(labels.items())), group_of(labels, by)
                 before = last.get(series, value)
                 grown[group] = grown.get(group, 0.0) + (value - before if value >= before else value)
                 last[series] = value
@@ -211,3 +219,7 @@ def histogram_quantile(q: float, buckets: Mapping[str, float]) -> float:
             return lower if bound == math.inf else lower + (bound - lower) * (rank - below) / (n - below)
         below, lower = n, bound
     return lower
+
+
+def _fits(labels: Mapping[str, str], matching: Mapping[str, str]) -> bool:
+    return all(labels.get(key, "") == wanted for key, wanted in matching.items())

@@ -25,17 +25,18 @@ from ..serving.engine import Engine
 from ..serving.kv_folder import KVFolder
 from ..serving.weights import Served
 from .listening import LOCAL, Listening, NoPort, bind, is_local, url_of
-from .signals import Signals
+from .signals import Interrupts, Signals
 from .worker import Worker
 
 DTYPES = {"float32": ("fp32", torch.float32), "bfloat16": ("bf16", torch.bfloat16)}
-
-
 KV_GB = 2  # of keys and values on the disk
 
 
 class NotInstalled(ImportError):
     """The server's libraries are missing; the message says how to get them."""
+
+
+REFUSALS = (NotInstalled, NoPort, ModelNotFound, BadModelFile, NotThisFamily, ValueError)  # one line says enough
 
 
 @contextmanager
@@ -95,31 +96,41 @@ def model_name(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _libraries()
-        with bind(options.host, options.port) as listening:
-            if not is_local(listening):
-                print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
-            engine, name = _load(options)
-            worker = Worker(engine, options.max_open)
-            signals = Signals(worker, options.grace)
-            said = f"{name} is served at {url_of(listening)} (Ctrl-C ends it)"
-
-            def ready() -> None:
-                signals.listen()
-                print(said, flush=True)
-
-            try:
-                asyncio.run(_serve(worker, name, listening, options.allow_host, ready, signals.stopped))
-            finally:
-                worker.close()
-    except KeyboardInterrupt:
-        pass
-    except (NotInstalled, NoPort, ModelNotFound, BadModelFile, NotThisFamily, ValueError) as error:
-        print(f"llmhw-serve: {error}", file=sys.stderr)
-        return 1
+    with Interrupts() as interrupts:
+        try:
+            _run(options)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:
+            if not interrupts.told:
+                if not isinstance(
+                    error, (NotInstalled, NoPort, ModelNotFound, BadModelFile, NotThisFamily, ValueError)
+                ):
+                    raise
+                print(f"llmhw-serve: {error}", file=sys.stderr)
+                return 1
     print("Stopped.", flush=True)
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    _libraries()
+    with bind(options.host, options.port) as listening:
+        if not is_local(listening):
+            print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
+        engine, name = _load(options)
+        worker = Worker(engine, options.max_open)
+        signals = Signals(worker, options.grace)
+        said = f"{name} is served at {url_of(listening)} (Ctrl-C ends it)"
+
+        def ready() -> None:
+            signals.listen()
+            print(said, flush=True)
+
+        try:
+            asyncio.run(_serve(worker, name, listening, options.allow_host, ready, signals.stopped))
+        finally:
+            worker.close()
 
 
 def _libraries() -> tuple[ModuleType, Callable, type]:

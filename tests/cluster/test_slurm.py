@@ -166,7 +166,7 @@ def test_a_controller_that_is_away(cluster, tmp_path, monkeypatch):
     (tmp_path / "slurm.conf").write_text(away)
     with pytest.raises(NoSlurm, match=r"^Slurm does not answer: squeue had no answer in 1 s$"):
         Slurm(cluster.environment | {"SLURM_CONF": str(tmp_path / "slurm.conf")}).queue()
-    with pytest.raises(NoSlurm, match=r"^Slurm does not answer: .*No such file") as caught:
+    with pytest.raises(NoSlurm, match="^Slurm does not answer: ") as caught:
         Slurm(cluster.environment | {"SLURM_CONF": str(tmp_path / "none.conf")}).queue()
     assert "\n" not in str(caught.value)
 

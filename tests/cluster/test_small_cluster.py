@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from small_cluster import NoCluster, SmallCluster, cannot_start, kinds, running, stop
+from small_cluster import NoCluster, SmallCluster, cannot_start, running, stop
 
 from llmhw_helpers.specs.clusters import CLUSTERS
 
@@ -107,5 +107,19 @@ def test_without_slurm_it_is_said_in_a_line(monkeypatch):
     assert cannot_start().startswith("Slurm needs Linux")
 
 
-def test_kinds_are_named():
-    assert list(kinds()) == ["plain", "alvis", "arrhenius"]
+def test_the_whole_cluster_on_paper_checks_jobs(start_cluster):
+    alvis = start_cluster("alvis", count=0)
+    assert len(alvis.nodes) == 160 // 8 + 44 // 4 + 332 // 4 + 296 // 4 + 32 // 4 + 4
+    test = ["sbatch", "--test-only", "--wrap=true", "--time=1:00:00"]
+    for good in (["--nodes=8", "--gpus-per-node=A100fat:4"], ["--constraint=NOGPU"], ["--array=1-9", "--gpus=T4:8"]):
+        done = alvis.run(*test, *good)
+        assert done.returncode == 0, done.stderr
+    for bad, why in {
+        "--nodes=9 --gpus-per-node=A100fat:4": "Requested node configuration is not available",
+        "--gpus-per-node=A40:5": "Requested node configuration is not available",
+        "--constraint=GPU": "Invalid feature specification",
+        "--partition=alvi": "Invalid partition name specified",
+        "--time=8-0": "Requested time limit is invalid",
+    }.items():
+        done = alvis.run(*test, *bad.split())
+        assert (done.returncode, why in done.stderr) == (1, True), done.stderr

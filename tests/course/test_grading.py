@@ -53,6 +53,13 @@ def test_a_rule_lets_every_answer_pass_that_keeps_to_it_and_says_what_others_bre
     assert grade(lambda n: None, even).line == "even: not answered yet."
 
 
+def test_a_judge_sees_all_answers_together():
+    most = Exercise("most", [(1,), (2,), (3,)], lambda n: n, judge=lambda given: "" if sum(given) > 4 else "too few")
+    assert grade(lambda n: n if n > 1 else 0, most).line == "most: correct."
+    assert grade(lambda n: 1, most).line == "most: not yet. too few"
+    assert grade(lambda n: None, most).line == "most: not answered yet."
+
+
 def test_a_rule_that_fails_on_an_answer_of_another_kind_gives_a_verdict_too():
     longer = Exercise("longer", [(3,)], lambda n: "four", rule=lambda given, n: "" if len(given) > n else "too short")
     assert (

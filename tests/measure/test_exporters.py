@@ -13,7 +13,8 @@ from llmhw_helpers.measure.scrapes import NoAnswer, scrape
 def test_a_page_says_what_it_was_told():
     before = time.time()
     with Exporter(rank=3) as exporter:
-        assert scrape(exporter.url).total("train_loss") != scrape(exporter.url).total("train_loss")  # NaN: none yet
+        assert before <= scrape(exporter.url).total("train_last_step_timestamp_seconds")
+        assert not scrape(exporter.url).samples.get("train_loss")  # no step, no loss
         for seconds, waited in ((0.25, 0.125), (0.5, 0.0)):
             exporter.observe_step(seconds, 2048, 3.5, waited_for_data=waited, waited_for_ranks=0.0625)
         exporter.observe_step(0.25, 2)

@@ -129,6 +129,26 @@ def test_it_listens_to_this_machine_alone_unless_told_otherwise(loads, capsys):
     assert [host for _, host in loads] == ["127.0.0.1", "0.0.0.0"]
 
 
+@pytest.mark.parametrize("becomes", [KeyboardInterrupt, server.BadModelFile, ImportError])
+def test_an_interrupt_while_it_starts_is_no_fault_of_the_file(monkeypatch, capsys, becomes):
+    """What a library that is stopped half-way says, is not believed."""
+
+    def load(options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise becomes("the file is damaged") from None
+
+    monkeypatch.setattr(server, "_load", load)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert server.main(["--port", "0"]) == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert tuple(capsys.readouterr()) == ("Stopped.\n", "")
+
+
 def test_what_cannot_be_is_said_in_one_line(capsys, monkeypatch):
     def said(*arguments):
         assert server.main(arguments) == 1

@@ -356,7 +356,8 @@ def test_a_folder_that_is_deleted_ends_writing_and_all_is_a_miss(tmp_path, capfd
     for i in range(2):  # by the second, the thread may have given up already: both answers of `write` are right
         folder.write(KEYS[i], block(i))
     folder.flush()
-    assert "No such file" in folder.failed and not found(folder)
+    assert "No such file" in folder.failed
+    assert not found(folder)
     assert capfd.readouterr().err.count("\n") == 1
 
 
