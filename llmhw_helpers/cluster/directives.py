@@ -43,10 +43,10 @@ def first_command(lines: list[str]) -> int:
     return next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
 
 
-def seconds_of(limit: str) -> float:
+def limit_seconds(limit: str) -> float:
     """A time limit as Slurm writes it; a number alone is minutes.
 
-    >>> [seconds_of(limit) for limit in ("2", "1:30", "00:01:00", "1-00:00:00", "1-2")]
+    >>> [limit_seconds(limit) for limit in ("2", "1:30", "00:01:00", "1-00:00:00", "1-2")]
     [120.0, 90.0, 60.0, 86400.0, 93600.0]
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)

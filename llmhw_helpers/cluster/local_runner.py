@@ -22,7 +22,7 @@ import psutil
 
 from ..files import write_whole
 from . import local_tools
-from .directives import BadJob, directives, first_command, seconds_of, signal_of, task_numbers
+from .directives import BadJob, directives, first_command, limit_seconds, signal_of, task_numbers
 
 KILL_WAIT_S = 3.0  # from SIGTERM to SIGKILL
 POLL_S = 0.05
@@ -41,7 +41,7 @@ DONE = (
 
 
 @dataclass(frozen=True)
-class State:
+class JobState:
     """How a job, or a task of an array, stands, in Slurm's words.
 
     Attributes:
@@ -70,7 +70,7 @@ class State:
         return self.state in DONE
 
 
-class Task:
+class LocalTask:
     """A job, or one task of an array, in its folder `spool`."""
 
     def __init__(self, spool: Path, job: str, array: tuple[str, int] | None = None):
@@ -78,7 +78,7 @@ class Task:
         self.script, self.cwd = spool / "script", Path(json.loads((spool / "job.json").read_text())["cwd"])
         self.asked = directives(self.script.read_text())
         submitted_at = (spool / "job.json").stat().st_mtime
-        self.state = State(job, self.asked.get("job-name", "script"), "PENDING", "Resources", submitted_at)
+        self.state = JobState(job, self.asked.get("job-name", "script"), "PENDING", "Resources", submitted_at)
 
     def put(self, state: str, reason: str = "None", **changes) -> None:
         """Write down how it stands now."""
@@ -100,7 +100,7 @@ class Task:
 
     def _once(self) -> tuple[str, int]:
         """One run of the script: how it ended, and its exit code."""
-        limit = seconds_of(self.asked.get("time", "60"))
+        limit = limit_seconds(self.asked.get("time", "60"))
         warn = signal_of(self.asked["signal"]) if "signal" in self.asked else None
         mode = "ab" if self.asked.get("open-mode") == "append" and self.state.restarts else "wb"
         with open(self.cwd / self._output(), mode) as output:
@@ -191,7 +191,7 @@ def put_in_queue(script: str, cwd: Path, options: Sequence[str] = ()) -> str:
     script = "\n".join(lines) + "\n"
     asked = directives(script)
     tasks = task_numbers(asked["array"]) if "array" in asked else [None]
-    for value, check in (("time", seconds_of), ("signal", signal_of)):
+    for value, check in (("time", limit_seconds), ("signal", signal_of)):
         if value in asked:
             check(asked[value])
     number = int(time.time() * 10) % 900_000 + 100_000  # as the job's port depends on it: another one each time
@@ -214,7 +214,7 @@ def put_in_queue(script: str, cwd: Path, options: Sequence[str] = ()) -> str:
     return str(number)
 
 
-def states(number: str, cwd: Path) -> list[State]:
+def local_states(number: str, cwd: Path) -> list[JobState]:
     """How a job that was submitted from `cwd` stands: one state, or one for each task.
 
     Raises:
@@ -223,13 +223,13 @@ def states(number: str, cwd: Path) -> list[State]:
     spool = cwd / FOLDER / number.partition("_")[0]
     if not (spool / "job.json").exists():
         raise BadJob(f"the local runner knows no job {number} of the folder {cwd}")
-    found = [State(**json.loads((spool / _state_file(task)).read_bytes())) for task in _numbers(spool)]
+    found = [JobState(**json.loads((spool / _state_file(task)).read_bytes())) for task in _numbers(spool)]
     if not all(state.done for state in found) and not _runs(spool):
         found = [each if each.done else replace(each, state="NODE_FAIL", reason="RunnerKilled") for each in found]
     return [state for state in found if state.job == number] if "_" in number else found
 
 
-def cancel(number: str, cwd: Path) -> None:
+def cancel_local(number: str, cwd: Path) -> None:
     """Ask the runner to end a job, with all tasks of an array."""
     (cwd / FOLDER / number / "cancel").touch()
 
@@ -251,10 +251,10 @@ def _state_file(task: int | None) -> str:
     return "state.json" if task is None else f"state-{task}.json"
 
 
-def _tasks(spool: Path) -> list[Task]:
+def _tasks(spool: Path) -> list[LocalTask]:
     number = spool.name
     arrays = [None if task is None else (number, task) for task in _numbers(spool)]
-    return [Task(spool, number if array is None else f"{number}_{array[1]}", array) for array in arrays]
+    return [LocalTask(spool, number if array is None else f"{number}_{array[1]}", array) for array in arrays]
 
 
 def main(spool: Path) -> None:

@@ -44,7 +44,7 @@ def rehearse(path: str) -> str | None:
         NotSaved: no space for the form.
     """
     prepared = read_twin(Path(path))
-    run = Run(prepared, Path(path).parent, job_number(os.environ))
+    run = Rehearsal(prepared, Path(path).parent, job_number(os.environ))
     try:
         run.work()
     except Exception as error:
@@ -66,7 +66,7 @@ def job_number(environment: Mapping[str, str]) -> str:
     return environment.get("SLURM_JOB_ID", "by-hand")
 
 
-class Run:
+class Rehearsal:
     """One run of a job's program on one rank; a job that was requeued has several.
 
     Attributes:
@@ -84,6 +84,7 @@ class Run:
         self.losses = torch.zeros(self.twin.n_steps, dtype=torch.float64)
         self._done, self._written = 0, 0.0
         self._seconds: list[float] = []
+        self._computed: list[float] = []
         self._sent: list[float] = []
         self._job_began = float(os.environ.get("JOB_BEGAN", time.time()))
         try:
@@ -115,11 +116,13 @@ class Run:
             if self._done % twin.checkpoint_every == 0:
                 self._save(checkpoints, state)
             with counted() as wire:
+                begin = time.process_time()
                 self._step(work)
+                self._computed.append(time.process_time() - begin)
             self._seconds.append(wire.seconds)
             self._sent.append(_sent(wire))
             self.write("running", soon=False)
-        if asked and self._done not in checkpoints.steps():
+        if self._done not in checkpoints.steps():
             self._save(checkpoints, state)
         self._explain(work)
         self.write("stopped" if asked else "finished")
@@ -151,6 +154,9 @@ class Run:
 
     def _explain(self, work) -> None:
         """Further figures, all ranks at the same time: how fast they multiply now, and send what a step sends."""
+        if self._computed:
+            computed = over_ranks(statistics.median(self._computed), CPU) / self.twin.n_ranks
+            self.facts["step_computed_s"] = computed
         amount, timing = product_rate("fp32", CPU, PROBES)
         self.facts["rank_flops_per_s"] = _least(amount / timing.best)
         self.facts["sending_s"] = _largest(_sending_s(self.twin, work))

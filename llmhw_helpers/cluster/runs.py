@@ -1,13 +1,11 @@
 """Runs of job scripts: through Slurm's `sbatch` where there is one, else through the local runner, in the same way."""
 
 import json
-import re
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -15,7 +13,8 @@ from tqdm.auto import tqdm
 from ..files import write_whole
 from . import local_runner
 from .forms import BadForm, form_path, read_form
-from .local_runner import State
+from .local_runner import JobState
+from .slurm import NoSlurm, Slurm, SlurmJob, UnknownJob
 
 ASK_S = 30  # for Slurm to answer
 PROBE_S = 10  # for it to say that it is there
@@ -38,7 +37,7 @@ def why_no_slurm() -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class Submission:
     """A job that was submitted.
 
     Attributes:
@@ -51,20 +50,24 @@ class Job:
     folder: Path
     local: bool
 
-    def states(self) -> list[State]:
+    def states(self) -> list[JobState]:
         """How it stands: one state, or one for each task of an array.
 
         Raises:
             NotSubmitted: Slurm does not know it, or does not answer.
         """
-        return local_runner.states(self.number, self.folder) if self.local else _asked_slurm(self.number, self.folder)
+        return (
+            local_runner.local_states(self.number, self.folder)
+            if self.local
+            else _asked_slurm(self.number, self.folder)
+        )
 
     @property
     def done(self) -> bool:
         """Whether nothing more will come of it."""
         return all(state.done for state in self.states())
 
-    def wait(self, timeout_s: float = 600, progress: bool = True) -> list[State]:
+    def wait(self, timeout_s: float = 600, progress: bool = True) -> list[JobState]:
         """Until it is done; how it ended.
 
         Args:
@@ -99,7 +102,7 @@ class Job:
     def cancel(self) -> None:
         """Take it out of the queue, or end it."""
         if self.local:
-            local_runner.cancel(self.number, self.folder)
+            local_runner.cancel_local(self.number, self.folder)
         else:
             _slurm("scancel", self.number)
 
@@ -110,7 +113,7 @@ class Job:
         return "\n".join(texts)
 
 
-def submit(script: str | Path, folder: Path, local: bool | None = None, options: Sequence[str] = ()) -> Job:
+def submit(script: str | Path, folder: Path, local: bool | None = None, options: Sequence[str] = ()) -> Submission:
     """Submit a job script from `folder`.
 
     Args:
@@ -129,17 +132,17 @@ def submit(script: str | Path, folder: Path, local: bool | None = None, options:
     if local is None:
         local = bool(why_no_slurm())
     if local:
-        return Job(local_runner.put_in_queue(text, folder, options), folder, True)
+        return Submission(local_runner.put_in_queue(text, folder, options), folder, True)
     path = folder / "job.sh"
     write_whole(path, text.encode(), "job script")
     said = _slurm("sbatch", "--parsable", *options, str(path), cwd=folder)
-    return Job(said.strip().partition(";")[0], folder, False)
+    return Submission(said.strip().partition(";")[0], folder, False)
 
 
-def job_in(folder: Path, number: str) -> Job:
+def job_in(folder: Path, number: str) -> Submission:
     """The job of that number which was submitted from `folder`, by either way."""
     folder = Path(folder).resolve()
-    return Job(number, folder, (folder / local_runner.FOLDER / number.partition("_")[0]).exists())
+    return Submission(number, folder, (folder / local_runner.FOLDER / number.partition("_")[0]).exists())
 
 
 def _slurm(*command: str, cwd: Path | None = None, timeout_s: float = ASK_S) -> str:
@@ -156,42 +159,21 @@ def _slurm(*command: str, cwd: Path | None = None, timeout_s: float = ASK_S) -> 
     return done.stdout
 
 
-def _asked_slurm(number: str, folder: Path) -> list[State]:
-    """From `scontrol`; what it has forgotten, minutes after the end, from the last time that somebody asked."""
+def _asked_slurm(number: str, folder: Path) -> list[JobState]:
+    """From Slurm; what it has forgotten, minutes after the end, from the last time that somebody asked."""
     kept = folder / f".slurm-{number}.json"
     try:
-        lines = _slurm("scontrol", "--oneliner", "show", "job", number).splitlines()
-    except NotSubmitted:
+        found = [_state(job) for job in Slurm().tasks(number)]
+    except (NoSlurm, UnknownJob) as error:
         if kept.exists():
-            return [State(**state) for state in json.loads(kept.read_bytes())]
-        raise
-    states = sorted((_state(line) for line in lines if line.startswith("JobId=")), key=lambda state: state.job)
-    write_whole(kept, json.dumps([asdict(state) for state in states]).encode(), "state")
-    return states
+            return [JobState(**state) for state in json.loads(kept.read_bytes())]
+        raise NotSubmitted(str(error)) from None
+    write_whole(kept, json.dumps([asdict(state) for state in found]).encode(), "state")
+    return found
 
 
-def _state(line: str) -> State:
-    said = dict(re.findall(r"(\w+)=(\S*)", line))
-    job = said["JobId"]
-    if "ArrayJobId" in said:
-        job = f"{said['ArrayJobId']}_{said['ArrayTaskId']}"
-    started = _time(said.get("StartTime"))
-    return State(
-        job,
-        said["JobName"],
-        said["JobState"],
-        said.get("Reason", ""),
-        _time(said.get("SubmitTime")),
-        started if said["JobState"] != "PENDING" else None,
-        _time(said.get("EndTime")) if said["JobState"] in local_runner.DONE else None,
-        int(said["ExitCode"].partition(":")[0]) if "ExitCode" in said else None,
-        int(said.get("Restarts", 0)),
-        said.get("NodeList", ""),
-    )
-
-
-def _time(said: str | None) -> float | None:
-    try:
-        return datetime.fromisoformat(said or "").timestamp()
-    except ValueError:  # Unknown, N/A
-        return None
+def _state(job: SlurmJob) -> JobState:
+    times = (job.submitted, job.began if job.state != "PENDING" else None, job.ended)
+    stamps = [None if time is None else time.timestamp() for time in times]
+    code, restarts = job.exit_code, job.restarts or 0
+    return JobState(job.id, job.name, job.state, job.reason, *stamps, code, restarts, ",".join(job.nodes))

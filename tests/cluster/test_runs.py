@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from llmhw_helpers.cluster import local_runner
-from llmhw_helpers.cluster.directives import BadJob, directives, seconds_of, signal_of, task_numbers
+from llmhw_helpers.cluster.directives import BadJob, directives, limit_seconds, signal_of, task_numbers
 from llmhw_helpers.cluster.runs import NotSubmitted, job_in, submit, why_no_slurm
 from llmhw_helpers.specs.figures import UnknownName
 
@@ -171,7 +171,7 @@ def test_options_come_before_those_of_the_script(tmp_path):
 def test_what_is_a_comment_to_slurm_is_one_here():
     script = "#!/bin/bash\n#SBATCH --nodes=2  # two\n\n# text\n#SBATCH --requeue\necho\n#SBATCH --nodes=3\n"
     assert directives(script) == {"nodes": "2", "requeue": ""}
-    assert seconds_of("1-00:30:00") == 88200
+    assert limit_seconds("1-00:30:00") == 88200
     assert task_numbers("3") == [3]
     assert signal_of("B:SIGTERM") == (signal.SIGTERM, 60)
 
