@@ -3,9 +3,9 @@
     python benchmarks/monitors.py [--threads 2] [--rounds 15] [--seconds 1.5] [--interval 0.1]
 
 A model made up for it trains, and another one answers eight requests at a time. Rounds take turns in one run, first one
-and then the other, and what counts is the median of the ratios of neighbours; so is that of rounds that are both
-unwatched, which says how far the machine lets one see. Beside it stands the CPU time that sampling took, as its thread
-counts it, as a share of one core: that is exact on a machine that others use, too.
+and then the other, and what counts is the median of the ratios of neighbours, by the clock and in CPU time; that of
+rounds that are both unwatched says how far the machine lets one see. Below stands the CPU time that sampling took, as
+its thread counts it, as a share of one core: that can be told on a machine that others use, too.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"a sample every {arguments.interval:g} s, {arguments.rounds} rounds of {arguments.seconds:g} s in turns")
-    print(f"{'':10}{'watched / not':>15}{'not / not':>12}{'CPU of sampling':>18}{'a sample':>12}")
+    print(f"{'':20}{'watched / not':>15}{'not / not':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for name, step in (("training", training(Path(folder))), ("serving", serving())):
             compare(name, step, arguments)
@@ -67,7 +67,7 @@ def serving():
 
 
 def compare(name, step, arguments):
-    """Print the ratios of seconds a step, and what sampling took."""
+    """Print the ratios of rounds, by the clock and in CPU time, and what sampling took."""
     for _ in range(3):
         step()
     begin = time.perf_counter()
@@ -79,19 +79,21 @@ def compare(name, step, arguments):
         taken = {}
         for who in ("watched", "before", "after") if k % 2 else ("before", "after", "watched"):
             monitor = Monitor(arguments.interval) if who == "watched" else nullcontext()
+            begin = np.array([time.perf_counter(), time.process_time()])
             with monitor:
-                begin = time.perf_counter()
                 for _ in range(n_steps):
                     step()
-                taken[who] = time.perf_counter() - begin
+            taken[who] = np.array([time.perf_counter(), time.process_time()]) - begin
             if who == "watched":
-                cost, lasted = cost + monitor.cost_seconds, lasted + taken[who]
+                cost, lasted = cost + monitor.cost_seconds, lasted + taken[who][0]
                 n_samples += len(monitor.series()) + 1
         neighbour = taken["before"] if k % 2 else taken["after"]
         watched.append(taken["watched"] / neighbour)
         unwatched.append(taken["after"] / taken["before"])
-    ratios = [statistics.median(each) for each in (watched, unwatched)]
-    print(f"{name:10}{ratios[0]:15.4f}{ratios[1]:12.4f}{cost / lasted:18.2%}{1e6 * cost / n_samples:9.0f} µs")
+    for kind, i in (("seconds", 0), ("CPU time", 1)):
+        ratios = [statistics.median(each[i] for each in rounds) for rounds in (watched, unwatched)]
+        print(f"{name:10}{kind:10}{ratios[0]:15.4f}{ratios[1]:12.4f}")
+    print(f"{'':10}sampling took {cost / lasted:.2%} of a core, {1e6 * cost / n_samples:.0f} µs a sample")
 
 
 if __name__ == "__main__":

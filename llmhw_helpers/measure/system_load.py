@@ -54,7 +54,8 @@ class SystemLoad:
 def _stalled_seconds(path: Path) -> float | None:
     """Seconds, ever, in which at least one task waited; told in microseconds: ``some avg10=0.00 ... total=12345``."""
     try:
-        first = path.read_text().splitlines()[0]
+        with open(path) as file:
+            first = file.readline()
         return int(first.rpartition("total=")[2]) / 1e6 if first.startswith("some ") else None
-    except (OSError, ValueError, IndexError):  # an older kernel, or one that was told not to count (psi=0)
+    except (OSError, ValueError):  # an older kernel, or one that was told not to count (psi=0)
         return None
