@@ -119,6 +119,8 @@ def _printed(number: int, question: Question) -> str:
 
 
 def _plain(value: float) -> str:
+    if isinstance(value, bool):
+        return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:g}"
 
 
