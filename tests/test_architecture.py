@@ -95,6 +95,7 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "planning/jobs.py": ["test_scripts.py"],
     "planning/serving_scripts.py": ["test_scripts.py"],
     "planning/training_scripts.py": ["test_scripts.py"],
+    "measure/panels.py": ["test_quantities.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
     "measure/process_tree.py": ["test_monitors.py"],
