@@ -6,6 +6,7 @@ A file named ``stop-JOB`` beside the twin asks it to stop after the step at hand
 signal says that the time is nearly up. (A signal to the ranks themselves would end torchrun.)
 """
 
+import hashlib
 import os
 import resource
 import statistics
@@ -156,7 +157,11 @@ class Rehearsal:
         self.facts["resumed_at"] = float(self._done)
 
     def _explain(self, work) -> None:
-        """Further figures, all ranks at the same time: how fast they multiply now, and send what a step sends."""
+        """Further figures, all ranks at the same time: how fast they multiply now, and send what a step sends.
+
+        And what two runs are compared by, to the bit: a fingerprint of the losses of all steps.
+        """
+        self.words["losses"] = hashlib.sha256(self.losses.numpy().tobytes()).hexdigest()[:16]
         if self._computed:
             computed = over_ranks(statistics.median(self._computed), CPU) / self.twin.n_ranks
             self.facts["step_computed_s"] = computed
