@@ -63,9 +63,10 @@ def test_children_that_come_and_go_are_counted_once():
 
 
 def test_other_processes_can_be_watched_and_may_end():
-    child = subprocess.Popen([sys.executable, "-S", "-c", SPIN.format(seconds=0.3)])
+    waits = [sys.executable, "-S", "-c", f"input()\n{SPIN.format(seconds=0.3)}"]
+    child = subprocess.Popen(waits, stdin=subprocess.PIPE)
     with Monitor(interval_s=0.05, pids=[child.pid], gpus=False) as monitor:
-        child.wait(60)
+        child.communicate(b"\n", timeout=60)
         monitor.mark("ended")
         time.sleep(0.15)
     series = monitor.series()
@@ -98,6 +99,8 @@ def test_series_can_be_had_while_it_goes_on_and_after_an_error():
     monitor = Monitor(interval_s=0.01, gpus=False)
     with pytest.raises(RuntimeError, match="nothing was sampled"):
         monitor.series()
+    with pytest.raises(RuntimeError, match="nothing was sampled"):
+        monitor.mark("too early")
     with pytest.raises(ZeroDivisionError):
         _fail_after_three_samples(monitor)
     series = monitor.series()
@@ -182,6 +185,16 @@ def test_counters_that_fall_and_a_clock_that_stands_still_give_no_negative_rate(
     assert np.all(series["sent_bytes_per_s"] == 0)
     assert np.all(np.diff(series.seconds) > 0)
     assert all(np.all(values >= 0) for values in series.columns.values())
+
+
+def test_a_sampler_that_comes_late_does_not_sample_twice_at_once(monkeypatch):
+    """A rate over a moment would be all rounding: the kernel counts in hundredths of a second."""
+    times, read = psutil.cpu_times, itertools.count()
+    monkeypatch.setattr("psutil.cpu_times", lambda: time.sleep(0.1 * (next(read) % 3 == 1)) or times())
+    with Monitor(interval_s=0.04, gpus=False) as monitor:
+        while len(monitor.series()) < 6:
+            time.sleep(0.01)
+    assert np.all(monitor.series().durations[:-1] >= 0.039)
 
 
 def test_what_it_costs_is_told():
