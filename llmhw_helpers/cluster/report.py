@@ -161,7 +161,7 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
     if STEP in found:
         said["speed"] = _speed(form)
         said["efficiency"] = _efficiency(form)
-        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')}, {_times(form, SENT)} as predicted"
+        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')} in a step, {_times(form, SENT)} as predicted"
     if WORK in found:
         job_s = _job_s(form, state)
         saving = measured(facts.get("saving_s", 0.0), "s")

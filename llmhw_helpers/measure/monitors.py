@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .containers import usable_cores
 from .energy import PackageEnergy
 from .gpus import Gpus
 from .process_tree import ProcessTree
@@ -62,6 +63,10 @@ class Monitor:
         pids: of the processes to watch, with their children; this one without.
         gpus: whether to watch the GPUs.
 
+    Attributes:
+        n_cores: cores' worth of time that this process may use: its container or job may leave it fewer than there are.
+        cost_seconds: CPU time that sampling has taken so far: what it costs to be watched.
+
     Raises:
         ValueError: no such interval, or no such process.
 
@@ -76,7 +81,7 @@ class Monitor:
     def __init__(self, interval_s: float = 0.1, pids: Sequence[int] | None = None, gpus: bool = True):
         if not 0.001 <= interval_s <= 3600:
             raise ValueError(f"interval_s must be 0.001 to 3600 s, not {interval_s:g}")
-        self.interval_s = interval_s
+        self.interval_s, self.n_cores, self.cost_seconds = interval_s, usable_cores(), 0.0
         self._processes, self._watch_gpus = ProcessTree(pids), gpus
         self._samples: list[tuple[float, dict[str, float]]] = []  # appended to in one step: no lock that a fork
         self._marks: list[tuple[float, str]] = []  # could take into a child while it is held
@@ -142,6 +147,7 @@ class Monitor:
             due = max(due + self.interval_s, self._now())  # samples that it came too late for are left out
 
     def _sample(self) -> None:
+        began = time.thread_time()
         now, told = time.perf_counter(), {}
         for source in self._sources:
             try:
@@ -152,6 +158,7 @@ class Monitor:
                 )
         if not self._samples or now - self._start > self._samples[-1][0]:
             self._samples.append((now - self._start, told))
+        self.cost_seconds += time.thread_time() - began
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

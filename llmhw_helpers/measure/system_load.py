@@ -36,15 +36,14 @@ class SystemLoad:
         passed, self._read_at = 0.0 if self._read_at is None else now - self._read_at, now
         times = psutil.cpu_times()
         busy = sum(getattr(times, name, 0.0) for name in BUSY)
-        networks = {}
-        with contextlib.suppress(OSError):  # a sandbox may hide them
-            networks = psutil.net_io_counters(pernic=True, nowrap=False)
         told = {
             "machine_cpu_seconds": self._growth.add("cpu", busy, CORES * passed),
             "available_bytes": available_bytes(self._limits),
-            "sent_bytes": self._sent.add_all({name: each.bytes_sent for name, each in networks.items()}),
-            "received_bytes": self._received.add_all({name: each.bytes_recv for name, each in networks.items()}),
         }
+        with contextlib.suppress(OSError):  # a sandbox may hide its networks
+            networks = psutil.net_io_counters(pernic=True, nowrap=False)
+            told["sent_bytes"] = self._sent.add_all({name: each.bytes_sent for name, each in networks.items()})
+            told["received_bytes"] = self._received.add_all({name: each.bytes_recv for name, each in networks.items()})
         for name, path in self._pressure:
             stalled = _stalled_seconds(path)
             if stalled is not None:

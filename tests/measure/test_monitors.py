@@ -1,5 +1,6 @@
 """A monitor beside real processes: what they use is known, and the system's own clocks are the oracle."""
 
+import itertools
 import multiprocessing
 import os
 import resource
@@ -9,6 +10,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from llmhw_helpers.measure.monitors import COLUMNS, Monitor
@@ -122,8 +124,9 @@ def test_two_monitors_at_once_say_the_same():
 def _leave(monitor, queue):
     monitor.mark("in the child")
     n_samples = len(monitor.series())
+    time.sleep(0.05)
     monitor.__exit__(None, None, None)
-    queue.put(n_samples)
+    queue.put(n_samples if len(monitor.series()) == n_samples else 0)  # nothing is sampled here
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -156,6 +159,37 @@ def test_what_cannot_be_read_is_said_once_and_the_run_goes_on(monkeypatch, capsy
     series = monitor.series()
     assert np.isnan(series["machine_cpu_percent"][-1])
     assert not np.any(np.isnan(series["cpu_percent"]))
+
+
+def test_counters_that_fall_and_a_clock_that_stands_still_give_no_negative_rate(monkeypatch):
+    counters = psutil.net_io_counters(pernic=True)
+    clock, stands = time.perf_counter, []
+    monkeypatch.setattr("time.perf_counter", lambda: stands[0] if stands else clock())
+
+    def networks(pernic, nowrap):
+        names = list(counters)[: 1 + next(flip) % 2]  # one comes and goes
+        return {name: counters[name]._replace(bytes_sent=next(fall), bytes_recv=0) for name in names}
+
+    flip, fall = itertools.count(), itertools.count(1_000_000, -1)
+    monkeypatch.setattr("psutil.net_io_counters", networks)
+    with Monitor(interval_s=0.01, gpus=False) as monitor:
+        while len(monitor.series()) < 4:
+            time.sleep(0.01)
+        stands.append(clock())
+        time.sleep(0.05)  # samples of one moment
+        stands.clear()
+    series = monitor.series()
+    assert np.all(series["sent_bytes_per_s"] == 0)
+    assert np.all(np.diff(series.seconds) > 0)
+    assert all(np.all(values >= 0) for values in series.columns.values())
+
+
+def test_what_it_costs_is_told():
+    with Monitor(interval_s=0.01, gpus=False) as monitor:
+        while len(monitor.series()) < 10:
+            time.sleep(0.01)
+    assert 0 < monitor.cost_seconds < 10 * monitor.series().seconds[-1]
+    assert 0 < monitor.n_cores <= os.cpu_count()
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), 1e9])
