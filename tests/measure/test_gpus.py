@@ -1,5 +1,6 @@
 """GPUs through the real nvidia-ml-py, against a stand-in for NVIDIA's library that works, fails or lies."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from llmhw_helpers.measure.gpus import Gpus
+
 ROOT = Path(__file__).parents[2]
 READ = """
+import itertools
 import json
 from llmhw_helpers.measure.gpus import Gpus
 gpus = Gpus()
-told = [gpus.read(), gpus.read()]
+told = [gpus.read(1.0), gpus.read(1e6)]
 gpus.close()
-print(json.dumps([gpus.n_gpus, *told, gpus.read()]))
+print(json.dumps([gpus.n_gpus, *told, gpus.read(2e6)]))
 """
 
 
@@ -108,6 +112,18 @@ def test_a_library_that_does_not_work_is_one_line(library, tmp_path):
     subprocess.run(["gcc", "-shared", "-o", tmp_path / "libnvidia-ml.so.1", tmp_path / "other.c"], check=True)
     lines, *told = read(tmp_path)
     assert (lines, told) == (["NVML does not work here: GPUs are not watched (Function Not Found)."], [0, {}, {}, {}])
+
+
+def test_cards_are_not_asked_more_often_than_asking_is_worth(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Gpus, "_find", lambda self: {0: "card"})
+    monkeypatch.setattr(Gpus, "_ask", lambda self, name, i: float(len(asked)) if asked.append(name) is None else 0.0)
+    monkeypatch.setattr("time.thread_time", itertools.count(0, 0.001).__next__)  # each round takes a millisecond
+    gpus = Gpus()
+    asked.clear()
+    told = [gpus.read(now)["gpu_watts"] for now in (1.0, 1.4, 1.6)]
+    assert told[0] == told[1] != told[2]
+    assert len(asked) == 6
 
 
 def test_without_a_library_there_is_nothing_to_say(tmp_path):
