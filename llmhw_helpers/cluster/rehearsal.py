@@ -146,7 +146,7 @@ class Rehearsal:
         return bool(asked)
 
     def _count_lost(self) -> None:
-        """Steps that an earlier run had done and not saved, and seconds of the job, and of its work, before this run."""
+        """Steps that an earlier run had done and not saved; seconds of the job, and of its work, before this run."""
         lost = earlier_s = earlier_work_s = 0.0
         if self._before and self.facts["restarts"]:
             lines = self._before.lines

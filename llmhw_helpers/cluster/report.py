@@ -123,7 +123,8 @@ def _status(form: Form, state: JobState | None, folder: Path) -> str:
     """How far it came."""
     done, n_steps = int(form.facts["steps_done"]), int(form.facts["n_steps"])
     restarts, lost = int(form.facts.get("restarts", 0)), int(form.facts.get("steps_lost", 0))
-    again = f"; started again {restarts} times, and {lost} steps were computed twice" if restarts else ""
+    times = "once" if restarts == 1 else f"{restarts} times"
+    again = f"; started again {times}, and {lost} steps were computed twice" if restarts else ""
     steps = f"{done} of {n_steps} steps"
     if form.status == "finished":
         return f"finished: all {n_steps} steps{again}"

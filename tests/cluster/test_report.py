@@ -48,13 +48,13 @@ def test_a_finished_job_says_what_was_off_and_by_which_figures(tmp_path):
     said = found.sentences
     assert found.finished
     assert list(said) == ["status", "memory", "speed", "efficiency", "sending", "start-up", "queue", "cost"]
-    assert said["status"] == "finished: all 20 steps; started again 1 times, and 3 steps were computed twice"
+    assert said["status"] == "finished: all 20 steps; started again once, and 3 steps were computed twice"
     memory = "the tensors of a rank took ~120 MB, ~1.2 times as predicted; its process held ~500 MB besides, which "
     assert said["memory"] == memory + "counts against --mem as well"
     assert said["speed"] == (
         "a step took ~400 ms, and the roofline allows ~100 ms; a rank computed for ~300 ms of it and waited for "
-        "~100 ms, where what a step sends takes ~50 ms by itself; the machine multiplied ~2 times as slowly as when it was "
-        "calibrated"
+        "~100 ms, where what a step sends takes ~50 ms by itself; the machine multiplied ~2 times as slowly as when "
+        "it was calibrated"
     )
     assert said["efficiency"] == (
         "~25% of the speed that the roofline allows, when a rank multiplied at ~25 GFLOP/s; ~50 GFLOP/s were calibrated"
