@@ -70,19 +70,26 @@ class Gpus:
 
     def _find(self) -> dict[int, object]:
         """NVML's handles, by number."""
+        cards = {}
         try:
             pynvml.nvmlInit()
             self._open = True
             n_gpus = pynvml.nvmlDeviceGetCount()
             if n_gpus > MOST_GPUS:
                 raise ValueError(f"it counts {n_gpus} GPUs")
-            cards = {i: pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(n_gpus)}
-            return {i: card for i, card in cards.items() if _is_visible(i, card)}
         except pynvml.NVMLError_LibraryNotFound:
             return {}  # no NVIDIA driver: nothing to say
         except Exception as error:  # a library of another version can fail in any way
             self._say("NVML", f"NVML does not work here: GPUs are not watched ({_in_a_line(error)}).")
             return {}
+        for i in range(n_gpus):
+            try:
+                card = pynvml.nvmlDeviceGetHandleByIndex(i)
+                if _is_visible(i, card):
+                    cards[i] = card
+            except Exception as error:  # it is lost, or another user's
+                self._say(i, f"GPU {i} is not watched ({_in_a_line(error)}).")
+        return cards
 
     def _ask(self, name: str, i: int) -> float:
         """The card's figure; nan where it is not told, or cannot be true."""

@@ -91,6 +91,12 @@ def test_a_card_that_is_lost_leaves_a_gap_and_one_line(library):
     assert second["gpu_watts"] == 340
 
 
+def test_a_card_of_another_user_leaves_ones_own(library):
+    lines, n_gpus, told, *_ = read(library, "hidden")
+    assert lines == ["GPU 1 is not watched (Insufficient Permissions)."]
+    assert (n_gpus, told["gpu_busy_percent"], told["gpu_watts"]) == (1, 100, 270)
+
+
 def test_what_cannot_be_true_is_not_believed(library):
     lines, n_gpus, told, *_ = read(library, "lies")
     assert (n_gpus, told) == (2, {})
