@@ -1,8 +1,8 @@
-"""Runs of `sick_runs` that were recorded, in a small file: those that a learner looks at, and those for the grader.
+"""Recorded runs of `sick_runs`, those that a learner looks at and those for the grader, and one of `idle_gpus`.
 
-Made as ``benchmarks/diagnose.py`` makes them, on two cores of an AMD EPYC (virtual machine, Linux) that were busy with
-other programs as well, in November 2026: some had the cores before those, and some had to share them. Times are kept to
-a tenth of a millisecond, numbers to four digits.
+Made as ``benchmarks/diagnose.py`` makes them, in November 2026, on two cores of an AMD EPYC (virtual machine, Linux)
+that were busy with other programs as well: of five runs of a kind three had the cores before those, and two had to
+share them. Times are kept to a tenth of a millisecond, numbers to four digits.
 """
 
 import json
@@ -18,8 +18,9 @@ from ..measure.series import Series
 from ..specs.figures import look_up
 
 FOLDER = Path(__file__).parent
-PARTS = {"seen": "seen_runs.json", "unseen": "unseen_runs.json"}
+PARTS = {"seen": "seen_runs.json", "unseen": "unseen_runs.json", "idle GPU": "idle_gpu_runs.json"}
 COLUMNS = ("cpu_percent", "machine_cpu_percent", "rss_bytes", "cpu_pressure", "write_bytes_per_s", "tokens_per_s")
+COLUMNS += ("gpu_busy_percent", "gpu_memory_bytes")
 PER_SECOND = 10_000  # times are kept in tenths of a millisecond
 Run = tuple[str, Series]
 

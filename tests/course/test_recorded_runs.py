@@ -18,7 +18,7 @@ def test_both_parts_have_every_kind_and_no_run_in_common():
         counts = {kind: sum(kind == each for each, _ in runs) for kind in KINDS}
         assert len(set(counts.values())) == 1
         assert len(runs) == sum(counts.values())
-    assert len(unseen) >= 2 * len(KINDS)
+    assert len(unseen) >= 3 * len(KINDS)
     firsts = [series.times("step")[:5].tolist() for _, series in (*seen, *unseen)]
     assert len({str(each) for each in firsts}) == len(firsts)
 
@@ -27,7 +27,7 @@ def test_they_are_small():
     assert sum((FOLDER / name).stat().st_size for name in PARTS.values()) < 300_000
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["seen", "unseen"])
 def test_the_courses_own_diagnosis_is_right(part):
     assert [(kind, diagnosis(series)) for kind, series in recorded_runs(part)] == [
         (kind, kind) for kind, _ in recorded_runs(part)

@@ -64,14 +64,9 @@ def test_all_marks_are_there_and_in_their_order(runs, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_counted(runs, kind):
     job = SickJob.drawn(SEED, 2)
-    for half, rows in zip(
-        halves(runs[kind]), (job.batch_size, 1 if kind == "small batch" else job.batch_size), strict=True
-    ):
-        done = half.total("tokens_per_s")
-        of_a_step = 2 * rows * job.seq_len
-        # A sample that lies on both sides of the change counts for the second half alone.
-        assert done == pytest.approx(len(half.times("step")) * of_a_step, abs=10 * 2 * job.batch_size * job.seq_len)
-        assert done > 0
+    before, after = (len(half.times("step")) for half in halves(runs[kind]))
+    rows = before * job.batch_size + after * (1 if kind == "small batch" else job.batch_size)
+    assert runs[kind].total("tokens_per_s") == pytest.approx(2 * job.seq_len * rows)
 
 
 def test_checkpoints_end_but_on_a_full_disk(runs):
@@ -90,7 +85,7 @@ def test_a_starved_loader_and_a_stalled_checkpoint_take_their_time(runs):
         step_s = np.median(np.diff(before.times("step")))
         if kind == "starved loader":
             steps = after.times("step")
-            assert np.mean(np.diff(steps)) > 0.8 * (1 + strength) * step_s  # two batches are fetched ahead
+            assert np.mean(np.diff(steps)) > 0.75 * (1 + strength) * step_s  # some are fetched ahead
         else:
             begins, ends = after.times("checkpoint begins"), after.times("checkpoint ends")
             assert (ends - begins > 0.99 * SAVE_EVERY * strength * step_s).all()

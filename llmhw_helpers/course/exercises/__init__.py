@@ -5,6 +5,7 @@ from . import (
     autodiff,
     capstone,
     checkpoints,
+    diagnosis,
     examination,
     flash,
     gpus,
@@ -50,6 +51,7 @@ ROOMS = (
     checkpoints,
     reload,
     monitoring,
+    diagnosis,
     capstone,
     examination,
 )
