@@ -113,7 +113,7 @@ def run_prometheus(tmp_path_factory):
             {"job_name": name, "static_configs": [{"targets": [urlsplit(url).netloc for url in urls]}]}
             for name, urls in dict(jobs).items()
         ]
-        often = {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"}
+        often = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
         config = {"global": often, "rule_files": [str(rules)] if rules else [], "scrape_configs": asked}
         (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -45,6 +45,13 @@ def test_tests_mirror_the_package():
 
 
 EXTRA = {  # rooms that are tested through the one they belong to
+    "cluster/directives.py": ["test_runs.py"],
+    "cluster/local_runner.py": ["test_runs.py"],
+    "cluster/local_tools.py": ["test_runs.py"],
+    "cluster/predictions.py": ["test_twin.py"],
+    "cluster/rehearsal.py": ["test_twin.py"],
+    "cluster/scripts.py": ["test_twin.py"],
+    "cluster/work.py": ["test_twin.py"],
     "distributed/units.py": ["test_zero.py"],
     "llm/files.py": ["../test_files.py"],  # the old name
     "course/sick_jobs.py": ["test_sick_runs.py"],
@@ -88,10 +95,9 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "planning/jobs.py": ["test_scripts.py"],
     "planning/serving_scripts.py": ["test_scripts.py"],
     "planning/training_scripts.py": ["test_scripts.py"],
+    "measure/panels.py": ["test_quantities.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
-    "measure/process_tree.py": ["test_monitors.py"],
-    "measure/system_load.py": ["test_monitors.py"],
     "measure/trace_files.py": ["test_traces.py"],
     "widgets/attention.py": ["test_language.py"],
     "widgets/next_token.py": ["test_language.py"],

@@ -62,7 +62,7 @@ class Kind:
     prefix: str
     partition: str
     nodes: tuple[Nodes, ...]
-    longest: str = "7-00:00:00"
+    longest: str = "UNLIMITED"
 
 
 def _of(node: NodeType, feature: str | None) -> Nodes:
@@ -74,15 +74,18 @@ def _of(node: NodeType, feature: str | None) -> Nodes:
     return Nodes(there, cores, memory_mb, (feature,) if feature else (), gpu, n_gpus)
 
 
+def _longest(name: str) -> str:
+    return f"{int(CLUSTERS[name].longest_job.value * 60)}"  # minutes
+
+
 ALVIS = tuple(_of(node, node.gpu_type) for node in CLUSTERS["Alvis"].nodes.values())
 # Nodes without GPU: that there are some is in C3SE's course material; how many, and what is in them, is made up.
 NO_GPU = Nodes(4, 16, 128_000, ("NOGPU",))
 ARRHENIUS = tuple(_of(node, None) for node in CLUSTERS["Arrhenius"].nodes.values())
 KINDS = {
     "plain": Kind("node", "small", (Nodes(2, 8, 8000),)),
-    "alvis": Kind("alvis", "alvis", (*ALVIS, NO_GPU)),
-    # The partition and its longest time: as users' guides cite NAISS's quick start (see planning/scripts.py).
-    "arrhenius": Kind("arrhenius", "gpu", ARRHENIUS, "3-00:00:00"),
+    "alvis": Kind("alvis", CLUSTERS["Alvis"].partition, (*ALVIS, NO_GPU), _longest("Alvis")),
+    "arrhenius": Kind("arrhenius", CLUSTERS["Arrhenius"].partition, ARRHENIUS, _longest("Arrhenius")),
 }
 
 
@@ -124,6 +127,11 @@ class SmallCluster:
         self.on_paper, self.settings = not count, dict(settings or {})
         groups = [each for each in self.kind.nodes for _ in range(count or each.there)]
         self.nodes = {f"{self.kind.prefix}{i}": group for i, group in enumerate(groups, 1)}
+        self._alike = {name: [name] for name in self.nodes}  # lines of slurm.conf, and the nodes that each describes
+        if self.on_paper:
+            alike = [[name for name, group in self.nodes.items() if group is each] for each in self.kind.nodes]
+            first = len(self.kind.prefix)
+            self._alike = {f"{self.kind.prefix}[{names[0][first:]}-{names[-1][first:]}]": names for names in alike}
         self._file = self.folder / "daemons.json"
         self._daemons: dict[str, list] = {}
 
@@ -204,7 +212,8 @@ class SmallCluster:
             device = self.folder / f"nvidia{i}"
             device.unlink(missing_ok=True)
             device.symlink_to("/dev/null")  # Slurm takes character devices alone
-        for name, group in self.nodes.items():
+        for name, (one, *_) in self._alike.items():
+            group = self.nodes[one]
             if group.gpu:
                 type_ = f" Type={group.gpu.partition(':')[2]}" if ":" in group.gpu else ""
                 devices = f"{self.folder}/nvidia[0-{group.n_gpus - 1}]"
@@ -214,7 +223,7 @@ class SmallCluster:
 
     def _slurm_conf(self) -> str:
         ports = [6817] if self.networks else _free_ports(1)
-        ports += [6818] * len(self.nodes) if self.networks or self.on_paper else _free_ports(len(self.nodes))
+        ports += [6818] * len(self._alike) if self.networks or self.on_paper else _free_ports(len(self._alike))
         user = pwd.getpwuid(os.geteuid()).pw_name
         login = "login(10.77.0.254)" if self.networks else f"{_host()}(127.0.0.1)"
         settings = {
@@ -222,7 +231,8 @@ class SmallCluster:
             "SlurmctldHost": login,
             "SlurmctldPort": ports[0],
             "AuthType": "auth/munge",
-            "AuthInfo": f"socket={self.folder}/munge.socket",
+            # a job that goes back into the queue waits until what let it start has expired: 120 s unless said
+            "AuthInfo": f"socket={self.folder}/munge.socket,cred_expire=5",
             "SlurmUser": user,
             "SlurmdUser": user,
             "StateSaveLocation": self.folder / "state",
@@ -256,7 +266,8 @@ class SmallCluster:
             settings |= {"ResumeProgram": "/bin/true", "SuspendProgram": "/bin/true", "SuspendTime": -1}
         settings |= self.settings
         lines = [f"{name}={value}" for name, value in settings.items()]
-        for port, (name, group) in zip(ports[1:], self.nodes.items(), strict=True):
+        for port, (name, (one, *_)) in zip(ports[1:], self._alike.items(), strict=True):
+            group = self.nodes[one]
             where = f"NodeAddr={name}" if self.networks else f"NodeHostname={_host()} NodeAddr=127.0.0.1"
             has = f"CPUs={group.cores} RealMemory={group.memory_mb}"
             has += f" Gres={group.gpu}:{group.n_gpus}" if group.gpu else ""

@@ -8,6 +8,7 @@ which notebook 02 derives and the tests hold equal to it.
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..measure.exporters import Exporter
 from ..measure.ranges import named
 from .corpora import Batches, ahead
 from .loss import head_loss
@@ -133,6 +135,7 @@ class Trainer:
         plan: how.
         loss: of the model, a batch, and whether to recompute, the mean over the batch's `n_labelled` tokens;
             `next_token_loss` or `answer_loss`.
+        exporter: is told of every step, for whoever watches the run.
 
     The parts of a step have names in a trace (``measure.ranges``): step, load, forward, backward, clip, read the loss,
     optimizer.
@@ -152,10 +155,12 @@ class Trainer:
         batches: Batches | Callable[[int], Tensor],
         plan: Plan,
         loss: Callable[[Transformer, Tensor, bool], Tensor] = next_token_loss,
+        exporter: Exporter | None = None,
     ):
         if isinstance(batches, Batches):
             batches.check_vocabulary(model.spec.vocab_size)
         self.model, self.batches, self.plan, self.loss = model, batches, plan, loss
+        self.exporter = exporter
         self.step, self.losses = 0, []
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
@@ -176,11 +181,16 @@ class Trainer:
         before = len(self.losses)
         with closing(ahead(self._micro_batches, self.step, depth)) as steps:
             for _ in range(n_steps):
+                began = time.perf_counter()
                 with named("step"):
                     with named("load"):
                         micro_batches = next(steps)
+                    loaded = time.perf_counter()
                     self.losses.append(self._step(micro_batches))
                 self.step += 1
+                if self.exporter is not None:
+                    seconds, n = time.perf_counter() - began, sum(map(n_labelled, micro_batches))
+                    self.exporter.observe_step(seconds, n, self.losses[-1], waited_for_data=loaded - began)
         return self.losses[before:]
 
     def _micro_batches(self, step: int) -> list[Tensor]:

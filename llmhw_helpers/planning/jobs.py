@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from ..costs.places import Offer
 from ..costs.requests import Request, read_request
+from ..specs.clusters import CLUSTERS
 
 # of Alvis: C3SE's course material, and job scripts that its users have published
 ALVIS_MODELS = "/mimer/NOBACKUP/Datasets/LLM/huggingface"
+# srun does not take it from the job (since Slurm 22.05: https://slurm.schedmd.com/srun.html#OPT_cpus-per-task)
+CORES = '--cpus-per-task="$SLURM_CPUS_PER_TASK"'
 
 
 class BadPlan(ValueError):
@@ -54,6 +57,28 @@ class Job:
         n_gpus = self.plan["tp_size"] * self.plan["pp_size"] * (1 if self.is_array else self.plan["dp_size"])
         return -(-n_gpus // self.n_nodes)
 
+    @property
+    def cores_per_node(self) -> int:
+        """The cores that come with the GPUs of a node."""
+        return self.gpus_per_node * int(CLUSTERS[self.offer.cluster].node(self.offer.card.name).cores_per_gpu.value)
+
+    @property
+    def hours(self) -> int:
+        """Of a run that trains, rounded up."""
+        return int(self.plan["seconds"][1] // 3600) + 1
+
+    @property
+    def longest_hours(self) -> int:
+        """That a job may take on this cluster."""
+        return int(CLUSTERS[self.offer.cluster].longest_job.value)
+
+    @property
+    def n_runs(self) -> int:
+        """Jobs that a run that trains takes, one after the other."""
+        if self.asked.task == "serve" or self.offer.cluster is None:
+            return 1
+        return -(-self.hours // self.longest_hours)
+
     def repository(self) -> str | None:
         """Where the Hugging Face hub has the weights; None where nobody says, or another format has to be found."""
         found = re.match(r"config\.json of (\S+/\S+) on the Hugging Face hub", self.asked.model.source)
@@ -83,4 +108,7 @@ class Job:
             *self.to_fill_in("models", ALVIS_MODELS if alvis else None, "a folder with models of the Hugging Face hub"),
             "# Compute nodes may not reach the internet: nothing is loaded from there.",
             'export HF_HOME="$models" HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1',
+            "# What is compiled is kept beside the job: a home folder is small.",
+            'export XDG_CACHE_HOME="$PWD/llmhw-cache" TRITON_CACHE_DIR="$PWD/llmhw-cache/triton"',
+            'mkdir -p "$TRITON_CACHE_DIR" || fail "cannot write into $PWD: submit from a folder with room"',
         ]

@@ -1,7 +1,8 @@
 """Job scripts: a plan as what Slurm takes. What nobody has published is a line to fill in.
 
 A script that serves starts one copy of the model; copies are tasks of a job array, each a server of its own. A script
-that trains starts all of it.
+that trains starts all of it. A run that takes longer than a job may is an array of which one task runs at a time: each
+goes on from the last checkpoint.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from .training_scripts import training_lines
 
 __all__ = ["BadPlan", "job_script", "vllm_command"]
 
-LONGEST = 7 * 24  # hours of a job on Alvis (C3SE's course material)
 SERVED_HOURS = 12
+MOST_RUNS = 1000  # tasks of an array, by Slurm's own MaxArraySize
 
 
 def job_script(request: Mapping, plan: Mapping) -> str:
@@ -66,22 +67,24 @@ def _head(job: Job) -> list[str]:
         "nodes": job.n_nodes,
         "ntasks-per-node": 1,
         "gpus-per-node": f"{gpu_type}{job.gpus_per_node}",
+        "cpus-per-task": job.cores_per_node,
         "time": _time(job),
-        "output": "%x-%A_%a.out" if job.is_array else "%x-%j.out",
+        "output": "%x-%A_%a.out" if job.is_array or job.n_runs > 1 else "%x-%j.out",
+        "partition": CLUSTERS[job.offer.cluster].partition,
     }
     if job.is_array:
         directives["array"] = f"1-{job.plan['dp_size']}"
-    if job.offer.cluster == CLUSTERS["Alvis"].name:
-        directives["partition"] = "alvis"
-    else:
-        lines += [
-            f"# FILL IN what nobody has published of {job.offer.cluster}: the partition, and whether GPUs have a name"
-        ]
-        lines += ["# #SBATCH --partition="]
-    lines += ["# Put your project in place of PROJECT."]
+    elif job.n_runs > 1:
+        directives["array"] = f"1-{min(job.n_runs, MOST_RUNS)}%1"
+        again = f" (an array holds {MOST_RUNS}: submit again)" if job.n_runs > MOST_RUNS else ""
+        lines += [f"# Longer than a job may take: {job.n_runs} in turn, each from the last one's checkpoint{again}."]
+    if job.offer.cluster == CLUSTERS["Arrhenius"].name:
+        lines += ["# Its partition and longest time are as its users have published them: sinfo tells."]
+        lines += ["# The project's name may have to end in -gpu."]
+    lines += ["# Put your project in place of PROJECT. Submit from a folder on its storage: caches go there."]
     return [*lines, *(f"#SBATCH --{name}={value}" for name, value in directives.items()), "set -euo pipefail", job.fail]
 
 
 def _time(job: Job) -> str:
-    hours = SERVED_HOURS if job.asked.task == "serve" else min(LONGEST, int(job.plan["seconds"][1] // 3600) + 1)
+    hours = SERVED_HOURS if job.asked.task == "serve" else min(job.longest_hours, job.hours)
     return f"{hours // 24}-{hours % 24:02}:00:00"

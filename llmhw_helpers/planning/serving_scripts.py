@@ -6,7 +6,7 @@ Tensor parallelism stays in a node. On several nodes each has a vLLM process, th
 
 import shlex
 
-from .jobs import Job
+from .jobs import CORES, Job
 
 ALVIS_IMAGE = "/apps/containers/vLLM/vllm-0.19.1.sif"  # in job scripts that users of Alvis have published
 NNODES_SINCE = "0.12"  # vLLM's release with --nnodes (pull request 23691)
@@ -34,16 +34,19 @@ def serving_lines(job: Job) -> list[str]:
     if job.offer.cluster is None:
         return [*lines, 'vllm serve "$model" --port "$port" "${options[@]}"']
     if job.n_nodes == 1:
-        return [*lines, 'apptainer exec --nv "$image" vllm serve "$model" --port "$port" "${options[@]}"']
+        return [
+            *lines,
+            'apptainer exec --nv --bind "$models" "$image" vllm serve "$model" --port "$port" "${options[@]}"',
+        ]
     return [
         *lines,
         f"# One process a node (vLLM {NNODES_SINCE} or newer); the first answers, the others only compute.",
         'read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-        "export image model port head",
+        "export image models model port head",
         "# shellcheck disable=SC2016  # each node fills in its own number",
-        "srun bash -c '",
+        f"srun {CORES} bash -c '",
         '  rank=(--nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" --master-addr "$head")',
         '  [ "$SLURM_NODEID" = 0 ] || rank+=(--headless)',
-        '  exec apptainer exec --nv "$image" vllm serve "$model" --port "$port" "${rank[@]}" "$@"',
+        '  exec apptainer exec --nv --bind "$models" "$image" vllm serve "$model" --port "$port" "${rank[@]}" "$@"',
         '\' vllm "${options[@]}"',
     ]

@@ -7,19 +7,23 @@ whose options say what a plan says (megatron/training/arguments.py), for models 
 import shlex
 
 from ..specs.architectures import Model
-from .jobs import Job
+from .jobs import CORES, Job
 
 PORT = 29500
+CHECKPOINTS = 20  # in a run: what a job that ends early has to do again is a twentieth of it
+LEFT_MINUTES = 30  # of a job when Megatron-LM saves and stops by itself
 OPTIONS_SAY = ("biases", "norms of queries and keys")  # beside a plain Llama, what Megatron's options can say
 
 ADAPTERS = '''\
 """Fine-tune adapters on a model of the Hugging Face hub. Texts: a file with {{"text": "..."}} in each line."""
-import json{os}
+import json
+import os
 import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer{imports}, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 name, texts, out = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(name)
@@ -45,10 +49,12 @@ arguments = TrainingArguments(
     learning_rate=2e-4,
     {mixed}=True,
     logging_steps=10,
+    save_steps={save_steps},
+    save_total_limit=2,
     report_to="none",{further}
 )
 trainer = Trainer(model, arguments, train_dataset=[{{"input_ids": ids, "labels": ids}} for ids in blocks])
-trainer.train()
+trainer.train(resume_from_checkpoint=get_last_checkpoint(out) if os.path.isdir(out) else None)
 trainer.save_model(out)
 '''
 FOUR_BITS = """
@@ -80,7 +86,7 @@ def _torchrun(job: Job, program: list[str]) -> list[str]:
     meeting = f'--rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:{PORT}"'
     return [
         'read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-        f'srun apptainer exec --nv "$image" {here} \\',
+        f'srun {CORES} apptainer exec --nv --bind "$models" "$image" {here} \\',
         f'  {meeting} "{program[0]}" "${{options[@]}}"',
     ]
 
@@ -90,13 +96,13 @@ def _adapters(job: Job) -> list[str]:
     dtype, mixed = ("float16", "fp16") if "bf16" not in job.offer.card.dtypes else ("bfloat16", "bf16")
     four_bits, sharded, again = asked.method == "qlora", plan["zero"] == 3, plan["recompute"] == "full"
     tokens = plan["dp_size"] * plan["batch_size"] * plan["n_micro_batches"] * asked.seq_len
+    n_steps = max(1, round(asked.n_tokens / tokens))
     further = RECOMPUTED if again and not sharded else ""
     if sharded:  # bitsandbytes' 4 bits are divided by the first FSDP alone
         settings = {"version": 1 if four_bits else 2, "reshard_after_forward": True, "activation_checkpointing": again}
         settings |= {"cpu_ram_efficient_loading": True}
         further = f"\n    fsdp=True,\n    fsdp_config={settings},"
     program = ADAPTERS.format(
-        os="\nimport os" if four_bits and not sharded else "",
         imports=", BitsAndBytesConfig" if four_bits else "",
         loading=FOUR_BITS.format(dtype=dtype) + ("" if sharded else ON_ITS_GPU) if four_bits else "",
         seq_len=asked.seq_len,
@@ -105,7 +111,8 @@ def _adapters(job: Job) -> list[str]:
         alpha=32,
         batch_size=plan["batch_size"],
         n_micro_batches=plan["n_micro_batches"],
-        n_steps=max(1, round(asked.n_tokens / tokens)),
+        n_steps=n_steps,
+        save_steps=max(1, n_steps // CHECKPOINTS),
         mixed=mixed,
         further=further,
     )
@@ -117,17 +124,21 @@ def _megatron(job: Job) -> list[str]:
     """Settings of Megatron-LM; what it cannot build from options is to be filled in."""
     plan, asked = job.plan, job.asked
     texts = plan["dp_size"] * plan["batch_size"] * plan["n_micro_batches"]
+    n_samples = max(1, round(asked.n_tokens / asked.seq_len))
     strange = asked.model.unlike_llama(OPTIONS_SAY)
     strange += [kind.kind for kind in [asked.model.rope_scaling] if kind and kind.kind != "llama3"]
     options = [] if strange else _shape(asked.model)
     options += ["--seq-length", asked.seq_len, "--max-position-embeddings", asked.seq_len]
     options += ["--micro-batch-size", plan["batch_size"], "--global-batch-size", texts]
-    options += ["--train-samples", max(1, round(asked.n_tokens / asked.seq_len)), "--lr", "3e-4", "--bf16"]
+    options += ["--train-samples", n_samples, "--lr", "3e-4", "--bf16"]
     options += ["--tensor-model-parallel-size", plan["tp_size"], "--pipeline-model-parallel-size", plan["pp_size"]]
     options += ["--sequence-parallel"] if plan["tp_size"] > 1 else []
     options += _stages(asked.model, plan["pp_size"])
     options += {1: ["--use-distributed-optimizer"], 3: _FSDP2}.get(plan["zero"], [])
     options += _RECOMPUTE if plan["recompute"] == "full" else []
+    options += ["--save-interval", max(1, n_samples // texts // CHECKPOINTS)]
+    if job.n_runs > 1:
+        options += ["--exit-duration-in-mins", 60 * job.longest_hours - LEFT_MINUTES]
     options += ["--tokenizer-type", "HuggingFaceTokenizer"]
     if "bf16" not in job.offer.card.dtypes:
         options[options.index("--bf16")] = "--fp16"
@@ -139,9 +150,11 @@ def _megatron(job: Job) -> list[str]:
         lines += job.to_fill_in("checkpoint", None, "the weights, as its tools/checkpoint/convert.py writes them")
     if strange:
         lines += [f"# FILL IN: the options that build {asked.model.name}, which has {' and '.join(strange)}"]
-    start = ' --finetune --load "$checkpoint"' if asked.task == "fine-tune" else ""
-    paths = f'--tokenizer-model "$tokenizer" --data-path "$data" --save checkpoints{start}'
-    return [*lines, f"options=({words}\n  {paths})"]
+    paths = '--tokenizer-model "$tokenizer" --data-path "$data" --save checkpoints'
+    lines += [f"options=({words}\n  {paths})", "# From the last checkpoint, if an earlier job has left one."]
+    lines += ["if [ -e checkpoints/latest_checkpointed_iteration.txt ]; then", "  options+=(--load checkpoints)"]
+    lines += ["else", '  options+=(--finetune --load "$checkpoint")'] if asked.task == "fine-tune" else []
+    return [*lines, "fi"]
 
 
 _FSDP2 = ["--use-torch-fsdp2", "--no-gradient-accumulation-fusion", "--ckpt-format", "torch_dist"]

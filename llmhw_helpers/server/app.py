@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from .fields import Refused
 from .hosts import KnownHosts
-from .metrics import ServingMetrics
+from .metrics import CONTENT_TYPE, ServingMetrics
 from .protocol import Ask, check_model, read_ask, read_json
 from .replies import DONE, Reply, error_of, event, model_card
 from .worker import STOPPED, Job, Piece, Worker
@@ -54,8 +54,7 @@ class _Pages:
         self._metrics = ServingMetrics(worker, name)
 
     async def metrics(self, request: Request) -> Response:
-        page, content_type = self._metrics.page(request.headers.get("accept", ""))
-        return Response(page, headers={"Content-Type": content_type})
+        return Response(self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, request: Request) -> Response:
         worker, blocks = self._worker, self._worker.engine.blocks

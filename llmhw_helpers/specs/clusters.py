@@ -17,6 +17,7 @@ ALVIS_GPUS = "C3SE, About Alvis: GPU hardware details"
 LECTURE = "NAISS training material, LLM and hardware: Alvis hardware, network and storage"
 ARRHENIUS_INTRO = "NAISS training material, ai-intro: NAISS GPU resources overview"
 ARRHENIUS_SUPR = "NAISS SUPR, resource page Arrhenius GPU (supr.naiss.se/resource/arrhenius-gpu)"
+ARRHENIUS_USERS = "guides that users of Arrhenius published in July 2026, citing its quick start (hpc.pages.naiss.se)"
 UNKNOWN = "no public source"
 
 
@@ -56,6 +57,8 @@ class Cluster:
     Attributes:
         nodes: its node types by accelerator.
         storage_bytes_per_s: what the parallel file system delivers.
+        partition: what Slurm calls the nodes with GPUs, as in ``--partition=alvis``.
+        longest_job: the longest time that a job may ask for.
 
     >>> cluster("Alvis").price("A100-80GB").value
     2.2
@@ -68,6 +71,8 @@ class Cluster:
     name: str
     nodes: Mapping[str, NodeType]
     storage_bytes_per_s: Figure
+    partition: str
+    longest_job: Figure
 
     def node(self, accelerator_name: str) -> NodeType:
         """The nodes with this GPU; `UnknownName` where the cluster has none of them."""
@@ -124,11 +129,15 @@ CLUSTERS = {
             "Alvis",
             {node.accelerator: node for node in _ALVIS},
             Figure(None, "B/s", "throughput of Mimer, Alvis's WEKA file system", UNKNOWN),
+            partition="alvis",
+            longest_job=Figure(7 * 24.0, "h", "longest time of a job", ALVIS_INTRO),
         ),
         Cluster(
             "Arrhenius",
             {"GH200": _ARRHENIUS},
             Figure(None, "B/s", "throughput of Arrhenius's file system", UNKNOWN),
+            partition="gpu",  # by ARRHENIUS_USERS, three of four; one says arrhenius-gpu
+            longest_job=Figure(3 * 24.0, "h", "longest time of a job", ARRHENIUS_USERS),
         ),
     )
 }

@@ -28,6 +28,8 @@ from llmhw_helpers.llm.training import (
     pack,
 )
 from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.measure.exporters import Exporter
+from llmhw_helpers.measure.scrapes import scrape
 from llmhw_helpers.specs.architectures import Model
 
 SPEC = Model("tiny", 2, 32, 2, 2, 16, 64, 8, True, 32, 1e4, "made up")
@@ -276,6 +278,29 @@ def test_a_loss_that_is_no_number_stops_before_the_step(corpus, poison):
     assert torch.equal(trainer.optimizer.state_dict()["state"][0]["exp_avg"], state)
 
 
+def test_an_exporter_is_told_of_every_step(corpus):
+    trainer, pause = make(corpus), 0.03  # seconds
+    batches = trainer.batches
+
+    def slow(i):
+        time.sleep(pause)
+        return batches(i)
+
+    with Exporter(rank=1) as exporter:
+        trainer.batches, trainer.exporter = slow, exporter
+        losses = trainer.run(3, depth=0)
+        page = scrape(exporter.url)
+    assert page.by("train_step_seconds_count", "rank") == {"1": 3}
+    assert page.total("train_tokens_total") == 3 * 4 * 16
+    assert page.total("train_loss") == losses[-1]
+    waited = page.by("train_waiting_seconds_total", "waits_for")
+    assert waited["data"] >= 3 * pause
+    assert waited["ranks"] == 0
+    assert page.total("train_busy_seconds_total") == pytest.approx(
+        page.total("train_step_seconds_sum") - waited["data"]
+    )
+
+
 def test_a_corpus_with_more_tokens_than_the_model_is_refused(corpus):
     with pytest.raises(BadCorpus, match="text has a vocabulary of 8, the model one of 7"):
         make(corpus, spec=dataclasses.replace(SPEC, vocab_size=7))
@@ -373,6 +398,8 @@ from pathlib import Path
 from llmhw_helpers.llm.corpora import Batches, open_corpus
 from llmhw_helpers.llm.training import Plan, Trainer
 from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.measure.exporters import Exporter
+from llmhw_helpers.measure.scrapes import scrape
 from llmhw_helpers.specs.architectures import Model
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)

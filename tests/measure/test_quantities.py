@@ -36,14 +36,14 @@ def scrapes():
     """Four programs, one of which begins anew on the way."""
     draw = random.Random(0)
     counters = ("tokens_total", "busy_seconds_total", "steps_total", "never_total")
-    now = [{name: 1000.0 + 100 * i for name in counters} for i in range(len(RANKS))]
+    now = [dict.fromkeys(counters, 1000.0 + 100 * i) for i in range(len(RANKS))]
     buckets = {"0.1": 1000.0, "0.5": 1000.0, "2.0": 1000.0, "+Inf": 1000.0}
     found = []
     for i in range(N_SCRAPES):
         samples = {name: [] for name in (*counters, "loss", "moment_seconds")}
         for rank, (labels, values) in enumerate(zip(RANKS, now, strict=True)):
             if i == 25 and rank == 2:
-                values.update({name: 0.0 for name in counters})
+                values.update(dict.fromkeys(counters, 0.0))
             for name in counters[:3]:
                 values[name] += draw.choice((1, 2, 5)) * (rank + 1)
             for name in counters:

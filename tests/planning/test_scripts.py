@@ -60,7 +60,8 @@ def test_slurm_gives_what_a_copy_or_a_run_takes(kind):
     gpus = int(re.search(r"\d+$", asked["gpus-per-node"])[0])
     assert gpus * int(asked["nodes"]) == (plan["tp_size"] * plan["pp_size"] if serves else plan["n_gpus"])
     assert asked["account"] == "PROJECT"
-    assert ("array" in asked) == (serves and plan["dp_size"] > 1)
+    hours = 0 if serves else plan["seconds"][1] / 3600
+    assert ("array" in asked) == ((serves and plan["dp_size"] > 1) or hours > 7 * 24)
 
 
 def test_alvis_names_its_cards():
@@ -71,8 +72,41 @@ def test_alvis_names_its_cards():
 
 def test_what_nobody_published_of_arrhenius_is_to_be_filled_in():
     _, script = first_of("Arrhenius")
-    assert script.count("FILL IN") == 3  # partition, container, folder of the models
-    assert "partition" not in directives(script)
+    assert script.count("FILL IN") == 2  # container, folder of the models
+    assert directives(script)["partition"] == "gpu"
+    assert "as its users have published" in script
+
+
+def test_a_run_longer_than_a_job_is_several_in_turn():
+    plan, script = first_of("training")
+    runs = -(-(int(plan["seconds"][1] // 3600) + 1) // 72)
+    asked = directives(script)
+    assert runs > 1000  # Slurm's longest array
+    assert (asked["time"], asked["array"]) == ("3-00:00:00", "1-1000%1")
+    assert f"{runs} in turn, each from the last one's checkpoint (an array holds 1000: submit again)" in script
+    assert "--exit-duration-in-mins 4290" in script
+    assert "array" not in directives(first_of("LoRA")[1])
+
+
+def test_megatron_goes_on_from_its_last_checkpoint(tmp_path):
+    _, script = first_of("full")
+    first, calls = run(script, tmp_path, SLURM_NNODES="1", SLURM_JOB_ID="7")
+    assert first.returncode == 0, first.stderr
+    assert "--finetune --load /checkpoint" in calls[0]
+    (tmp_path / "calls").unlink()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/latest_checkpointed_iteration.txt").write_text("10")
+    _, calls = run(script, tmp_path, SLURM_NNODES="1", SLURM_JOB_ID="8")
+    assert "--save checkpoints --load checkpoints" in calls[0]
+    assert "--finetune" not in calls[0]
+
+
+def test_caches_lie_beside_the_job_and_a_full_folder_is_said(tmp_path):
+    _, script = first_of("one node")
+    (tmp_path / "llmhw-cache").write_text("in the way")
+    result, calls = run(script, tmp_path)
+    assert (result.returncode, calls) == (1, [])
+    assert result.stderr.splitlines()[-1].startswith(f"llmhw-plan: cannot write into {tmp_path}")
 
 
 STAND_INS = {
@@ -80,7 +114,7 @@ STAND_INS = {
     "vllm": 'printf "%s " "$@" >> "$CALLS"; echo >> "$CALLS"',
     "scontrol": "echo node1; echo node2; echo node3",
     "torchrun": 'printf "%s " "$@" >> "$CALLS"',
-    "srun": 'for SLURM_NODEID in $(seq 0 $((SLURM_NNODES - 1))); do export SLURM_NODEID; "$@"; done',
+    "srun": 'shift; for SLURM_NODEID in $(seq 0 $((SLURM_NNODES - 1))); do export SLURM_NODEID; "$@"; done',
     "hostname": "echo node1",
 }
 
@@ -88,7 +122,7 @@ STAND_INS = {
 def run(script, tmp_path, **env):  # every line that is to be filled in gets its own name
     """The script's status and message, and how vLLM was called."""
     bin = tmp_path / "bin"
-    bin.mkdir()
+    bin.mkdir(exist_ok=True)
     for name, body in STAND_INS.items():
         (bin / name).write_text(f"#!/bin/bash\n{body}\n")
         (bin / name).chmod(0o755)
@@ -96,7 +130,12 @@ def run(script, tmp_path, **env):  # every line that is to be filled in gets its
     image.touch()
     script = re.sub(r"^image=\S*", f"image={image}", script, flags=re.MULTILINE)
     script = re.sub(r"^(\w+)=  # FILL IN.*", r"\1=/\1", script, flags=re.MULTILINE)
-    env = {"PATH": f"{bin}:{os.environ['PATH']}", "CALLS": str(calls), "SLURM_JOB_NODELIST": "node[1-3]"} | env
+    env = {
+        "PATH": f"{bin}:{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "SLURM_JOB_NODELIST": "node[1-3]",
+        "SLURM_CPUS_PER_TASK": "4",
+    } | env
     command = ["bash", "-c", script]
     result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
     return result, calls.read_text().splitlines() if calls.exists() else []

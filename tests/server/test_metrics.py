@@ -48,7 +48,7 @@ class Watched:
         return job
 
     def page(self):
-        return read_page(self.metrics.page()[0].decode())
+        return read_page(self.metrics.page().decode())
 
 
 @pytest.fixture
@@ -202,11 +202,10 @@ def test_over_http(new_engine, letters):
         assert page.total("vllm:prefix_cache_hits_total") == found > 0
         assert page.by("llmhw:requests_refused_total", "status") == {"404": 1}
         assert page.by("vllm:request_success_total", "model_name").keys() == {"tiny"}
-        plain = httpx.get(address)
-        assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
-        open_metrics = httpx.get(address, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-        assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
-        assert open_metrics.text.endswith("# EOF\n")
+        asked = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"  # as Prometheus does
+        answer = httpx.get(address, headers={"Accept": asked})
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "\nvllm:num_requests_running{" in answer.text
         assert httpx.post(address).status_code == 405
 
 

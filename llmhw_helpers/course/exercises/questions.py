@@ -90,9 +90,8 @@ def weights(draw: Draw) -> Question:
         "parameters",
         "04",
         f"A Transformer built like Llama has these sizes, and its head is {'the' if m.tied_embeddings else 'not the'} "
-        "same matrix as its embedding. How many parameters does it have? (Norms have so few that you may leave them "
-        "out.)",
-        {size: getattr(m, size) for size in sizes},
+        "same matrix as its embedding. How many parameters does it have? (Norms have few: leave them out.)",
+        {size: getattr(m, size) for size in sizes} | {"tied": m.tied_embeddings},
         "parameters",
         m.n_params,
         [

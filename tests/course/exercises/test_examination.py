@@ -18,7 +18,8 @@ def by_formula(q):
     shape = ("n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size")
     layers, d, heads, kv, size, d_ff, vocab = (q[3][name] for name in shape)
     inside = layers * (2 * d * size * (heads + kv) + 3 * d * d_ff)
-    tables = 1 if "the same" in q[3].text and "not the same" not in q[3].text else 2
+    assert q[3]["tied"] == ("not the same" not in q[3].text)
+    tables = 1 if q[3]["tied"] else 2
     held = {1: (4, 12), 2: (2, 14), 3: (0, 16)}[q[2]["zero"]]
     room = 0.9 * q[7]["memory_bytes"] - 2 * q[7]["n_params"] - q[7]["reserve"]
     block = 16 * 4 * q[7]["n_layers"] * q[7]["n_kv_heads"] * q[7]["head_dim"]
