@@ -98,8 +98,6 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "measure/panels.py": ["test_quantities.py"],
     "measure/probes.py": ["test_calibration.py"],
     "measure/machine.py": ["test_calibration.py"],
-    "measure/process_tree.py": ["test_monitors.py"],
-    "measure/system_load.py": ["test_monitors.py"],
     "measure/trace_files.py": ["test_traces.py"],
     "widgets/attention.py": ["test_language.py"],
     "widgets/next_token.py": ["test_language.py"],

@@ -231,7 +231,8 @@ class SmallCluster:
             "SlurmctldHost": login,
             "SlurmctldPort": ports[0],
             "AuthType": "auth/munge",
-            "AuthInfo": f"socket={self.folder}/munge.socket",
+            # a job that goes back into the queue waits until what let it start has expired: 120 s unless said
+            "AuthInfo": f"socket={self.folder}/munge.socket,cred_expire=5",
             "SlurmUser": user,
             "SlurmdUser": user,
             "StateSaveLocation": self.folder / "state",

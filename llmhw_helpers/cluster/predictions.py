@@ -36,7 +36,7 @@ MEMORY, SPEED, STEP, WORK, SENT, JOB = (
     "tokens per second",
     "a step",
     "the work",
-    "bytes sent by all",
+    "bytes sent in a step",
     "the job",
 )
 
@@ -46,7 +46,7 @@ def predict(twin: Twin, calibration: Calibration, one_machine: bool = True) -> d
 
     Lines: what the tensors of the fullest rank take at once; tokens a second, of all ranks; seconds of a step (of
     learning, reading a batch, or a round of answers), of all steps, and of the whole job, which should be no longer;
-    bytes that all ranks send in all steps; and the price, where the plan has one, as if each rank were a GPU.
+    bytes that all ranks send in a step; and the price, where the plan has one, as if each rank were a GPU.
 
     Args:
         twin: what will run.
@@ -60,7 +60,7 @@ def predict(twin: Twin, calibration: Calibration, one_machine: bool = True) -> d
         SPEED: Line("", twin.tokens_per_step / floor.seconds, bound=floor.bound),
         STEP: Line("s", floor.seconds, bound=floor.bound),
         WORK: Line("s", work_s, bound=floor.bound),
-        SENT: Line("B", float(twin.n_steps * step_sent_bytes(twin)), bound="network"),
+        SENT: Line("B", float(step_sent_bytes(twin)), bound="network"),
         JOB: Line("s", work_s, bound=floor.bound),
     }
     if twin.gpu_hour is not None:

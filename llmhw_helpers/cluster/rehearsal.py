@@ -6,6 +6,7 @@ A file named ``stop-JOB`` beside the twin asks it to stop after the step at hand
 signal says that the time is nearly up. (A signal to the ranks themselves would end torchrun.)
 """
 
+import hashlib
 import os
 import resource
 import statistics
@@ -145,15 +146,22 @@ class Rehearsal:
         return bool(asked)
 
     def _count_lost(self) -> None:
-        """Steps that an earlier run had done and not saved, and seconds of the job before this run."""
-        lost = earlier_s = 0.0
+        """Steps that an earlier run had done and not saved; seconds of the job, and of its work, before this run."""
+        lost = earlier_s = earlier_work_s = 0.0
         if self._before and self.facts["restarts"]:
+            lines = self._before.lines
             lost = max(0.0, self._before.facts["steps_done"] - self._done) + self._before.facts["steps_lost"]
-            earlier_s = self._before.lines[predictions.JOB].measured or 0.0
-        self.facts |= {"steps_lost": lost, "earlier_s": earlier_s, "resumed_at": float(self._done)}
+            earlier_s = lines[predictions.JOB].measured or 0.0
+            earlier_work_s = lines[predictions.WORK].measured or 0.0
+        self.facts |= {"steps_lost": lost, "earlier_s": earlier_s, "earlier_work_s": earlier_work_s}
+        self.facts["resumed_at"] = float(self._done)
 
     def _explain(self, work) -> None:
-        """Further figures, all ranks at the same time: how fast they multiply now, and send what a step sends."""
+        """Further figures, all ranks at the same time: how fast they multiply now, and send what a step sends.
+
+        And what two runs are compared by, to the bit: a fingerprint of the losses of all steps.
+        """
+        self.words["losses"] = hashlib.sha256(self.losses.numpy().tobytes()).hexdigest()[:16]
         if self._computed:
             computed = over_ranks(statistics.median(self._computed), CPU) / self.twin.n_ranks
             self.facts["step_computed_s"] = computed
@@ -173,8 +181,9 @@ class Rehearsal:
             step_s = statistics.median(self._seconds)
             found |= {predictions.STEP: step_s, predictions.SPEED: self.twin.tokens_per_step / step_s}
             # what else the machine sends is counted, too: of steps that all send the same, the least is nearest
-            found[predictions.SENT] = min(self._sent) * self.twin.n_steps
-            found[predictions.WORK] = sum(self._seconds) / len(self._seconds) * self.twin.n_steps
+            found[predictions.SENT] = min(self._sent)
+            n_here = self._done - self.facts["resumed_at"]  # the first of them was not timed
+            found[predictions.WORK] = self.facts["earlier_work_s"] + n_here * statistics.mean(self._seconds)
         job_s = self.facts.get("earlier_s", 0.0) + now - self._job_began
         found[predictions.JOB] = job_s
         if self.twin.gpu_hour is not None:

@@ -123,7 +123,8 @@ def _status(form: Form, state: JobState | None, folder: Path) -> str:
     """How far it came."""
     done, n_steps = int(form.facts["steps_done"]), int(form.facts["n_steps"])
     restarts, lost = int(form.facts.get("restarts", 0)), int(form.facts.get("steps_lost", 0))
-    again = f"; started again {restarts} times, and {lost} steps were computed twice" if restarts else ""
+    times = "once" if restarts == 1 else f"{restarts} times"
+    again = f"; started again {times}, and {lost} steps were computed twice" if restarts else ""
     steps = f"{done} of {n_steps} steps"
     if form.status == "finished":
         return f"finished: all {n_steps} steps{again}"
@@ -161,7 +162,7 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
     if STEP in found:
         said["speed"] = _speed(form)
         said["efficiency"] = _efficiency(form)
-        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')}, {_times(form, SENT)} as predicted"
+        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')} in a step, {_times(form, SENT)} as predicted"
     if WORK in found:
         job_s = _job_s(form, state)
         saving = measured(facts.get("saving_s", 0.0), "s")

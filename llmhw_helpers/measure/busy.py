@@ -1,6 +1,6 @@
 """Three programs that keep every core 100% busy, and what they get done: arithmetic, memory traffic, nothing.
 
-On a GPU, too: one multiplies, one reads memory, one adds one to one number, again and again. All are busy.
+On a GPU, too: one multiplies, one reads memory, and in one two threads of ten thousands are at work. All are busy.
 """
 
 import subprocess
@@ -13,10 +13,10 @@ import torch
 
 from ..costs.flops import Work, product
 from ..costs.roofline import Roof
+from .probes import STREAM_BYTES
 
 SIDE = {"cpu": 1536, "cuda": 8192}  # of the square matrices: far more operations than bytes
-STREAMED = 256 * 2**20  # bytes, more than a cache holds
-LAUNCHES = 1000  # kernels of one number, from one look at the clock to the next
+ROWS = 100_000  # that two threads of a GPU add up, some tens of milliseconds long
 SPIN = """
 import sys, time
 end = time.perf_counter() + float(sys.argv[1])
@@ -85,7 +85,7 @@ def multiply(seconds: float = 2.0, device: torch.device | str = "cpu") -> Effort
 def stream(seconds: float = 2.0, device: torch.device | str = "cpu") -> Effort:
     """Add up an array that no cache holds: the machine's memory is what it waits for. Arguments as `multiply`'s."""
     device = torch.device(device)
-    array, total = torch.ones(STREAMED // 4, device=device), torch.empty((), device=device)
+    array, total = torch.ones(STREAM_BYTES // 4, device=device), torch.empty((), device=device)
     work = Work(flops=array.numel() - 1, bytes=array.nbytes)
     return _repeated("stream", lambda: torch.sum(array, dim=0, out=total), work, seconds, device)
 
@@ -93,23 +93,20 @@ def stream(seconds: float = 2.0, device: torch.device | str = "cpu") -> Effort:
 def spin(seconds: float = 2.0, device: torch.device | str = "cpu") -> Effort:
     """Do nothing, as fast as possible: look at a clock, as a thread does that waits for another one. As `multiply`.
 
-    On the CPU, as many processes as torch has threads, and none of them computes; on a GPU, kernels that add one to one
-    number, one after the other.
+    On the CPU, as many processes as torch has threads, and none of them computes. On a GPU, running sums down two
+    columns: a kernel with a thread for each, which adds number after number while all the others have nothing to do.
     """
     device = torch.device(device)
     if device.type == "cuda":
-        number = torch.zeros(1, device=device)
-
-        def launch():
-            for _ in range(LAUNCHES):
-                number.add_(1)
-
-        return _repeated("spin", launch, Work(flops=LAUNCHES, bytes=2 * 4 * LAUNCHES), seconds, device)
+        columns = torch.ones(ROWS, 2, device=device)
+        work = Work(flops=columns.numel(), bytes=2 * columns.nbytes)
+        return _repeated("spin", lambda: torch.cumsum(columns, dim=0), work, seconds, device)
     begin = time.perf_counter()
     command = [sys.executable, "-S", "-c", SPIN, str(seconds)]
     children = []
     try:
-        children += [subprocess.Popen(command) for _ in range(torch.get_num_threads())]
+        for _ in range(torch.get_num_threads()):
+            children.append(subprocess.Popen(command))  # one by one: those are ended that were started
         for child in children:
             child.wait()
     finally:  # interrupted: none may go on alone

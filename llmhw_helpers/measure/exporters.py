@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from ..files import write_whole
 
 STEP_SECONDS = tuple(digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5))  # buckets: 1 ms to 500 s
-LOCAL = "127.0.0.1"
+LOCAL, EVERYBODY = "127.0.0.1", "0.0.0.0"
 
 
 class PortTaken(OSError):
@@ -38,7 +38,7 @@ class Exporter:
     Args:
         port: where to listen; 0 takes a free one. Give each rank a port of its own: the page is of one process.
         rank: the label of every number.
-        host: for whom: by default for this machine alone; ``""`` for whoever reaches it over the network.
+        host: for whom: by default for this machine alone; ``"0.0.0.0"`` for whoever reaches it over the network.
 
     Attributes:
         port, url: where the page is.
@@ -70,10 +70,10 @@ class Exporter:
         self._last.set(time.time())
         try:
             self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise PortTaken(_why_not(host, port, error)) from None
         self.port = self._server.server_port
-        self.url = f"http://{host or LOCAL}:{self.port}/metrics"
+        self.url = f"http://{LOCAL if host == EVERYBODY else host}:{self.port}/metrics"
         self._announced: Path | None = None
 
     def observe_step(
@@ -141,8 +141,8 @@ class Exporter:
         self.close()
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, error: OSError | OverflowError) -> str:
     free = ""
     with suppress(OSError), socket.create_server((host, 0)) as other:
         free = f"; port {other.getsockname()[1]} is free, and port 0 takes one"
-    return f"no page at port {port}: {error.strerror or error}{free}"
+    return f"no page at port {port}: {getattr(error, 'strerror', None) or error}{free}"

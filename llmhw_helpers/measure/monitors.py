@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .containers import usable_cores
 from .energy import PackageEnergy
 from .gpus import Gpus
 from .process_tree import ProcessTree
@@ -58,9 +59,14 @@ class Monitor:
     whatever a counter does. What the block raises passes, with a mark, and the samples stay.
 
     Args:
-        interval_s: from one sample to the next; the cost grows with their number.
+        interval_s: from one sample to the next. Each costs less than a millisecond, and a kilobyte of memory: take a
+            second or more for hours.
         pids: of the processes to watch, with their children; this one without.
         gpus: whether to watch the GPUs.
+
+    Attributes:
+        n_cores: cores' worth of time that this process may use: its container or job may leave it fewer than there are.
+        cost_seconds: CPU time that sampling has taken so far: what it costs to be watched.
 
     Raises:
         ValueError: no such interval, or no such process.
@@ -76,7 +82,7 @@ class Monitor:
     def __init__(self, interval_s: float = 0.1, pids: Sequence[int] | None = None, gpus: bool = True):
         if not 0.001 <= interval_s <= 3600:
             raise ValueError(f"interval_s must be 0.001 to 3600 s, not {interval_s:g}")
-        self.interval_s = interval_s
+        self.interval_s, self.n_cores, self.cost_seconds = interval_s, usable_cores(), 0.0
         self._processes, self._watch_gpus = ProcessTree(pids), gpus
         self._samples: list[tuple[float, dict[str, float]]] = []  # appended to in one step: no lock that a fork
         self._marks: list[tuple[float, str]] = []  # could take into a child while it is held
@@ -107,7 +113,12 @@ class Monitor:
             getattr(source, "close", lambda: None)()
 
     def mark(self, name: str) -> None:
-        """Give this moment a name, such as ``"step"``."""
+        """Give this moment a name, such as ``"step"``.
+
+        Raises:
+            RuntimeError: the block has not begun.
+        """
+        self._begun()
         self._marks.append((self._now(), name))
 
     def series(self) -> Series:
@@ -116,8 +127,7 @@ class Monitor:
         Raises:
             RuntimeError: the block has not begun.
         """
-        if not self._samples:
-            raise RuntimeError("nothing was sampled: use a Monitor as `with Monitor() as monitor:`")
+        self._begun()
         samples, marks = list(self._samples), list(self._marks)
         seconds = np.array([when for when, _ in samples])
         names = list(dict.fromkeys(name for _, told in samples for name in told))
@@ -132,16 +142,19 @@ class Monitor:
         units = {name: COLUMNS[name].unit if name in COLUMNS else "%" for name in columns}
         return Series(seconds[1:], columns, units, marks, begin_s=seconds[0])
 
+    def _begun(self) -> None:
+        if not self._samples:
+            raise RuntimeError("nothing was sampled: use a Monitor as `with Monitor() as monitor:`")
+
     def _now(self) -> float:
         return time.perf_counter() - self._start
 
     def _run(self) -> None:
-        due = self.interval_s
-        while not self._done.wait(max(0.0, due - self._now())):
+        while not self._done.wait(self.interval_s):  # from one to the next: two at once would be all rounding
             self._sample()
-            due = max(due + self.interval_s, self._now())  # samples that it came too late for are left out
 
     def _sample(self) -> None:
+        began = time.thread_time()
         now, told = time.perf_counter(), {}
         for source in self._sources:
             try:
@@ -152,6 +165,7 @@ class Monitor:
                 )
         if not self._samples or now - self._start > self._samples[-1][0]:
             self._samples.append((now - self._start, told))
+        self.cost_seconds += time.thread_time() - began
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

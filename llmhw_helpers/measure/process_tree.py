@@ -10,7 +10,7 @@ import psutil
 from .growth import Growth
 
 # Of the time, that looking for children may take: on a node with many processes one look costs milliseconds.
-LOOKING = 0.002
+LOOKING = 0.001
 TRIES = 3  # to read all of a tree between two ends of processes
 CORES = os.cpu_count() or 1
 LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")

@@ -73,7 +73,7 @@ class PerEach:
     def of(self, scrapes: Sequence[Scrape]) -> dict[str, float]:
         """The same over the time of `scrapes`; NaN where neither grew."""
         top, bottom = (PerSecond(name, self.labels).of(scrapes) for name in (self.name, self.each))
-        return {key: _over(top[key], bottom[key]) for key in top.keys() & bottom.keys()}
+        return {key: _over(top[key], bottom[key]) for key in sorted(top.keys() & bottom.keys())}
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,14 @@ class SystemLoad:
         passed, self._read_at = 0.0 if self._read_at is None else now - self._read_at, now
         times = psutil.cpu_times()
         busy = sum(getattr(times, name, 0.0) for name in BUSY)
-        networks = {}
-        with contextlib.suppress(OSError):  # a sandbox may hide them
-            networks = psutil.net_io_counters(pernic=True, nowrap=False)
         told = {
             "machine_cpu_seconds": self._growth.add("cpu", busy, CORES * passed),
             "available_bytes": available_bytes(self._limits),
-            "sent_bytes": self._sent.add_all({name: each.bytes_sent for name, each in networks.items()}),
-            "received_bytes": self._received.add_all({name: each.bytes_recv for name, each in networks.items()}),
         }
+        with contextlib.suppress(OSError):  # a sandbox may hide its networks
+            networks = psutil.net_io_counters(pernic=True, nowrap=False)
+            told["sent_bytes"] = self._sent.add_all({name: each.bytes_sent for name, each in networks.items()})
+            told["received_bytes"] = self._received.add_all({name: each.bytes_recv for name, each in networks.items()})
         for name, path in self._pressure:
             stalled = _stalled_seconds(path)
             if stalled is not None:
@@ -55,7 +54,8 @@ class SystemLoad:
 def _stalled_seconds(path: Path) -> float | None:
     """Seconds, ever, in which at least one task waited; told in microseconds: ``some avg10=0.00 ... total=12345``."""
     try:
-        first = path.read_text().splitlines()[0]
+        with open(path) as file:
+            first = file.readline()
         return int(first.rpartition("total=")[2]) / 1e6 if first.startswith("some ") else None
-    except (OSError, ValueError, IndexError):  # an older kernel, or one that was told not to count (psi=0)
+    except (OSError, ValueError):  # an older kernel, or one that was told not to count (psi=0)
         return None

@@ -167,6 +167,8 @@ def _stream(event: dict) -> str:
 def _thread_names(events: list[dict]) -> dict[tuple, str]:
     """Names that are the same in each run: the system's own numbers are not."""
     counts = Counter((event["pid"], event["tid"]) for event in events if event["cat"] not in KERNELS)
-    main = next((thread for thread in counts if thread[0] == thread[1]), max(counts, key=counts.get, default=None))
+    if not counts:
+        return {}
+    main = next((thread for thread in counts if thread[0] == thread[1]), max(counts, key=counts.get))
     others = [thread for thread in counts if thread != main]
     return {main: "main thread"} | {thread: f"thread {i}" for i, thread in enumerate(others, 2)}

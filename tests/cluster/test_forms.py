@@ -9,7 +9,7 @@ FORM = Form(
     "bf16 on 4 x A40",
     "fine-tune",
     "finished",
-    {"a step": Line("s", 0.1, 0.2, "compute"), "bytes sent by all": Line("B", 8e6), "price": Line("", None, 0.5)},
+    {"a step": Line("s", 0.1, 0.2, "compute"), "bytes sent in a step": Line("B", 8e6), "price": Line("", None, 0.5)},
     {"steps_done": 20.0},
     {"machine": "a laptop"},
 )
@@ -23,7 +23,7 @@ def test_the_table_has_a_row_for_each_line():
     rows = str(FORM).splitlines()
     assert rows[0] == "job 17_2: fine-tune as bf16 on 4 x A40; finished"
     assert rows[2].split() == ["a", "step", "~100", "ms", "~200", "ms", "~2"]
-    assert rows[3].split() == ["bytes", "sent", "by", "all", "~8", "MB", "-", "-"]
+    assert rows[3].split() == ["bytes", "sent", "in", "a", "step", "~8", "MB", "-", "-"]
     assert rows[4].split() == ["price", "-", "~0.5", "-"]
 
 

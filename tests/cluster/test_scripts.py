@@ -13,6 +13,7 @@ from llmhw_helpers.cluster.slurm import Slurm
 from llmhw_helpers.costs.planner import answer
 from llmhw_helpers.planning.scripts import job_script
 
+ONDEMAND = sorted((Path(__file__).resolve().parents[2] / "ondemand").glob("*.slurm"))
 SHELLCHECK = Path(sys.executable).parent / "shellcheck"
 SERVE, ADAPT = {"task": "serve", "tokens_per_s": 0}, {"task": "fine-tune"}
 REQUESTS = {  # few GPUs, since every way to use them is planned
@@ -64,6 +65,13 @@ def test_slurm_accepts_each_and_shellcheck_finds_nothing(kind, whole):
         if SHELLCHECK.exists():  # not on Linux on Arm
             checked = subprocess.run([SHELLCHECK, "-s", "bash", "-"], input=script, capture_output=True, text=True)
             assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize("path", ONDEMAND, ids=lambda path: path.name)
+def test_the_courses_own_jobs_are_accepted_too(path, whole):
+    done = whole("Alvis").run("sbatch", "--account=NAISS-1", "--test-only", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "to start at" in done.stderr
 
 
 @pytest.mark.parametrize(

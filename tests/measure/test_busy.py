@@ -20,7 +20,7 @@ def test_multiply_counts_what_torch_counts():
 
 
 def test_stream_reads_every_byte_once_a_round(monkeypatch):
-    monkeypatch.setattr(busy, "STREAMED", 4096)
+    monkeypatch.setattr(busy, "STREAM_BYTES", 4096)
     read = []
     monkeypatch.setattr(torch, "sum", lambda array, **_: read.append(array.nbytes))
     effort = busy.stream(seconds=0.01)

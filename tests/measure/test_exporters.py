@@ -46,6 +46,17 @@ def test_a_port_that_is_taken_is_said_in_one_line_with_a_free_one():
     again.close()  # a second time
 
 
+def test_it_listens_to_this_machine_alone_unless_told_otherwise():
+    with Exporter(host="0.0.0.0") as open_to_all, Exporter() as exporter:
+        assert open_to_all._server.server_address[0] == "0.0.0.0"
+        assert exporter._server.server_address[0] == "127.0.0.1"
+        assert scrape(open_to_all.url).total("train_tokens_total") == 0
+    with pytest.raises(PortTaken, match="no page at port 0: "):
+        Exporter(host="nowhere.invalid")
+    with pytest.raises(PortTaken, match="no page at port 70000: .*must be 0-65535"):
+        Exporter(port=70000)
+
+
 @pytest.mark.parametrize(
     ("seconds", "tokens", "waits"),
     [(-1, 5, {}), (1, -5, {}), (1, 5, {"waited_for_data": 2}), (1, 5, {"waited_for_data": 2, "waited_for_ranks": -1})],

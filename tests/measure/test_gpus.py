@@ -31,17 +31,27 @@ def library(tmp_path_factory):
     return folder
 
 
-def read(folder, fault="", visible=None):
+def read(folder, fault="", visible=None, code=READ):
     """Lines that are printed, the number of GPUs, and three readings, the last one after the end."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     environment |= {"LD_LIBRARY_PATH": str(folder), "NVML_FAULT": fault, "PYTHONPATH": str(ROOT)}
     if visible is not None:
         environment["CUDA_VISIBLE_DEVICES"] = visible
-    run = subprocess.run([sys.executable, "-c", READ], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     *lines, told = run.stdout.splitlines()
     return lines, *json.loads(told)
 
 
+WATCH = """
+import json, time
+from llmhw_helpers.measure.monitors import Monitor
+with Monitor(interval_s=0.01) as monitor:
+    while len(monitor.series()) < 4:
+        time.sleep(0.01)
+series = monitor.series()
+told = {name: [str(value) for value in values] for name, values in series.columns.items() if "gpu" in name}
+print(json.dumps([series.units, told]))
+"""
 GIB = 2**30
 ALL = {"gpu_busy_percent": 50.0, "gpu_memory_bytes": 3.0 * GIB, "gpu_watts": 340.0}
 
@@ -104,3 +114,12 @@ def test_without_a_library_there_is_nothing_to_say(tmp_path):
     (tmp_path / "libnvidia-ml.so.1").write_text("no library")
     lines, *told = read(tmp_path)
     assert (lines, told) == ([], [0, {}, {}, {}])
+
+
+def test_a_monitor_goes_on_when_a_card_is_lost(library):
+    lines, units, told = read(library, "lost", code=WATCH)
+    assert lines == ["GPU 1 does not tell its busy percent (GPU is lost)."]
+    assert (units["gpu1_busy_percent"], units["gpu_watts"]) == ("%", "W")
+    assert set(told["gpu_busy_percent"]) == {"nan"}
+    assert set(told["gpu0_busy_percent"]) == {"100.0"}
+    assert set(told["gpu_watts"]) == {"340.0"}

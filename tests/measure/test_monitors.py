@@ -1,5 +1,6 @@
 """A monitor beside real processes: what they use is known, and the system's own clocks are the oracle."""
 
+import itertools
 import multiprocessing
 import os
 import resource
@@ -9,6 +10,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from llmhw_helpers.measure.monitors import COLUMNS, Monitor
@@ -61,9 +63,10 @@ def test_children_that_come_and_go_are_counted_once():
 
 
 def test_other_processes_can_be_watched_and_may_end():
-    child = subprocess.Popen([sys.executable, "-S", "-c", SPIN.format(seconds=0.3)])
+    waits = [sys.executable, "-S", "-c", f"input()\n{SPIN.format(seconds=0.3)}"]
+    child = subprocess.Popen(waits, stdin=subprocess.PIPE)
     with Monitor(interval_s=0.05, pids=[child.pid], gpus=False) as monitor:
-        child.wait(60)
+        child.communicate(b"\n", timeout=60)
         monitor.mark("ended")
         time.sleep(0.15)
     series = monitor.series()
@@ -96,6 +99,8 @@ def test_series_can_be_had_while_it_goes_on_and_after_an_error():
     monitor = Monitor(interval_s=0.01, gpus=False)
     with pytest.raises(RuntimeError, match="nothing was sampled"):
         monitor.series()
+    with pytest.raises(RuntimeError, match="nothing was sampled"):
+        monitor.mark("too early")
     with pytest.raises(ZeroDivisionError):
         _fail_after_three_samples(monitor)
     series = monitor.series()
@@ -122,8 +127,9 @@ def test_two_monitors_at_once_say_the_same():
 def _leave(monitor, queue):
     monitor.mark("in the child")
     n_samples = len(monitor.series())
+    time.sleep(0.05)
     monitor.__exit__(None, None, None)
-    queue.put(n_samples)
+    queue.put(n_samples if len(monitor.series()) == n_samples else 0)  # nothing is sampled here
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -156,6 +162,47 @@ def test_what_cannot_be_read_is_said_once_and_the_run_goes_on(monkeypatch, capsy
     series = monitor.series()
     assert np.isnan(series["machine_cpu_percent"][-1])
     assert not np.any(np.isnan(series["cpu_percent"]))
+
+
+def test_counters_that_fall_and_a_clock_that_stands_still_give_no_negative_rate(monkeypatch):
+    counters = psutil.net_io_counters(pernic=True)
+    clock, stands = time.perf_counter, []
+    monkeypatch.setattr("time.perf_counter", lambda: stands[0] if stands else clock())
+
+    def networks(pernic, nowrap):
+        names = list(counters)[: 1 + next(flip) % 2]  # one comes and goes
+        return {name: counters[name]._replace(bytes_sent=next(fall), bytes_recv=0) for name in names}
+
+    flip, fall = itertools.count(), itertools.count(1_000_000, -1)
+    monkeypatch.setattr("psutil.net_io_counters", networks)
+    with Monitor(interval_s=0.01, gpus=False) as monitor:
+        while len(monitor.series()) < 4:
+            time.sleep(0.01)
+        stands.append(clock())
+        time.sleep(0.05)  # samples of one moment
+        stands.clear()
+    series = monitor.series()
+    assert np.all(series["sent_bytes_per_s"] == 0)
+    assert np.all(np.diff(series.seconds) > 0)
+    assert all(np.all(values >= 0) for values in series.columns.values())
+
+
+def test_a_sampler_that_comes_late_does_not_sample_twice_at_once(monkeypatch):
+    """A rate over a moment would be all rounding: the kernel counts in hundredths of a second."""
+    times, read = psutil.cpu_times, itertools.count()
+    monkeypatch.setattr("psutil.cpu_times", lambda: time.sleep(0.1 * (next(read) % 3 == 1)) or times())
+    with Monitor(interval_s=0.04, gpus=False) as monitor:
+        while len(monitor.series()) < 6:
+            time.sleep(0.01)
+    assert np.all(monitor.series().durations[:-1] >= 0.039)
+
+
+def test_what_it_costs_is_told():
+    with Monitor(interval_s=0.01, gpus=False) as monitor:
+        while len(monitor.series()) < 10:
+            time.sleep(0.01)
+    assert 0 < monitor.cost_seconds < 10 * monitor.series().seconds[-1]
+    assert 0 < monitor.n_cores <= os.cpu_count()
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), 1e9])

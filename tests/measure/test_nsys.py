@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmhw_helpers.measure.nsys import COLUMNS, SAMPLE, BadStats, Summed, parse_stats, read_stats
+from llmhw_helpers.measure.nsys import COLUMNS, SAMPLE, BadStats, parse_stats, read_stats
 
 TIMES = "Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns)"
 API = f"""Time (%),Total Time (ns),Num Calls,{TIMES},Name
@@ -30,12 +30,13 @@ def test_the_sample_has_every_report_and_adds_up():
 
 def test_a_table_to_the_last_number():
     text = "Generating SQLite file run.sqlite from run.nsys-rep\n" + PROCESSING.format("cuda_api_sum") + "\n" + API
-    assert parse_stats(text) == {
-        "cuda_api_sum": [
-            Summed("cudaLaunchKernel", 3, pytest.approx(3e-6), 0.75, pytest.approx(1e-6), pytest.approx(1.1e-6)),
-            Summed("cudaMalloc", 1, pytest.approx(1e-6), 0.25, pytest.approx(1e-6), pytest.approx(1e-6)),
-        ]
-    }
+    found = parse_stats(text)
+    assert found.keys() == {"cuda_api_sum"}
+    launch, allocate = found["cuda_api_sum"]
+    assert launch[:2] == ("cudaLaunchKernel", 3)
+    assert launch[2:] == pytest.approx((3e-6, 0.75, 1e-6, 1.1e-6))
+    assert allocate[:2] == ("cudaMalloc", 1)
+    assert allocate[2:] == pytest.approx((1e-6, 0.25, 1e-6, 1e-6))
 
 
 def test_the_heading_of_a_table_names_it_too():

@@ -164,6 +164,8 @@ def test_launches_and_their_delays(tmp_path):
 
 def test_a_wait_for_the_gpu_is_counted_once(tmp_path):
     assert us(read(tmp_path, GPU).synchronisations()) == [(55, 105)]
+    waiting = [event("cudaDeviceSynchronize", 300, 7, "cuda_runtime"), event("cudaMemcpyAsync", 310, 1, "cuda_runtime")]
+    assert us(read(tmp_path, GPU + waiting).synchronisations()) == [(55, 105), (300, 307)]
 
 
 def test_neighbours_that_overlap_by_the_clocks_rounding_are_no_parents():
@@ -172,6 +174,18 @@ def test_neighbours_that_overlap_by_the_clocks_rounding_are_no_parents():
 
     spans = [span("parent", 0, 1000), span("first", 100, 401), span("second", 400, 900)]
     assert own_seconds(spans) == pytest.approx([199e-9, 301e-9, 500e-9], abs=3e-9)
+
+
+def test_what_overlaps_in_a_stream_is_shared_out_once(tmp_path):
+    trace = read(tmp_path, [event("first", 0, 10, "kernel"), event("second", 5, 15, "kernel")])
+    own = {tally.name: round(tally.own_seconds / US) for tally in trace.longest()}
+    assert own == {"first": 5, "second": 15}
+
+
+def test_where_two_begin_together_the_longer_one_is_outside(tmp_path):
+    trace = read(tmp_path, [event("aten::copy_", 0, 5), event("aten::to", 0, 8)])
+    assert {tally.name: round(tally.own_seconds / US) for tally in trace.longest()} == {"aten::to": 3, "aten::copy_": 5}
+    assert trace.stack("main thread", 2 * US) == ["aten::to", "aten::copy_"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -114,8 +114,9 @@ def _hint(question: Question, number: float) -> str:
 
 def _printed(number: int, question: Question) -> str:
     given = ", ".join(f"{name}={_plain(value)}" for name, value in question.given.items())
-    asked = textwrap.fill(f"{number:2}. {question.text} (In {question.unit}.)", WIDTH, subsequent_indent=INDENT)
-    return f"{asked}\n{textwrap.fill(given, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)}"
+    asked = textwrap.fill(f"{number:2}. {question.text}", WIDTH, subsequent_indent=INDENT)
+    given = textwrap.fill(f"{given}; answer in {question.unit}", WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
+    return f"{asked}\n{given}"
 
 
 def _plain(value: float) -> str:
