@@ -1,13 +1,18 @@
 """What a job script asks for in its ``#SBATCH`` lines, as the local runner reads them."""
 
+import math
 import re
 import shlex
 import signal
+from collections.abc import Mapping
 
 from ..specs.figures import look_up
 
 VALUES = ("job-name", "nodes", "ntasks-per-node", "cpus-per-task", "time", "output", "signal", "array", "open-mode")
 FLAGS = ("requeue",)
+COUNTS = ("nodes", "ntasks-per-node", "cpus-per-task")
+FIELDS = ("%x", "%j", "%A", "%a")  # of an output's name
+MOST_TASKS = 1000  # of an array
 ELSEWHERE = ("account", "partition", "constraint", "gpus-per-node", "gpus", "gres", "mem", "mem-per-cpu", "exclusive")
 
 
@@ -29,7 +34,7 @@ def directives(script: str) -> dict[str, str]:
         raise BadJob("a job script begins with a line such as #!/bin/bash")
     asked = {}
     for line in lines[1 : first_command(lines)]:
-        for word in shlex.split(line.removeprefix("#SBATCH"), comments=True) if line.startswith("#SBATCH") else []:
+        for word in _words(line) if line.startswith("#SBATCH") else []:
             name, _, value = word.removeprefix("--").partition("=")
             known = (*VALUES, *FLAGS, *ELSEWHERE)
             if not word.startswith("--") or name not in known:
@@ -38,13 +43,41 @@ def directives(script: str) -> dict[str, str]:
     return asked
 
 
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line.removeprefix("#SBATCH"), comments=True)
+    except ValueError as error:  # a quote without its other half
+        raise BadJob(f"{line.strip()!r:.80} cannot be read: {error}") from None
+
+
+def check(asked: Mapping[str, str]) -> None:
+    """Refuse what cannot be done, before a job is in the queue.
+
+    Raises:
+        BadJob: a value that is none, or one that Slurm would take and the local runner does not; which it is.
+    """
+    for name in COUNTS:
+        if name in asked and not re.fullmatch(r"0*[1-9]\d{0,5}", asked[name]):
+            raise BadJob(f"--{name}={asked[name]}: the local runner takes a whole number from 1 on")
+    for name, read in (("time", limit_seconds), ("signal", signal_of), ("array", task_numbers)):
+        if name in asked:
+            read(asked[name])
+    if asked.get("open-mode", "append") not in ("append", "truncate"):
+        raise BadJob(f"--open-mode={asked['open-mode']}: it is append or truncate")
+    if "/" in asked.get("job-name", ""):
+        raise BadJob(f"--job-name={asked['job-name']}: a name that may be a file's has no /")
+    unknown = [field for field in re.findall(r"%.?", asked.get("output", "")) if field not in FIELDS]
+    if unknown:
+        raise BadJob(f"--output={asked['output']}: the local runner knows {', '.join(FIELDS)}, and not {unknown[0]}")
+
+
 def first_command(lines: list[str]) -> int:
     """Lines before the first command: where Slurm stops to read what is asked for."""
     return next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
 
 
 def limit_seconds(limit: str) -> float:
-    """A time limit as Slurm writes it; a number alone is minutes.
+    """A time limit as Slurm writes it; a number alone is minutes, and 0 is no limit.
 
     >>> [limit_seconds(limit) for limit in ("2", "1:30", "00:01:00", "1-00:00:00", "1-2")]
     [120.0, 90.0, 60.0, 86400.0, 93600.0]
@@ -58,7 +91,7 @@ def limit_seconds(limit: str) -> float:
         hours, minutes, seconds = numbers + [0] * (3 - len(numbers))
     else:
         hours, minutes, seconds = {1: (0, *numbers, 0), 2: (0, *numbers), 3: tuple(numbers)}[len(numbers)]
-    return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
+    return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds) or math.inf
 
 
 def task_numbers(array: str) -> list[int]:
@@ -73,8 +106,12 @@ def task_numbers(array: str) -> list[int]:
         if not found:
             raise BadJob(f"{array!r} are no tasks of an array, such as 1-4")
         first, last, by = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
-        numbers += range(first, last + 1, max(1, by))
-    return numbers
+        if not first <= last < first + MOST_TASKS * by:  # an even step from 1 on, and not too many
+            raise BadJob(f"{array!r}: from {first} to {last} by {by} are no tasks, or more than {MOST_TASKS}")
+        numbers += range(first, last + 1, by)
+    if len(numbers) > MOST_TASKS:
+        raise BadJob(f"{array!r:.60} are more than {MOST_TASKS} tasks")
+    return sorted(set(numbers))
 
 
 def signal_of(asked: str) -> tuple[int, float]:

@@ -22,7 +22,7 @@ import psutil
 
 from ..files import write_whole
 from . import local_tools
-from .directives import BadJob, directives, first_command, limit_seconds, signal_of, task_numbers
+from .directives import BadJob, check, directives, first_command, limit_seconds, signal_of, task_numbers
 
 KILL_WAIT_S = 3.0  # from SIGTERM to SIGKILL
 POLL_S = 0.05
@@ -91,7 +91,11 @@ class LocalTask:
         while True:
             self.put("RUNNING", started_at=time.time(), nodes=self._nodes())
             (self.spool / "requeue").unlink(missing_ok=True)
-            ended, code = self._once()
+            try:
+                ended, code = self._once()
+            except OSError as error:  # no such folder for its output, or no such program to run it
+                self.put("FAILED", f"{error.strerror}: {error.filename}", ended_at=time.time(), exit_code=1)
+                return
             if ended != "REQUEUE":
                 reason = {"TIMEOUT": "TimeLimit", "FAILED": "NonZeroExitCode"}.get(ended, "None")
                 self.put(ended, reason, ended_at=time.time(), exit_code=code)
@@ -106,7 +110,11 @@ class LocalTask:
         with open(self.cwd / self._output(), mode) as output:
             how = {"cwd": self.cwd, "env": self._environment(), "stdin": subprocess.DEVNULL}
             script = subprocess.Popen(
-                ["bash", str(self.script)], stdout=output, stderr=output, start_new_session=True, **how
+                [*_interpreter(self.script), str(self.script)],
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **how,
             )
             began, fate = time.monotonic(), ""
             try:
@@ -164,6 +172,11 @@ class LocalTask:
         return others | {name: str(value) for name, value in own.items()} | {"PATH": path}
 
 
+def _interpreter(script: Path) -> list[str]:
+    """What the script's first line names, with its one option."""
+    return script.read_text().splitlines()[0].removeprefix("#!").split(maxsplit=1)
+
+
 def _end(script: subprocess.Popen) -> None:
     """End what is left of a script and of all that it has started: asked first, then killed."""
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -190,10 +203,8 @@ def put_in_queue(script: str, cwd: Path, options: Sequence[str] = ()) -> str:
     lines[first_command(lines) : first_command(lines)] = [f"#SBATCH {option}" for option in options]
     script = "\n".join(lines) + "\n"
     asked = directives(script)
+    check(asked)
     tasks = task_numbers(asked["array"]) if "array" in asked else [None]
-    for value, check in (("time", limit_seconds), ("signal", signal_of)):
-        if value in asked:
-            check(asked[value])
     number = int(time.time() * 10) % 900_000 + 100_000  # as the job's port depends on it: another one each time
     while (spool := cwd / FOLDER / str(number)).exists():
         number += 1
@@ -223,8 +234,9 @@ def local_states(number: str, cwd: Path) -> list[JobState]:
     spool = cwd / FOLDER / number.partition("_")[0]
     if not (spool / "job.json").exists():
         raise BadJob(f"the local runner knows no job {number} of the folder {cwd}")
+    alive = _runs(spool)  # asked first: a runner that ends now has written before how its tasks ended
     found = [JobState(**json.loads((spool / _state_file(task)).read_bytes())) for task in _numbers(spool)]
-    if not all(state.done for state in found) and not _runs(spool):
+    if not alive:
         found = [each if each.done else replace(each, state="NODE_FAIL", reason="RunnerKilled") for each in found]
     return [state for state in found if state.job == number] if "_" in number else found
 
@@ -235,10 +247,12 @@ def cancel_local(number: str, cwd: Path) -> None:
 
 
 def _runs(spool: Path) -> bool:
-    """Whether the job's runner is alive: the process with its number is the one that began at that time."""
+    """Whether the job's runner is alive: the process with its number began at that time, and has not ended."""
     try:
         pid, began = json.loads((spool / "runner.json").read_bytes())
-        return psutil.Process(pid).create_time() == began
+        process = psutil.Process(pid)
+        # In a container often nobody asks how a process ended whose parent is gone: it stays, as a zombie.
+        return process.create_time() == began and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, psutil.Error):
         return False
 

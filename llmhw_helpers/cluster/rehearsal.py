@@ -23,6 +23,7 @@ from ..distributed.checkpoints import Checkpoints
 from ..distributed.data_parallel import over_ranks
 from ..distributed.wire import Counted, counted
 from ..distributed.worker import LOOPBACK
+from ..measure.energy import PackageEnergy
 from ..measure.machine import this_machine
 from ..measure.memory import MemoryMeter
 from ..measure.probes import product_rate
@@ -112,7 +113,8 @@ class Rehearsal:
                 self._step(work)  # the first one also warms up: it is not timed
         if "step" in meter.peaks:
             self.measured[predictions.MEMORY] = _largest(meter.peaks["step"])
-        asked = False
+        asked, energy = False, PackageEnergy()
+        energy.read(time.monotonic())
         while self._done < twin.n_steps and not (asked := self._asked_to_stop()):
             if self._done % twin.checkpoint_every == 0:
                 self._save(checkpoints, state)
@@ -122,6 +124,8 @@ class Rehearsal:
                 self._computed.append(time.process_time() - begin)
             self._seconds.append(wire.seconds)
             self._sent.append(_sent(wire))
+            if used := energy.read(time.monotonic()):  # where it may be read: of rank 0's machine
+                self.facts["energy_j"] = used["package_joules"]
             self.write("running", soon=False)
         if self._done not in checkpoints.steps():
             self._save(checkpoints, state)

@@ -35,7 +35,7 @@ class JobReport:
         form: what it has filled in; None where it never came to that.
         state: how it stands to the scheduler; None where that knows nothing (any more).
         sentences: by subject, in one order: ``"status"``, and where the job has measured something ``"memory"``,
-            ``"speed"``, ``"efficiency"``, ``"sending"``, ``"start-up"``, ``"queue"``, ``"cost"``.
+            ``"speed"``, ``"efficiency"``, ``"energy"``, ``"sending"``, ``"start-up"``, ``"queue"``, ``"cost"``.
     """
 
     form: Form | None
@@ -162,6 +162,7 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
     if STEP in found:
         said["speed"] = _speed(form)
         said["efficiency"] = _efficiency(form)
+        said["energy"] = _energy(form)
         said["sending"] = f"all ranks sent {measured(found[SENT], 'B')} in a step, {_times(form, SENT)} as predicted"
     if WORK in found:
         job_s = _job_s(form, state)
@@ -207,6 +208,15 @@ def _efficiency(form: Form) -> str:
     if form.words.get("machine") != form.words.get("predicted_for"):
         said += f"; and that for another machine: {form.words.get('predicted_for')}, not {form.words.get('machine')}"
     return said
+
+
+def _energy(form: Form) -> str:
+    """Of the first node's processors, while the timed steps ran."""
+    if (joules := form.facts.get("energy_j")) is None:
+        return "nobody may read the processor's counters there, so it is not known"
+    return (
+        f"the processors of the first node used {measured(joules)} joules while the steps ran, with all else that ran"
+    )
 
 
 def _job_s(form: Form, state: JobState | None) -> float:

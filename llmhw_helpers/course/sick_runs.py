@@ -117,9 +117,12 @@ def sick_run(kind: str, seed: int = 0, ranks: Ranks | None = None) -> Series:
 
     Raises:
         UnknownName: there is no such kind; the message names the nearest.
+        ValueError: a straggler of one rank, for which nobody waits.
         RankFailed: a rank did not live through it.
     """
     kind = look_up(kind, {each: each for each in KINDS}, "kind of run")
+    if kind == "straggler" and ranks and ranks.n_ranks < 2:
+        raise ValueError("nobody waits for a straggler of one rank: take Ranks(2) or more")
     with tempfile.TemporaryDirectory() as folder, contextlib.nullcontext(ranks) if ranks else Ranks(2) as ranks:
         job, path = SickJob.drawn(seed, ranks.n_ranks), Path(folder) / "checkpoint"
         ranks.run(train, job, "healthy", WARM_UP_S, path)  # what is only done once is done before anybody looks

@@ -7,9 +7,11 @@ Busy means that a kernel ran, for a share of the last sixth of a second to a sec
 import contextlib
 import math
 import os
+import time
 
 import pynvml
 
+ASKING = 0.002  # of the time, that asking may take
 MOST_GPUS = 64
 MOST_WATTS = 5000.0  # of one card: the largest of 2026 take 1400
 
@@ -25,21 +27,30 @@ class Gpus:
     """
 
     def __init__(self):
-        self._open, self._said = False, set()
+        self._open, self._said, self._told, self._ask_again_at = False, set(), {}, 0.0
         self._cards = self._find()
         self.n_gpus = len(self._cards)
         # What a card does not tell now it is not asked again.
         self._asked = [(name, i) for name in QUESTIONS for i in self._cards if not math.isnan(self._ask(name, i))]
 
-    def read(self, now: float = 0.0) -> dict[str, float]:
+    def read(self, now: float) -> dict[str, float]:
         """``gpu_busy_percent`` (the mean over the cards), ``gpu_memory_bytes`` and ``gpu_watts`` (their sums).
 
         Of several cards, also ``gpu0_busy_percent`` and so on: a mean hides the idle one. A figure is nan at a moment
         when a card that told it before does not.
 
         Args:
-            now: not needed: these are no counters.
+            now: seconds, by a clock that never jumps. NVML makes new figures a few times a second, and telling them of
+                many cards takes milliseconds: in between, they are the last ones.
         """
+        if now < self._ask_again_at:
+            return self._told
+        began = time.thread_time()
+        self._told = self._figures()
+        self._ask_again_at = now + (time.thread_time() - began) / ASKING
+        return self._told
+
+    def _figures(self) -> dict[str, float]:
         told = {}
         for name in dict.fromkeys(name for name, _ in self._asked):
             values = {i: self._ask(name, i) for asked, i in self._asked if asked == name}
@@ -53,25 +64,32 @@ class Gpus:
     def close(self) -> None:
         """Let the library go."""
         if self._open:
-            self._open, self._asked = False, []
+            self._open, self._asked, self._told = False, [], {}
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
 
     def _find(self) -> dict[int, object]:
         """NVML's handles, by number."""
+        cards = {}
         try:
             pynvml.nvmlInit()
             self._open = True
             n_gpus = pynvml.nvmlDeviceGetCount()
             if n_gpus > MOST_GPUS:
                 raise ValueError(f"it counts {n_gpus} GPUs")
-            cards = {i: pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(n_gpus)}
-            return {i: card for i, card in cards.items() if _is_visible(i, card)}
         except pynvml.NVMLError_LibraryNotFound:
             return {}  # no NVIDIA driver: nothing to say
         except Exception as error:  # a library of another version can fail in any way
             self._say("NVML", f"NVML does not work here: GPUs are not watched ({_in_a_line(error)}).")
             return {}
+        for i in range(n_gpus):
+            try:
+                card = pynvml.nvmlDeviceGetHandleByIndex(i)
+                if _is_visible(i, card):
+                    cards[i] = card
+            except Exception as error:  # it is lost, or another user's
+                self._say(i, f"GPU {i} is not watched ({_in_a_line(error)}).")
+        return cards
 
     def _ask(self, name: str, i: int) -> float:
         """The card's figure; nan where it is not told, or cannot be true."""

@@ -5,12 +5,14 @@ watches another: `increase` (of counters, those that began anew too), and `histo
 """
 
 import math
+import re
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -88,18 +90,22 @@ def scrape(url: str, timeout_s: float = 5.0) -> Scrape:
     Raises:
         NoAnswer: nobody is there, it takes longer than `timeout_s`, or it is no such page.
     """
-    parts = urlsplit(url)
-    address = f"{parts.scheme}://{parts.netloc}/metrics" if parts.path in ("", "/", "/v1", "/v1/") else url
+    beside = re.fullmatch(r"(https?://[^/]+)(/v1)?/?", url)
+    address = f"{beside[1]}/metrics" if beside else url
     return read_page(fetch(address, timeout_s).decode(errors="replace"), time.time())
 
 
 def fetch(url: str, timeout_s: float, readable: Collection[int] = ()) -> bytes:
     """What is at `url`; `NoAnswer` where nothing comes, or an HTTP error whose number is none of `readable`."""
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not url.startswith(("http://", "https://")):
         raise NoAnswer(f"{url} is no address: it begins with http:// or https://")
     try:
         with DIRECT.open(urllib.request.Request(url, headers={"Accept": "text/plain"}), timeout=timeout_s) as answer:
             content = answer.read(MOST_BYTES + 1)
+            if (
+                answer.length and len(content) <= MOST_BYTES
+            ):  # bytes that were promised; without a limit, read() says so
+                raise HTTPException("its answer ends in the middle")
     except urllib.error.HTTPError as error:
         with error:
             content = error.read(MOST_BYTES)
@@ -107,9 +113,10 @@ def fetch(url: str, timeout_s: float, readable: Collection[int] = ()) -> bytes:
             return content
         said = " ".join(content[:300].decode(errors="replace").split())
         raise NoAnswer(f"{url} answers with {error.code}: {said or error.reason}") from None
-    except (OSError, ValueError) as error:  # refused, reset, too late, half an answer
+    except (OSError, ValueError, HTTPException) as error:  # refused, reset, too late, half an answer, no HTTP
         reason = getattr(error, "reason", None) or error
-        raise NoAnswer(f"nobody answers at {url}: {getattr(reason, 'strerror', None) or reason}") from None
+        said = " ".join(str(getattr(reason, "strerror", None) or reason or type(reason).__name__).split())
+        raise NoAnswer(f"nobody answers at {url}: {said}") from None
     if len(content) > MOST_BYTES:
         raise NoAnswer(f"{url} has more than {MOST_BYTES >> 20} MiB: that is no page of numbers")
     return content
@@ -126,11 +133,13 @@ class Scraper:
         interval_s: from one round to the next.
 
     Attributes:
+        urls: by instance.
         scrapes: one a round, so far; at the end of the context a last one.
     """
 
     def __init__(self, urls: Iterable[str], interval_s: float = 0.5):
-        self.urls, self.interval_s = list(urls), interval_s
+        self.interval_s = interval_s
+        self.urls = {urlsplit(url).netloc: url for url in urls}
         self.scrapes: list[Scrape] = []
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._work, name="scraper", daemon=True)
@@ -151,8 +160,7 @@ class Scraper:
 
     def _round(self) -> None:
         when, samples = time.time(), {"up": []}
-        for url in self.urls:
-            instance = urlsplit(url).netloc
+        for instance, url in self.urls.items():
             try:
                 page, up = scrape(url).samples, 1.0
             except NoAnswer:

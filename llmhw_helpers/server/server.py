@@ -207,7 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="llmhw-serve",
         description="Serve the course's model (or the one that LLMHW_MODEL names) to any client that speaks to OpenAI: "
-        "/v1/completions, /v1/chat/completions, /v1/models. Give the client the URL that is printed as its base_url, "
+        "/v1/completions, /v1/chat/completions, /v1/models; /metrics is for a Prometheus. "
+        "Give the client the URL that is printed as its base_url, "
         "and anything as its key.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

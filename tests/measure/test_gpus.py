@@ -1,5 +1,6 @@
 """GPUs through the real nvidia-ml-py, against a stand-in for NVIDIA's library that works, fails or lies."""
 
+import itertools
 import json
 import os
 import shutil
@@ -9,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from llmhw_helpers.measure.gpus import Gpus
+
 ROOT = Path(__file__).parents[2]
 READ = """
+import itertools
 import json
 from llmhw_helpers.measure.gpus import Gpus
 gpus = Gpus()
-told = [gpus.read(), gpus.read()]
+told = [gpus.read(1.0), gpus.read(1e6)]
 gpus.close()
-print(json.dumps([gpus.n_gpus, *told, gpus.read()]))
+print(json.dumps([gpus.n_gpus, *told, gpus.read(2e6)]))
 """
 
 
@@ -87,6 +91,12 @@ def test_a_card_that_is_lost_leaves_a_gap_and_one_line(library):
     assert second["gpu_watts"] == 340
 
 
+def test_a_card_of_another_user_leaves_ones_own(library):
+    lines, n_gpus, told, *_ = read(library, "hidden")
+    assert lines == ["GPU 1 is not watched (Insufficient Permissions)."]
+    assert (n_gpus, told["gpu_busy_percent"], told["gpu_watts"]) == (1, 100, 270)
+
+
 def test_what_cannot_be_true_is_not_believed(library):
     lines, n_gpus, told, *_ = read(library, "lies")
     assert (n_gpus, told) == (2, {})
@@ -108,6 +118,18 @@ def test_a_library_that_does_not_work_is_one_line(library, tmp_path):
     subprocess.run(["gcc", "-shared", "-o", tmp_path / "libnvidia-ml.so.1", tmp_path / "other.c"], check=True)
     lines, *told = read(tmp_path)
     assert (lines, told) == (["NVML does not work here: GPUs are not watched (Function Not Found)."], [0, {}, {}, {}])
+
+
+def test_cards_are_not_asked_more_often_than_asking_is_worth(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Gpus, "_find", lambda self: {0: "card"})
+    monkeypatch.setattr(Gpus, "_ask", lambda self, name, i: float(len(asked)) if asked.append(name) is None else 0.0)
+    monkeypatch.setattr("time.thread_time", itertools.count(0, 0.001).__next__)  # each round takes a millisecond
+    gpus = Gpus()
+    asked.clear()
+    told = [gpus.read(now)["gpu_watts"] for now in (1.0, 1.4, 1.6)]
+    assert told[0] == told[1] != told[2]
+    assert len(asked) == 6
 
 
 def test_without_a_library_there_is_nothing_to_say(tmp_path):

@@ -1,6 +1,7 @@
 """Pages that are asked for: read by the client library, summed as Prometheus does, and one line for what is none."""
 
 import math
+import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -87,8 +88,40 @@ def test_what_is_no_page_is_said_in_one_line(at, status, content, said):
 def test_what_is_no_address_is_said():
     with pytest.raises(NoAnswer, match="it begins with http"):
         scrape("file:///etc/passwd")
+    with pytest.raises(NoAnswer, match="nobody answers at http://a:b/c"):
+        scrape("http://a:b/c")
     with pytest.raises(NoAnswer, match="nobody answers at http://127.0.0.1:1/metrics: Connection refused"):
         scrape("http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"", "Remote end closed connection"),
+        (b"no HTTP\r\n\r\n", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nload 1", "its answer ends in the middle"),
+    ],
+)
+def test_a_program_that_dies_in_the_middle_of_its_answer(sent, said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(sent)
+
+        dying = Thread(target=answer, daemon=True)
+        dying.start()
+        with pytest.raises(NoAnswer, match=said) as refused:
+            scrape(f"http://127.0.0.1:{server.getsockname()[1]}")
+        dying.join()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_program_that_does_not_answer_is_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(NoAnswer, match="timed out"):
+        scrape(f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=0.05)
 
 
 def test_counters_that_begin_anew_are_added_up():
