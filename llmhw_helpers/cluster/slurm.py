@@ -15,7 +15,9 @@ from datetime import datetime
 from .usage import Efficiency, bytes_of, efficiency_of, seconds_of
 
 ANSWER_S = 60  # for a command of Slurm; a controller under load may take many seconds
-ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STAGE_OUT", "RESIZING"}
+# https://slurm.schedmd.com/job_state_codes.html; every other state waits, runs, or is about to
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
+ENDED |= {"REVOKED", "TIMEOUT"}
 JOB_ID = re.compile(r"\d+([_+]\d+)?")  # of a job, of a task of an array, of a part of a heterogeneous job
 GPUS = re.compile(r"gpu(?::[^:=,]+)?[:=](\d+)")
 QUEUE = "%i|%T|%r|%P|%u|%D|%N|%C|%M|%l|%V|%S|%b|%j"
@@ -81,7 +83,7 @@ class SlurmJob:
     @property
     def is_active(self) -> bool:
         """Whether it waits or runs."""
-        return self.state in ACTIVE
+        return self.state not in ENDED
 
     @property
     def waited_s(self) -> float | None:
@@ -229,7 +231,7 @@ class Slurm:
             memory_bytes=bytes_of(memory[1]) if memory else None,
             submitted=_time(fields["SubmitTime"]),
             began=_time(fields["StartTime"]),
-            ended=None if fields["JobState"] in ACTIVE else _time(fields["EndTime"]),
+            ended=_time(fields["EndTime"]) if fields["JobState"] in ENDED else None,
             elapsed_s=seconds_of(fields["RunTime"]),
             limit_s=seconds_of(fields["TimeLimit"]),
             exit_code=exit_code,
@@ -250,7 +252,7 @@ class Slurm:
             memory_bytes=bytes_of(memory[1]) if memory else None,
             submitted=_time(row["Submit"]),
             began=_time(row["Start"]),
-            ended=None if state in ACTIVE else _time(row["End"]),
+            ended=_time(row["End"]) if state in ENDED else None,
             elapsed_s=seconds_of(row["ElapsedRaw"]),
             limit_s=seconds_of(row["Timelimit"]),
             exit_code=exit_code,

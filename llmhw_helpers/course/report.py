@@ -80,7 +80,7 @@ class Compared:
         if self.unit == "B":
             return "numbers of bytes"
         if self.unit == "s":
-            return f"times bound by {BOUNDS[self.bound]}" if self.bound in BOUNDS else "other times"
+            return f"times bound by {BOUNDS[self.bound]}" if self.bound in BOUNDS else "times without a named limit"
         return "numbers without a unit" if not self.unit else f"figures in {self.unit}"
 
     def __str__(self) -> str:

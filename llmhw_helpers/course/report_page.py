@@ -9,8 +9,8 @@ from ..measure.timers import measured
 from .report import Compared, MachineReport
 
 WIDEST = 16.0  # factor at the ends of the ratio's scale
-LIGHT = "--ink: #1b1b1b; --soft: #555; --line: #ccc; --near: #1b7837; --far: #b2471b;"
-DARK = "--ink: #eee; --soft: #aaa; --line: #555; --near: #6fcf8a; --far: #f0a17a;"
+LIGHT = "--ink: #1b1b1b; --soft: #555; --line: #ccc; --near: #1b7837; --off: #b2471b;"
+DARK = "--ink: #eee; --soft: #aaa; --line: #555; --near: #6fcf8a; --off: #f0a17a;"
 STYLE = f"""
 .machine {{ {LIGHT} color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; }}
 html[data-theme="dark"] .machine {{ {DARK} }}"""
@@ -22,7 +22,7 @@ STYLE += """
 .machine :is(th, td):first-child { text-align: left; overflow-wrap: anywhere; }
 .machine .soft { color: var(--soft); }
 .machine .near { color: var(--near); }
-.machine .far { color: var(--far); }
+.machine .off { color: var(--off); }
 .machine .scale { position: relative; display: inline-block; width: 8rem; height: .9rem; vertical-align: middle;
   border: solid var(--line); border-width: 0 1px; }
 .machine .scale::before { content: ""; position: absolute; left: 50%; height: 100%;
@@ -97,7 +97,7 @@ def _row(each: Compared) -> str:
     ratio = each.ratio
     told = scale = ""
     if ratio is not None:
-        near = "near" if each.is_near else "far"
+        near = "near" if each.is_near else "off"
         told = f'<span class="{near}">{ratio:.3g}{" ✓" if each.is_near else ""}</span>'
         scale = f'<span class="scale"><i class="{near}" style="left: {_place(ratio):.1f}%"></i></span>'
     guess, predicted, found = (_cell(value, each.unit) for value in (each.guess, each.predicted, each.measured))

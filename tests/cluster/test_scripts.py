@@ -94,7 +94,8 @@ def test_a_wrong_line_is_refused(right, wrong, whole):
 APPTAINER = """\
 #!/bin/bash
 while [ "${1##*.}" != sif ]; do shift; done
-printf '%s has %s cores for: ' "$(hostname)" "$SLURM_CPUS_PER_TASK"
+step=$(scontrol show step "$SLURM_JOB_ID.$SLURM_STEP_ID" | grep -o ' CPUs=[0-9]*')
+printf '%s has%s for: ' "$(hostname)" "$step"
 printf '%s ' "${@:2}"
 echo "at $(getent hosts "$head" | cut -d' ' -f1)"
 """
@@ -121,6 +122,6 @@ def test_several_nodes_start_as_the_script_says(start_cluster, tmp_path):
     served, started = said.splitlines()[0], sorted(line for line in said.splitlines() if " has " in line)
     assert served == f"served at http://{first}:8000/v1"
     for line, name, rank, headless in zip(started, sorted(job.nodes), "01", ("", "--headless "), strict=True):
-        assert line.startswith(f"{name} has 32 cores for: vllm serve meta-llama/Llama-3.1-70B --port 8000 --nnodes 2 ")
+        assert line.startswith(f"{name} has CPUs=64 for: vllm serve meta-llama/Llama-3.1-70B --port 8000 --nnodes 2 ")
         assert f"--node-rank {rank} --master-addr {first} {headless}--tensor-parallel-size 4" in line
         assert line.endswith(f" at 10.77.0.{first.removeprefix('alvis')}")

@@ -203,7 +203,9 @@ def test_a_twin_computes_what_one_process_does_and_holds_and_sends_what_was_pred
     expected = tokens_alone(which) if which.task == "serve" else losses_alone(which)
     torch.testing.assert_close(state["losses"], torch.tensor(expected, dtype=torch.float64), atol=2e-4, rtol=0)
     memory, sent = form.lines[MEMORY], form.lines[SENT]
-    assert memory.measured == pytest.approx(memory.predicted, rel=0.25)
+    # exact where costs.training_memory counts every tensor; readers, shards and adapters hold some that it does not
+    exact = kind in ("fine-tune, DP", "fine-tune, ZeRO-1", "fine-tune, TP")
+    assert memory.measured == pytest.approx(memory.predicted, rel=0.03 if exact else 0.25)
     assert sent.predicted <= sent.measured
     # besides the formula: gloo's own messages, tokens, a loss, and whether to stop
     assert sent.measured <= 1.1 * sent.predicted + 40_000

@@ -67,6 +67,13 @@ def test_it_names_what_is_missing_and_what_it_rests_on():
     assert "memory, read 20 GB/s" in text
 
 
+def test_no_class_is_one_that_icon_fonts_take():
+    """Of the book's theme: a figure in such a class is shown as an empty box."""
+    classes = set(re.findall(r'class="(\w+)', section(MachineReport("a machine", ENTRIES))))
+    assert classes >= {"near", "off"}
+    assert not classes & {"fa", "far", "fas", "fab", "fal"}
+
+
 def test_names_are_text_whatever_they_hold():
     entry = Compared(EVIL, EVIL, "s", 1.0, 2.0, None, EVIL)
     html = page(MachineReport(EVIL, (entry,), ((EVIL, EVIL),)), EVIL)

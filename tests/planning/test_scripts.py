@@ -160,6 +160,14 @@ def test_one_process_on_each_of_several_nodes(tmp_path):
     assert all(f"--pipeline-parallel-size {plan['pp_size']}" in call for call in calls)
 
 
+@pytest.mark.parametrize("kind", ["several nodes", "LoRA", "full", "training"])
+def test_srun_gives_its_tasks_the_cores_of_the_job(kind):
+    """Since Slurm 22.05 it does not take them from the job's own option."""
+    _, script = first_of(kind)
+    assert 'srun --cpus-per-task="$SLURM_CPUS_PER_TASK" ' in script
+    assert int(directives(script)["cpus-per-task"]) > 1
+
+
 def test_copies_have_a_port_each(tmp_path):
     _, script = first_of("copies")
     result, calls = run(script, tmp_path, SLURM_ARRAY_TASK_ID="2")
