@@ -45,6 +45,7 @@ def test_tests_mirror_the_package():
 
 
 EXTRA = {  # rooms that are tested through the one they belong to
+    "cluster/cli.py": ["test_report.py"],
     "cluster/directives.py": ["test_runs.py"],
     "cluster/local_runner.py": ["test_runs.py"],
     "cluster/local_tools.py": ["test_runs.py"],

@@ -1,14 +1,12 @@
 """What a training run tells a monitor: each rank a page of numbers, in Prometheus' format, at a port of its own.
 
-| name | kind | what |
-|---|---|---|
-| ``train_step_seconds`` | histogram | a step, from its first wait to its end |
-| ``train_busy_seconds_total`` | counter | of these, in which this rank waited for nobody |
-| ``train_waiting_seconds_total`` | counter | in which it waited, by ``waits_for``: data, ranks |
-| ``train_tokens_total`` | counter | tokens trained on |
-| ``train_loss`` | gauge | of the last step |
-| ``train_last_step_timestamp_seconds`` | gauge | when the last step ended, or the page began; as ``time.time`` |
-| ``process_...`` | both | processor time, memory and files of the process (Linux) |
+- ``train_step_seconds`` (histogram): a step, from its first wait to its end
+- ``train_busy_seconds_total`` (counter): of these, in which this rank waited for nobody
+- ``train_waiting_seconds_total`` (counter): in which it waited, by ``waits_for``: data, ranks
+- ``train_tokens_total`` (counter): tokens trained on
+- ``train_loss`` (gauge): of the last step
+- ``train_last_step_timestamp_seconds`` (gauge): when the last step ended, or the page began; as ``time.time``
+- ``process_...`` (both): processor time, memory and files of the process (Linux)
 
 All have the label ``rank``. Ranks that wait for one another end their steps together: the slowest of them is found by
 its busy seconds, which nobody shares.

@@ -3,33 +3,31 @@
 Names that begin with ``vllm:`` mean what they mean at vLLM (https://docs.vllm.ai/en/stable/usage/metrics/), so that one
 dashboard reads both; those that vLLM has not begin with ``llmhw:``.
 
-| name | kind | what |
-|---|---|---|
-| ``vllm:num_requests_running`` | gauge | answers in the engine's batch |
-| ``vllm:num_requests_waiting`` | gauge | answers that wait for a place in it |
-| ``vllm:kv_cache_usage_perc`` | gauge | share of the blocks that somebody holds; 1 is all |
-| ``vllm:cache_config_info`` | gauge | always 1; blocks and their size are its labels |
-| ``vllm:num_preemptions_total`` | counter | how often an answer gave its blocks back |
-| ``vllm:prompt_tokens_total`` | counter | of the prompts that have been read, found ones too |
-| ``vllm:prompt_tokens_cached_total`` | counter | of these, found in the cache or its folder |
-| ``vllm:generation_tokens_total`` | counter | tokens written |
-| ``vllm:prefix_cache_queries_total``, ``_hits_total`` | counter | tokens looked for in the cache, and found |
-| ``vllm:external_prefix_cache_queries_total``, ``_hits_total`` | counter | the same of a ``--kv-dir`` |
-| ``vllm:request_success_total`` | counter | answers that ended, by ``finished_reason``: stop, length, abort, error |
-| ``vllm:iteration_tokens_total`` | histogram | tokens that a step reads (so it is called, but it is no counter) |
-| ``vllm:time_to_first_token_seconds`` | histogram | from the request's arrival |
-| ``vllm:inter_token_latency_seconds`` | histogram | between two tokens of an answer |
-| ``vllm:request_time_per_output_token_seconds`` | histogram | the mean of these, one for each answer |
-| ``vllm:e2e_request_latency_seconds`` | histogram | from the request's arrival to its answer's end |
-| ``vllm:request_queue_time_seconds`` | histogram | until the step that first reads of it |
-| ``vllm:request_prefill_time_seconds`` | histogram | from then to the first token |
-| ``vllm:request_decode_time_seconds`` | histogram | from the first token to the last |
-| ``vllm:request_inference_time_seconds`` | histogram | these two together |
-| ``vllm:request_prompt_tokens``, ``vllm:request_generation_tokens`` | histogram | of an answer that ended |
-| ``llmhw:step_seconds`` | histogram | a step of the engine |
-| ``llmhw:step_failures_total`` | counter | steps that went wrong for all |
-| ``llmhw:requests_refused_total`` | counter | requests answered with an error, by HTTP's ``status`` |
-| ``process_...`` | both | processor time, memory and files of the process (Linux) |
+- ``vllm:num_requests_running`` (gauge): answers in the engine's batch
+- ``vllm:num_requests_waiting`` (gauge): answers that wait for a place in it
+- ``vllm:kv_cache_usage_perc`` (gauge): share of the blocks that somebody holds; 1 is all
+- ``vllm:cache_config_info`` (gauge): always 1; blocks and their size are its labels
+- ``vllm:num_preemptions_total`` (counter): how often an answer gave its blocks back
+- ``vllm:prompt_tokens_total`` (counter): of the prompts that have been read, found ones too
+- ``vllm:prompt_tokens_cached_total`` (counter): of these, found in the cache or its folder
+- ``vllm:generation_tokens_total`` (counter): tokens written
+- ``vllm:prefix_cache_queries_total``, ``_hits_total`` (counter): tokens looked for in the cache, and found
+- ``vllm:external_prefix_cache_queries_total``, ``_hits_total`` (counter): the same of a ``--kv-dir``
+- ``vllm:request_success_total`` (counter): answers that ended, by ``finished_reason``: stop, length, abort, error
+- ``vllm:iteration_tokens_total`` (histogram): tokens that a step reads (so it is called, but it is no counter)
+- ``vllm:time_to_first_token_seconds`` (histogram): from the request's arrival
+- ``vllm:inter_token_latency_seconds`` (histogram): between two tokens of an answer
+- ``vllm:request_time_per_output_token_seconds`` (histogram): the mean of these, one for each answer
+- ``vllm:e2e_request_latency_seconds`` (histogram): from the request's arrival to its answer's end
+- ``vllm:request_queue_time_seconds`` (histogram): until the step that first reads of it
+- ``vllm:request_prefill_time_seconds`` (histogram): from then to the first token
+- ``vllm:request_decode_time_seconds`` (histogram): from the first token to the last
+- ``vllm:request_inference_time_seconds`` (histogram): these two together
+- ``vllm:request_prompt_tokens``, ``vllm:request_generation_tokens`` (histogram): of an answer that ended
+- ``llmhw:step_seconds`` (histogram): a step of the engine
+- ``llmhw:step_failures_total`` (counter): steps that went wrong for all
+- ``llmhw:requests_refused_total`` (counter): requests answered with an error, by HTTP's ``status``
+- ``process_...`` (both): processor time, memory and files of the process (Linux)
 
 Where a request asks for several answers, its prompt is read, and counted, once; vLLM counts it once an answer.
 
