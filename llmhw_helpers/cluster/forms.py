@@ -125,7 +125,7 @@ def read_form(path: Path) -> Form:
         raise BadForm(f"{path.name} is a form of version {said.get('version')!r:.20}, and {have}: use the same on both")
     try:
         form = _form(said)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BadForm(f"{path.name} is damaged: {' '.join(str(error).split()):.80}") from None
     if path.name.startswith("job-") and path != form_path(path.parent, form.job):
         raise BadForm(f"{path.name} is the form of job {form.job}: somebody has renamed it")
@@ -142,6 +142,8 @@ def _form(said: dict) -> Form:
         type(figure) in (int, float) and math.isfinite(figure) for figure in (*figures, *said["facts"].values())
     ):
         raise TypeError("a figure is none")
+    if min((*figures, *said["facts"].values()), default=0) < 0:
+        raise ValueError("a figure is below 0")
     if said["status"] not in STATUSES:
         raise ValueError(f"a status {said['status']!r}")
     lines = {name: Line(**line) for name, line in said["lines"].items()}

@@ -84,7 +84,10 @@ def report(job: str, folder: Path = Path(".")) -> JobReport:
     if not path.exists():
         return JobReport(None, state, {"status": _without_form(number, state, folder)})
     form = read_form(path)
-    return JobReport(form, state, {"status": _status(form, state, folder), **_compared(form, state)})
+    try:
+        return JobReport(form, state, {"status": _status(form, state, folder), **_compared(form, state)})
+    except (KeyError, TypeError, ZeroDivisionError) as error:  # a form is open: another program may have filled it in
+        raise BadForm(f"{path.name} lacks a figure, or has a zero for it: {error}") from None
 
 
 def _state(number: str, folder: Path) -> JobState | None:
@@ -145,7 +148,8 @@ def _status(form: Form, state: JobState | None, folder: Path) -> str:
 def _saved(job: str, folder: Path) -> list[int]:
     """Steps of which there is a whole checkpoint, as `Checkpoints.steps` finds them, without starting PyTorch."""
     names = (path.parent.name for path in (folder / f"checkpoints-{job}").glob("step-*/contents.json"))
-    return sorted(int(name.removeprefix("step-")) for name in names)
+    numbers = (name.removeprefix("step-") for name in names)
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def _compared(form: Form, state: JobState | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ its busy seconds, which nobody shares.
 """
 
 import json
+import math
 import socket
 import time
 from contextlib import suppress
@@ -92,11 +93,14 @@ class Exporter:
             waited_for_data, waited_for_ranks: seconds of the step in which it waited for its batch, and for others.
 
         Raises:
-            ValueError: fewer than no seconds or tokens, or more waiting than there was time.
+            ValueError: fewer than no seconds or tokens, or endlessly many, or more waiting than there was time.
         """
-        if not 0 <= waited_for_data + waited_for_ranks <= seconds or min(tokens, waited_for_data, waited_for_ranks) < 0:
+        waited = waited_for_data + waited_for_ranks
+        if not (0 <= waited <= seconds < math.inf and min(waited_for_data, waited_for_ranks) >= 0 <= tokens < math.inf):
             waits = f"{waited_for_data} s for data and {waited_for_ranks} s for ranks"
-            raise ValueError(f"a step of {seconds} s and {tokens} tokens that waited {waits}: none may be below 0")
+            raise ValueError(
+                f"a step of {seconds} s and {tokens} tokens that waited {waits}: none may be below 0, or endless"
+            )
         self._step.observe(seconds)
         self._busy.inc(seconds - waited_for_data - waited_for_ranks)
         self._waits["data"].inc(waited_for_data)

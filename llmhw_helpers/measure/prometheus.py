@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -48,12 +49,16 @@ class Prometheus:
 
         Raises:
             NoAnswer: no Prometheus is there.
-            BadQuery: it does not understand `promql`.
+            BadQuery: it does not understand `promql`, or that is no question for numbers of one moment.
         """
         found = self._ask("query", query=promql, **({} if when is None else {"time": when}))
-        if found["resultType"] in ("scalar", "string"):
-            return [Answered({}, float(found["result"][1]))]
-        return [Answered(each["metric"], float(each["value"][1])) for each in found["result"]]
+        with self._as_documented():
+            kind = found["resultType"]
+            if kind == "scalar":
+                return [Answered({}, float(found["result"][1]))]
+            if kind == "vector":
+                return [Answered(each["metric"], float(each["value"][1])) for each in found["result"]]
+        raise BadQuery(f"{promql!r} gives a {kind}, and no numbers of one moment")
 
     def range(
         self,
@@ -75,23 +80,31 @@ class Prometheus:
             unit: of the numbers.
 
         Returns:
-            A column for each answer, NaN where there was none; seconds count from the first point.
+            A column for each answer, NaN where there was none, or an infinite one, as of a division by 0; seconds count
+            from the first point.
 
         Raises:
             NoAnswer, BadQuery: as in `query`.
-            ValueError: two answers have the same `label`.
+            ValueError: two answers have the same `label`, or there are no such times.
         """
+        if not (0 < step_s < math.inf and 0 <= last_s < math.inf):
+            raise ValueError(f"points {step_s} s apart over {last_s} s: take a step above 0, and a time of 0 or more")
         end = time.time() if end is None else end
-        found = self._ask("query_range", query=promql, start=end - last_s, end=end, step=step_s)["result"]
+        data = self._ask("query_range", query=promql, start=end - last_s, end=end, step=step_s)
+        with self._as_documented():
+            pairs = [(each["metric"], each["values"]) for each in data["result"]]
+            found = [(dict(labels), [(float(when), float(value)) for when, value in of]) for labels, of in pairs]
         moments = end - last_s + step_s * np.arange(math.floor(last_s / step_s + 1e-9) + 1)
         columns: dict[str, np.ndarray] = {}
-        for each in found:
-            name = _written(each["metric"]) if label is None else each["metric"].get(label, "")
+        for labels, values in found:
+            name = _written(labels) if label is None else labels.get(label, "")
             if name in columns:
                 raise ValueError(f"several answers to {promql!r} have {label}={name!r}: leave out label, or sum by it")
             columns[name] = np.full(len(moments), np.nan)
-            for when, value in each["values"]:
-                columns[name][round((when - moments[0]) / step_s)] = float(value)
+            for when, value in values:
+                i = round((when - moments[0]) / step_s)
+                if 0 <= i < len(moments) and math.isfinite(value):
+                    columns[name][i] = value
         return Series(moments - moments[0], columns, dict.fromkeys(columns, unit))
 
     def targets(self) -> dict[str, str]:
@@ -100,22 +113,29 @@ class Prometheus:
         Raises:
             NoAnswer: no Prometheus is there.
         """
-        active = self._ask("targets", state="active")["activeTargets"]
-        return {each["scrapeUrl"]: each["lastError"] or each["health"] for each in active}
+        found = self._ask("targets", state="active")
+        with self._as_documented():
+            return {each["scrapeUrl"]: each["lastError"] or each["health"] for each in found["activeTargets"]}
+
+    @contextmanager
+    def _as_documented(self) -> Iterator[None]:
+        """An answer that has not the form that Prometheus' manual gives it comes from something else."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            raise NoAnswer(f"no Prometheus at {self.url}: what answers there is something else") from None
 
     def _ask(self, what: str, **fields: object) -> dict:
         try:
             content = fetch(f"{self.url}/api/v1/{what}?{urlencode(fields)}", self.timeout_s, ERRORS)
         except NoAnswer as error:
             raise NoAnswer(f"no Prometheus: {error}") from None
-        try:
+        with self._as_documented():
             answer = json.loads(content)
             if answer["status"] == "success":
-                return answer["data"]
-            said = answer["error"]
-        except (ValueError, TypeError, KeyError):
-            raise NoAnswer(f"no Prometheus at {self.url}: what answers there is something else") from None
-        raise BadQuery(" ".join(said.split()))
+                return dict(answer["data"])
+            said = " ".join(answer["error"].split())
+        raise BadQuery(said)
 
 
 def _written(labels: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -101,11 +101,7 @@ def fetch(url: str, timeout_s: float, readable: Collection[int] = ()) -> bytes:
         raise NoAnswer(f"{url} is no address: it begins with http:// or https://")
     try:
         with DIRECT.open(urllib.request.Request(url, headers={"Accept": "text/plain"}), timeout=timeout_s) as answer:
-            content = answer.read(MOST_BYTES + 1)
-            if (
-                answer.length and len(content) <= MOST_BYTES
-            ):  # bytes that were promised; without a limit, read() says so
-                raise HTTPException("its answer ends in the middle")
+            content = _read(answer, time.monotonic() + timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             content = error.read(MOST_BYTES)
@@ -119,6 +115,18 @@ def fetch(url: str, timeout_s: float, readable: Collection[int] = ()) -> bytes:
         raise NoAnswer(f"nobody answers at {url}: {said}") from None
     if len(content) > MOST_BYTES:
         raise NoAnswer(f"{url} has more than {MOST_BYTES >> 20} MiB: that is no page of numbers")
+    return content
+
+
+def _read(answer: HTTPResponse, late: float) -> bytes:
+    """All that comes until `late`, or a little more than is allowed."""
+    content = b""
+    while len(content) <= MOST_BYTES and (piece := answer.read1(1 << 16)):
+        content += piece
+        if time.monotonic() > late:  # a wait for each piece has a limit, and the pieces may be many
+            raise TimeoutError("timed out")
+    if answer.length and len(content) <= MOST_BYTES:  # bytes that were promised
+        raise HTTPException("its answer ends in the middle")
     return content
 
 

@@ -58,6 +58,8 @@ class Series:
         if set(self.units) != set(columns):
             raise ValueError(f"every column needs its unit: {', '.join(sorted(set(columns) ^ set(self.units)))}")
         marks = tuple(sorted(((float(when), name) for when, name in self.marks), key=lambda mark: mark[0]))
+        if not np.all(np.isfinite([when for when, _ in marks])):
+            raise ValueError("a mark is at no moment")
         for name, value in (("seconds", seconds), ("columns", columns), ("marks", marks)):
             object.__setattr__(self, name, value)
 
@@ -160,7 +162,7 @@ class Series:
                 raise TypeError("a unit is no text")
             begin = float(_numbers([content["begin_s"]])[0])
             return cls(_numbers(content["seconds"]), columns, content["units"], marks, begin_s=begin)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise NoSeries(f"{path.name} is a damaged series: {type(error).__name__}, {error!s:.80}") from None
 
     def _known(self, name: str) -> np.ndarray:

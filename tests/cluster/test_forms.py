@@ -40,6 +40,8 @@ def test_the_table_has_a_row_for_each_line():
         (lambda text: text.replace('"finished"', '"happy"'), "is damaged: a status 'happy'"),
         (lambda text: text.replace("0.2", '"fast"'), "is damaged: a figure is none"),
         (lambda text: text.replace("20.0", "NaN"), "is damaged: a figure is none"),
+        (lambda text: text.replace("20.0", "1" + 400 * "0"), "is damaged: int too large"),
+        (lambda text: text.replace("0.2", "-0.2"), "is damaged: a figure is below 0"),
         (lambda text: text.replace('"measured"', '"meant"'), "is damaged"),
         (lambda text: text.replace("17_2", "18"), "is the form of job 18: somebody has renamed it"),
     ],

@@ -160,6 +160,37 @@ def test_a_bad_form_is_one_line_of_the_command(tmp_path, capsys, content):
     assert said.err.startswith("llmhw-report: job-5.json is ")
 
 
+@pytest.mark.parametrize(
+    ("lines", "facts"),
+    [
+        ({}, {"steps_done": None}),
+        ({}, {"n_ranks": None}),
+        ({"the job": None}, {}),
+        ({"a step": Line("s", 0.1, 0.0)}, {}),
+        ({"a step": Line("s", None, 0.4)}, {}),
+        ({"bytes sent in a step": None}, {}),
+        ({"the job": Line("s", 2.0, 0.0)}, {}),
+    ],
+)
+def test_a_form_that_lacks_a_figure_is_one_line_of_the_command(tmp_path, capsys, lines, facts):
+    lines = {name: line for name, line in (LINES | lines).items() if line}
+    facts = {name: fact for name, fact in (FACTS | facts).items() if fact is not None}
+    path = str(Form("9", "a plan", "serve", "finished", lines, facts, {}).write(tmp_path))
+    assert cli.main([path]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("llmhw-report: job-9.json lacks a figure")
+
+
+def test_a_folder_that_is_no_checkpoint_is_passed_over(tmp_path):
+    form = Form("9", "a plan", "serve", "stopped", LINES, FACTS, {}).write(tmp_path)
+    for step in ("step-7", "step-x"):
+        (tmp_path / "checkpoints-9" / step).mkdir(parents=True)
+        (tmp_path / "checkpoints-9" / step / "contents.json").touch()
+    assert "step 7 is saved" in report(str(form)).sentences["status"]
+
+
 def test_the_command_prints_for_people_and_for_programs(tmp_path, capsys):
     path = str(Form("9", "a plan", "serve", "finished", LINES, FACTS, {}).write(tmp_path))
     assert cli.main([path, "--no-ledger"]) == 0

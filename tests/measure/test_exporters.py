@@ -59,7 +59,10 @@ def test_it_listens_to_this_machine_alone_unless_told_otherwise():
 
 @pytest.mark.parametrize(
     ("seconds", "tokens", "waits"),
-    [(-1, 5, {}), (1, -5, {}), (1, 5, {"waited_for_data": 2}), (1, 5, {"waited_for_data": 2, "waited_for_ranks": -1})],
+    [
+        *((-1, 5, {}), (1, -5, {}), (float("inf"), 5, {}), (float("nan"), 5, {})),
+        *((1, 5, {"waited_for_data": 2}), (1, 5, {"waited_for_data": 2, "waited_for_ranks": -1})),
+    ],
 )
 def test_what_cannot_be_is_refused_and_not_counted(seconds, tokens, waits):
     with Exporter() as exporter:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -104,6 +105,13 @@ def test_answers_over_time_are_a_series(prometheus):
 
 def test_scalars_and_nothing(prometheus):
     assert prometheus.query("1 + 1") == [Answered({}, 2.0)]
+    assert np.isnan(prometheus.range("vector(1) / 0", last_s=1)["value"]).all()
+    for promql, kind in (('"text"', "string"), ("up[1m]", "matrix")):
+        with pytest.raises(BadQuery, match=f"gives a {kind}"):
+            prometheus.query(promql)
+    for last_s, step_s in ((1, 0), (1, -1), (-1, 1), (1, float("nan"))):
+        with pytest.raises(ValueError, match="take a step above 0"):
+            prometheus.range("up", last_s=last_s, step_s=step_s)
     assert prometheus.query("no_such_number") == []
     assert prometheus.range("no_such_number", last_s=1).columns == {}
 
@@ -142,3 +150,43 @@ def test_where_there_is_none(prometheus, ranks):
         with pytest.raises(NoAnswer, match=words) as refused:
             Prometheus(url).query("up")
         assert "\n" not in str(refused.value)
+
+
+class Other(BaseHTTPRequestHandler):
+    """Something that answers as Prometheus does, almost."""
+
+    def do_GET(self):
+        content = self.server.content.encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", len(content))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (200, "<html>"),
+        (200, "null"),
+        (200, '{"status": "succ'),
+        (400, '{"status": "error", "error": null}'),
+        (200, '{"status": "success", "data": null}'),
+        (200, '{"status": "success", "data": "text"}'),
+        (200, '{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}}'),
+        (200, '{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [0, "a"]}]}}'),
+    ],
+)
+def test_what_is_almost_a_prometheus_is_one_line(status, content):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        server.status, server.content = status, content
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        asked = Prometheus(f"http://127.0.0.1:{server.server_port}")
+        for question in (lambda: asked.query("up"), lambda: asked.range("up", end=0.0), asked.targets):
+            with pytest.raises(NoAnswer, match="what answers there is something else"):
+                question()
+        server.shutdown()
+        thread.join()

@@ -3,6 +3,7 @@
 import math
 import socket
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -161,3 +162,19 @@ def test_a_scraper_sees_who_dies():
     assert last.by("up", "instance") == {names[0]: 1, names[1]: 0}
     assert last.by("train_tokens_total", "rank", instance=names[0]) == {"0": 7}
     assert increase(scraper.scrapes, "train_tokens_total", "rank") == {"0": 7, "1": 0}
+
+
+def test_a_page_that_never_ends_has_a_time_limit():
+    def drip(server):
+        with server.accept()[0] as client:
+            client.recv(1000)
+            client.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            with suppress(OSError):  # until the other side has had enough
+                while True:
+                    client.sendall(b"x")
+                    time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=drip, args=[server], daemon=True).start()
+        with pytest.raises(NoAnswer, match="timed out"):
+            scrape(f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=0.3)

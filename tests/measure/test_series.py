@@ -124,6 +124,9 @@ def spoiled(change):
         spoiled(lambda content: content["marks"].append([1])),
         spoiled(lambda content: content["marks"].append(["1", "step"])),
         spoiled(lambda content: content.update(marks=5)),
+        spoiled(lambda content: content.update(marks=[[NAN, "step"]])),
+        spoiled(lambda content: content.update(marks=[[10**400, "step"]])),
+        spoiled(lambda content: content["columns"]["watts"].__setitem__(0, 10**400)),
     ],
 )
 def test_a_damaged_or_other_file_is_refused_in_one_line(series, tmp_path, spoil):

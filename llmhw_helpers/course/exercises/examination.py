@@ -99,9 +99,9 @@ def mark(question: Question, answer: object) -> Mark:
 
 
 def _hint(question: Question, number: float) -> str:
-    for slip, hint in question.slips:
-        if math.isclose(number, slip, rel_tol=question.rtol):
-            return hint
+    hints = [hint for slip, hint in question.slips if math.isclose(number, slip, rel_tol=question.rtol)]
+    if hints:  # of several slips that give this number, nobody knows which it was
+        return " Or: ".join(hints)
     for prefix in PREFIXES:
         for power in (-4, -3, -2, -1, 1, 2, 3, 4):
             if math.isclose(number, question.right * prefix**power, rel_tol=question.rtol):

@@ -79,6 +79,13 @@ def test_a_slip_is_never_marked_right_unless_it_gives_the_right_number():
                 assert mark(question, slip).right == same, hint
 
 
+def test_where_two_slips_give_one_number_both_are_told():
+    for seed in SEEDS:
+        for question in examination(seed):
+            for slip, hint in question.slips:
+                assert mark(question, slip).right or hint in mark(question, slip).line
+
+
 def test_a_seed_gives_one_paper_and_another_seed_another():
     assert str(examination(5)) == str(examination(5))
     assert len({str(examination(seed)) for seed in SEEDS}) == len(SEEDS)
