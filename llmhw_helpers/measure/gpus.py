@@ -7,8 +7,8 @@ Busy means that a kernel ran, for a share of the last sixth of a second to a sec
 import contextlib
 import math
 import os
-from itertools import takewhile
 import time
+from itertools import takewhile
 
 import pynvml
 
