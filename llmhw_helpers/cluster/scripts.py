@@ -4,6 +4,7 @@ It is a whole one: the ranks find each other on several nodes, a signal comes be
 from its checkpoint when Slurm starts the job again, and an array runs one twin after the other.
 """
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def twin_script(
         further: other options of `sbatch`, such as ``"--gpus-per-node=A40:1"``.
 
     Raises:
-        BadScript: twins of different shapes, none at all, or no time.
+        BadScript: twins of different shapes, none at all, no time, or words that would be other lines of the script.
     """
     listed = [twins] if isinstance(twins, Prepared) else list(twins)
     shapes = {(each.twin.n_nodes, each.twin.ranks_per_node) for each in listed}
@@ -46,6 +47,11 @@ def twin_script(
         raise BadScript(f"an array has nodes for all its tasks alike, and these twins are of {len(shapes)} shapes")
     if minutes < 1 or signal_s < 1:
         raise BadScript(f"a limit of {minutes} minutes, a signal {signal_s} s before: each is at least 1")
+    plans = ", ".join(dict.fromkeys(each.twin.plan for each in listed))
+    odd = [word for word in (partition, account) if word and not re.fullmatch(r"[\w.,@:+-]+", word)]
+    odd += [line for line in (plans, *further) if not line.isprintable()]  # it would begin a line of its own
+    if odd:
+        raise BadScript(f"no line of a job script can be made of {odd[0]!r:.80}")
     n_nodes, n_ranks = shapes.pop()
     is_array = not isinstance(twins, Prepared)
     directives = {"account": account, "partition": partition, "job-name": "twin", "nodes": n_nodes}
@@ -58,7 +64,6 @@ def twin_script(
     directives |= {"signal": f"B:USR1@{signal_s}"}
     name = "twin-$SLURM_ARRAY_TASK_ID.json" if is_array else "twin.json"
     job = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' if is_array else '"$SLURM_JOB_ID"'
-    plans = ", ".join(dict.fromkeys(each.twin.plan for each in listed))
     lines = ["#!/bin/bash", f"# A small twin of the plan {plans}."]
     lines += [f"#SBATCH --{key}={value}" for key, value in directives.items() if value != ""]
     lines += [f"#SBATCH {option}" for option in ("--requeue", "--open-mode=append", *further)]

@@ -34,7 +34,7 @@ class ProcessTree:
         try:
             self._roots = [psutil.Process(pid) for pid in ([os.getpid()] if pids is None else dict.fromkeys(pids))]
         except (psutil.NoSuchProcess, ValueError, OverflowError):
-            gone = [pid for pid in pids or () if not (pid >= 0 and psutil.pid_exists(pid))]
+            gone = [pid for pid in pids or () if not (0 <= pid < 2**31 and psutil.pid_exists(pid))]
             raise ValueError(f"no process with the number {', '.join(map(str, gone))} to watch") from None
         self._growth, self._processes = Growth(), []
         self._read_at: float | None = None

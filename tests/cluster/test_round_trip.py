@@ -121,3 +121,9 @@ def test_what_makes_no_script_is_one_line(tmp_path):
         twin_script([], tmp_path)
     with pytest.raises(BadScript, match="a limit of 0 minutes"):
         twin_script(one, tmp_path, minutes=0)
+    line = "x\ntouch here"
+    for words in ({"partition": "a b"}, {"account": line}, {"further": (line,)}):
+        with pytest.raises(BadScript, match="no line of a job script can be made of '"):
+            twin_script(one, tmp_path, **words)
+    with pytest.raises(BadScript, match=r"can be made of 'x\\ntouch here'"):
+        twin_script(replace(one, twin=replace(TWIN, plan=line)), tmp_path)

@@ -95,3 +95,5 @@ def test_elsewhere_than_on_linux_children_are_found_among_all_processes(monkeypa
 def test_a_process_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no process with the number -1 to watch"):
         ProcessTree([-1])
+    with pytest.raises(ValueError, match="no process with the number 1180591620717411303424 to watch"):
+        ProcessTree([1180591620717411303424])
