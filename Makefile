@@ -40,8 +40,8 @@ unit: tools      ## unit tests
 fuzz: tools      ## the engine in ten times as many orders of events and faults as `make unit` tries, others each time
 	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py -k any_order
 
-nbval: tools     ## every notebook again, each cell against its stored output
-	$(BIN)/python -m pytest --nbval notebooks/
+nbval: tools     ## every notebook again, each cell against its stored output, two notebooks at a time
+	$(BIN)/python -m pytest --nbval notebooks/ -n 2 --dist loadfile
 
 portable: tools  ## unit tests and notebooks as other processors, and on the newest Python of this machine
 	$(BIN)/python tools/portable.py

@@ -28,7 +28,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 CONTENTS, CHUNK = "contents.json", 1 << 20
-State = Mapping[str, "torch.Tensor | State"]
+State = Mapping[str, object]  # tensors, or further states
 
 
 class CheckpointError(RuntimeError):
