@@ -29,6 +29,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from llmhw_helpers.files import write_whole  # noqa: E402
 from llmhw_helpers.specs.clusters import CLUSTERS, NodeType  # noqa: E402
 
 TOOLS = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # where daemons are, if not on a user's path
@@ -152,6 +153,10 @@ class SmallCluster:
             raise NoCluster(reason)
         if len(str(self.folder)) > SOCKET_PATH:
             raise NoCluster(f"{self.folder} is too long for a socket in it: take a folder of {SOCKET_PATH} characters")
+        if any(each.isspace() or each in "\"'#,=%" for each in str(self.folder)):
+            raise NoCluster(f"{self.folder} has a space, or one of \"'#,=%, which slurm.conf cannot name: take another")
+        if not self.nodes:
+            raise NoCluster("a cluster has one node of each type, or more; 0 for all of them on paper")
         if running(self.folder):
             raise NoCluster(f"a cluster is up in {self.folder}: stop it first, or take another folder")
         try:
@@ -332,7 +337,7 @@ class SmallCluster:
             how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, "start_new_session": True}
             process = subprocess.Popen(words, env=os.environ | {"PATH": TOOLS, "SLURM_CONF": self.conf}, **how)
         self._daemons[name] = [process.pid, psutil.Process(process.pid).create_time()]
-        self._file.write_text(json.dumps(self._daemons))
+        write_whole(self._file, json.dumps(self._daemons).encode())
 
     def _wait(self, ready, daemon: str) -> None:
         late = time.monotonic() + UP_S
@@ -410,6 +415,8 @@ def _remembered(folder: Path) -> dict[str, list]:
         return json.loads((folder / "daemons.json").read_text())
     except OSError:
         return {}
+    except ValueError:
+        raise NoCluster(f"{folder}/daemons.json is damaged: end its daemons by hand, and delete the folder") from None
 
 
 def _alive(who: list) -> psutil.Process | None:

@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from .slurm_text import exit_of, gpus_in, least_of, moment_of, rows_of
 from .usage import Efficiency, bytes_of, efficiency_of, seconds_of
 
 ANSWER_S = 60  # for a command of Slurm; a controller under load may take many seconds
@@ -19,7 +21,6 @@ ANSWER_S = 60  # for a command of Slurm; a controller under load may take many s
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 ENDED |= {"REVOKED", "TIMEOUT"}
 JOB_ID = re.compile(r"\d+([_+]\d+)?")  # of a job, of a task of an array, of a part of a heterogeneous job
-GPUS = re.compile(r"gpu(?::[^:=,]+)?[:=](\d+)")
 QUEUE = "%i|%T|%r|%P|%u|%D|%N|%C|%M|%l|%V|%S|%b|%j"
 ACCOUNTED = (
     *("JobID", "State", "Reason", "Partition", "User", "NNodes", "NodeList", "AllocCPUS", "ElapsedRaw", "Timelimit"),
@@ -114,7 +115,9 @@ class Slurm:
     def queue(self, user: str | None = None) -> list[SlurmJob]:
         """The jobs that wait or run, the tasks of arrays one by one; of one `user`, or of all."""
         asked = ["squeue", "--noheader", "--array", f"--format={QUEUE}", *([f"--user={user}"] if user else [])]
-        return [self._queued(line) for line in self._ask(*asked).splitlines()]
+        rows = rows_of(self._ask(*asked))
+        with _as_described("squeue"):
+            return [self._queued(row) for row in rows]
 
     def job(self, job_id: int | str) -> SlurmJob:
         """What Slurm knows of one job.
@@ -137,11 +140,14 @@ class Slurm:
         except NoSlurm as error:
             if "Invalid job id" not in str(error):
                 raise
-            found = [self._accounted(row) for row in self._accounts(number) if "." not in row["JobID"]]
+            rows = self._accounts(number)
+            with _as_described("sacct"):
+                found = [self._accounted(row) for row in rows if "." not in row["JobID"]]
             if not found:
                 raise UnknownJob(f"Slurm knows no job {number}, or no longer") from None
             return found
-        found = [self._shown(block) for block in shown.split("\n\n") if block.strip()]
+        with _as_described("scontrol"):
+            found = [self._shown(block) for block in re.split(r"\n\n(?=JobId=)", shown) if block.strip()]
         return sorted(found, key=lambda task: [int(part) for part in re.findall(r"\d+", task.id)])
 
     def efficiency(self, job_id: int | str) -> Efficiency:
@@ -157,8 +163,10 @@ class Slurm:
         if job.state == "RUNNING":  # accounts are written when a step ends
             fields = ["--noheader", "--parsable2", "--allsteps", f"--format={','.join(USED)}"]
             lines = self._ask("sstat", f"--jobs={job.id}", *fields, or_else="").splitlines()
-            rows, source = [dict(zip(USED, line.split("|"), strict=True)) for line in lines], "sstat"
-        return efficiency_of(job.id, job.state, job.elapsed_s, job.n_cpus, job.memory_bytes, rows, source)
+            with _as_described("sstat"):
+                rows, source = [dict(zip(USED, line.split("|"), strict=True)) for line in lines], "sstat"
+        with _as_described(source):
+            return efficiency_of(job.id, job.state, job.elapsed_s, job.n_cpus, job.memory_bytes, rows, source)
 
     def _ask(self, *command: str, or_else: str | None = None) -> str:
         """What a command prints; where it fails, `or_else`, or NoSlurm with its own last line."""
@@ -180,8 +188,9 @@ class Slurm:
     def _accounts(self, number: str) -> list[dict[str, str]]:
         """The rows of `sacct` for a job and its steps; none where no accounts are kept."""
         fields = ["--noheader", "--parsable2", f"--format={','.join(ACCOUNTED)}"]
-        lines = self._ask("sacct", f"--jobs={number}", *fields, or_else="").splitlines()
-        return [dict(zip(ACCOUNTED, line.split("|", len(ACCOUNTED) - 1), strict=True)) for line in lines if line]
+        rows = rows_of(self._ask("sacct", f"--jobs={number}", *fields, or_else=""))
+        with _as_described("sacct"):
+            return [dict(zip(ACCOUNTED, row.split("|", len(ACCOUNTED) - 1), strict=True)) for row in rows]
 
     def _nodes(self, names: str) -> tuple[str, ...]:
         """``alvis[1-2]`` as names; empty where there is none yet."""
@@ -194,19 +203,25 @@ class Slurm:
         submitted, began, gpus, name = rest
         return SlurmJob(
             *(number, name, state, reason, partition, user, self._nodes(nodes), int(n_nodes), int(n_cpus)),
-            n_gpus=_gpus(gpus) * int(n_nodes),
+            n_gpus=gpus_in(gpus) * int(n_nodes),
             memory_bytes=None,
-            submitted=_time(submitted),
-            began=_time(began),
+            submitted=moment_of(submitted),
+            began=moment_of(began),
             ended=None,
             elapsed_s=seconds_of(elapsed),
             limit_s=seconds_of(limit),
         )
 
     def _shown(self, block: str) -> SlurmJob:
-        """A job as `scontrol show job` describes it, several fields a line; what a user may write ends its line."""
-        fields: dict[str, str] = {}
+        """A job as `scontrol show job` describes it, several fields a line; what a user may write ends its line.
+
+        Slurm's own lines are indented: any other goes on with what a user has written before.
+        """
+        fields, key = {}, ""
         for line in block.strip().splitlines():
+            if fields and not line.startswith("   "):
+                fields[key] += f"\n{line}"
+                continue
             while line := line.strip():
                 key, _, line = line.partition("=")
                 free = key in ("JobName", "Comment", "Command", "WorkDir", "StdErr", "StdIn", "StdOut")
@@ -216,22 +231,22 @@ class Slurm:
             number = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}"
         tres = fields.get("AllocTRES", "(null)")
         tres = fields.get("TRES", "") if tres == "(null)" else tres  # the one name until Slurm 22.05, the other since
-        n_nodes, n_tasks = _first_number(fields["NumNodes"]), _first_number(fields.get("NumTasks", "1"))
+        n_nodes, n_tasks = least_of(fields["NumNodes"]), least_of(fields.get("NumTasks", "1"))
         gpus = {"TresPerNode": n_nodes, "TresPerTask": n_tasks, "TresPerJob": 1}
         memory = re.search(r"mem=([^,]+)", tres)
-        exit_code, signal = _exit(fields["ExitCode"])
+        exit_code, signal = exit_of(fields["ExitCode"])
         return SlurmJob(
             number,
             *(fields[key] for key in ("JobName", "JobState", "Reason", "Partition")),
             fields["UserId"].partition("(")[0],
             self._nodes(fields["NodeList"]),
             n_nodes,
-            _first_number(fields["NumCPUs"]),
-            n_gpus=_gpus(tres) or sum(_gpus(fields.get(key, "")) * n for key, n in gpus.items()),
+            least_of(fields["NumCPUs"]),
+            n_gpus=gpus_in(tres) or sum(gpus_in(fields.get(key, "")) * n for key, n in gpus.items()),
             memory_bytes=bytes_of(memory[1]) if memory else None,
-            submitted=_time(fields["SubmitTime"]),
-            began=_time(fields["StartTime"]),
-            ended=_time(fields["EndTime"]) if fields["JobState"] in ENDED else None,
+            submitted=moment_of(fields["SubmitTime"]),
+            began=moment_of(fields["StartTime"]),
+            ended=moment_of(fields["EndTime"]) if fields["JobState"] in ENDED else None,
             elapsed_s=seconds_of(fields["RunTime"]),
             limit_s=seconds_of(fields["TimeLimit"]),
             exit_code=exit_code,
@@ -243,16 +258,16 @@ class Slurm:
 
     def _accounted(self, row: Mapping[str, str]) -> SlurmJob:
         memory = re.search(r"mem=([^,]+)", row["AllocTRES"])
-        exit_code, signal = _exit(row["ExitCode"])
+        exit_code, signal = exit_of(row["ExitCode"])
         state = row["State"].partition(" ")[0]  # "CANCELLED by 1000"
         return SlurmJob(
             *(row["JobID"], row["JobName"], state, row["Reason"], row["Partition"], row["User"]),
             *(self._nodes(row["NodeList"]), int(row["NNodes"]), int(row["AllocCPUS"])),
-            n_gpus=_gpus(row["AllocTRES"]),
+            n_gpus=gpus_in(row["AllocTRES"]),
             memory_bytes=bytes_of(memory[1]) if memory else None,
-            submitted=_time(row["Submit"]),
-            began=_time(row["Start"]),
-            ended=_time(row["End"]) if state in ENDED else None,
+            submitted=moment_of(row["Submit"]),
+            began=moment_of(row["Start"]),
+            ended=moment_of(row["End"]) if state in ENDED else None,
             elapsed_s=seconds_of(row["ElapsedRaw"]),
             limit_s=seconds_of(row["Timelimit"]),
             exit_code=exit_code,
@@ -260,30 +275,17 @@ class Slurm:
         )
 
 
+@contextmanager
+def _as_described(command: str) -> Iterator[None]:
+    """An answer in another form than the manuals describe is NoSlurm."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise NoSlurm(f"{command} answers in a form that is not known here: {error!s:.80}") from None
+
+
 def _checked(job_id: int | str) -> str:
     number = str(job_id).strip()
     if not JOB_ID.fullmatch(number):
         raise ValueError(f"{job_id!r} is no number of a job; they look like 17, or 17_2 for task 2 of an array")
     return number
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:  # "Unknown", "N/A", "None"
-        return None
-
-
-def _exit(text: str) -> tuple[int, int]:
-    code, signal = text.split(":")
-    return int(code), int(signal)
-
-
-def _gpus(text: str) -> int:
-    """GPUs in ``gres:gpu:A40:2``, ``cpu=4,gres/gpu=2,gres/gpu:a40=2`` and the like: the largest, which counts all."""
-    return max(map(int, GPUS.findall(text)), default=0)
-
-
-def _first_number(text: str) -> int:
-    """Of ``2`` or ``2-4``, as a job that waits may have it."""
-    return int(re.match(r"\d+", text)[0])

@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import time
+from itertools import takewhile
 
 import pynvml
 
@@ -135,7 +136,8 @@ def _is_visible(i: int, card: object) -> bool:
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted is None or "MIG-" in wanted:  # a part of a card: NVML tells of whole ones
         return True
-    names = [name.strip() for name in wanted.split(",")]
+    # As CUDA has it, a number that is none hides all that follow.
+    names = list(takewhile(lambda name: name != "-1", (name.strip() for name in wanted.split(","))))
     uuid = pynvml.nvmlDeviceGetUUID(card) if "GPU-" in wanted else ""
     return any(name == str(i) or (name.startswith("GPU-") and uuid.startswith(name)) for name in names)
 

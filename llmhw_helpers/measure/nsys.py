@@ -149,11 +149,13 @@ def _rows(report: str, lines: list[tuple[int, str]], name: str) -> list[Summed]:
         raise BadStats(f"{name} line {lines[0][0]}: {report} in {unit}; known are {', '.join(SECONDS)}")
     rows = []
     for i, line in lines[1:]:
-        row = next(csv.reader([line]))
-        cells = dict(zip(header, row, strict=True)) if len(row) == len(header) else {}
         try:
+            row = next(csv.reader([line]))
+            cells = dict(zip(header, row, strict=True)) if len(row) == len(header) else {}
             share, total, n, mean, longest = (_number(cells[column]) for column in asked[:5])
-        except (KeyError, ValueError):
+            if n != int(n):
+                raise ValueError
+        except (csv.Error, KeyError, ValueError):
             raise BadStats(f"{name} line {i}: no row of {report}: {line[:60]!r}") from None
         total, mean, longest = (value * SECONDS[unit] for value in (total, mean, longest))
         rows.append(Summed(cells[what].removeprefix(":"), int(n), total, share / 100, mean, longest))

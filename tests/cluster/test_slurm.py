@@ -65,6 +65,14 @@ def test_a_job_from_its_queue_to_its_end(slurm, submit, until, tmp_path):
     assert job_id not in [each.id for each in slurm.queue()]
 
 
+def test_names_of_several_lines_are_read(slurm, submit, until):
+    name, comment = "two\nlines | JobState=x", "x\nJobState=FAILED\n\nmore"
+    first = submit("sleep 60", f"--job-name={name}", f"--comment={comment}")
+    assert until(first, "RUNNING").name == name
+    assert [each.name for each in slurm.queue() if each.id == first] == [name]
+    slurm._ask("scancel", first)
+
+
 def test_one_that_waits_says_why(slurm, submit, until):
     job = until(submit("true", "--begin=now+1hour"), "PENDING")
     assert (job.reason, job.waited_s, job.nodes) == ("BeginTime", None, ())
@@ -210,6 +218,24 @@ def test_a_job_of_long_ago_is_read_from_the_accounts(accounts, tmp_path):
     used = slurm.efficiency(17)
     # as seff: 400 s of 8 x 100 s; the largest step's 2 GiB for each of 2 tasks, of 16 GiB
     assert (used.cpu_share, used.memory_share, used.gpu_percent, used.source) == (0.5, 0.25, 12, "sacct")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "17|x", SACCT.replace("mem=16G", "mem=much"), SACCT.replace("0:0", "0")])
+def test_accounts_in_another_form_are_one_line(accounts, text):
+    with pytest.raises(NoSlurm, match=r"^sacct answers in a form that is not known here: .+$"):
+        accounts(text).job(17)
+
+
+@pytest.mark.parametrize("said", ["nonsense", "17|PENDING", "17|PENDING|x|p|u|some||8|0:00|1:00|N/A|N/A|N/A|name"])
+def test_commands_that_print_something_else_are_one_line(accounts, tmp_path, said):
+    slurm = accounts("")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho nonsense\n")
+    with pytest.raises(NoSlurm, match=r"^squeue answers in a form that is not known here: .+$"):
+        slurm.queue()
+    for ask in (slurm.job, slurm.efficiency):
+        with pytest.raises(NoSlurm, match=r"^scontrol answers in a form that is not known here: .+$"):
+            ask(17)
 
 
 def test_accounts_that_know_nothing_of_a_job(accounts):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -88,6 +89,23 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     with pytest.raises(NoCluster, match="holds other files"):
         SmallCluster(tmp_path).start()
     assert (tmp_path / "state").is_dir()
+
+
+@pytest.mark.parametrize(("folder", "count"), [("a b", 2), ("a#b", 2), ("ab", -1)])
+def test_what_slurm_cannot_have_is_refused_before(tmp_path, folder, count):
+    if reason := cannot_start():
+        pytest.skip(reason)
+    short = Path("/tmp") / tmp_path.name / folder
+    with pytest.raises(NoCluster, match="which slurm.conf cannot name" if count > 0 else "one node of each type"):
+        SmallCluster(short, count=count).start()
+    assert not short.exists()
+
+
+def test_damaged_notes_on_daemons_are_one_line(tmp_path):
+    (tmp_path / "daemons.json").write_text('{"munged": [1')
+    done = subprocess.run([sys.executable, TOOL, "stop", tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "daemons.json is damaged" in done.stderr
 
 
 def test_a_daemon_that_does_not_come_up_says_why(tmp_path):

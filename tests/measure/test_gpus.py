@@ -66,7 +66,8 @@ def test_busy_is_a_mean_with_each_card_beside_it_and_memory_and_watts_are_sums(l
 
 
 @pytest.mark.parametrize(
-    ("visible", "n_gpus"), [("1", 1), ("1,0", 2), ("GPU-bbbb", 1), ("", 0), ("-1", 0), ("7", 0), ("MIG-1", 2)]
+    ("visible", "n_gpus"),
+    [("1", 1), ("1,0", 2), ("1,-1,0", 1), ("GPU-bbbb", 1), ("", 0), ("-1", 0), ("7", 0), ("MIG-1", 2)],
 )
 def test_those_are_watched_that_the_program_may_use(library, visible, n_gpus):
     lines, found, told, *_ = read(library, visible=visible)

@@ -79,6 +79,8 @@ NO_STATS = {
     "a word for a number": (HEAD + API.replace("3000", "many"), "line 3: no row"),
     "not a number": (HEAD + API.replace("3000", "nan"), "line 3: no row"),
     "below nothing": (HEAD + API.replace("3000", "-3000"), "line 3: no row"),
+    "half a call": (HEAD + API.replace(",3,", ",2.5,"), "line 3: no row"),
+    "an endless name": (HEAD + API + "1," * 70_000, "line 5: no row"),
     "another unit": (HEAD + API.replace("(ns)", "(days)"), "in days; known are ns"),
     "no unit": (HEAD + API.replace("Total Time (ns)", "Total Time"), r"without its column Total Time"),
     "another column": (HEAD + API.replace("Num Calls", "Calls"), "without its column Num Calls"),

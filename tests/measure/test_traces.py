@@ -330,6 +330,7 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path, content, said):
     [
         {"ts": "soon"},
         {"ts": float("nan")},
+        {"ts": 10**400},
         {"ts": None},
         {"ts": -1},
         {"dur": -1},
