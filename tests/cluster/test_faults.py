@@ -139,7 +139,7 @@ def as_undisturbed(undisturbed):
     return as_undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_signal_before_the_end_stops_it_at_a_checkpoint_and_it_goes_on(
     submit, slurm, until, on_again, end_of, as_undisturbed, tmp_path
 ):
@@ -155,7 +155,7 @@ def test_a_signal_before_the_end_stops_it_at_a_checkpoint_and_it_goes_on(
     assert (form.status, form.facts["restarts"], form.facts["steps_lost"]) == ("finished", 1, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_one_of_two_nodes_is_lost(cluster, submit, slurm, until, on_again, end_of, as_undisturbed, tmp_path):
     job_id = submit(tmp_path)
     until(lambda: steps_of(tmp_path, job_id) > 60, job_id)
@@ -174,7 +174,7 @@ def test_one_of_two_nodes_is_lost(cluster, submit, slurm, until, on_again, end_o
     assert form.facts["resumed_at"] >= 50
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_killed_before_the_first_checkpoint_it_begins_again(
     submit, slurm, until, on_again, end_of, as_undisturbed, tmp_path
 ):
@@ -187,7 +187,7 @@ def test_killed_before_the_first_checkpoint_it_begins_again(
     assert as_undisturbed(tmp_path, job_id).facts["resumed_at"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_time_is_up(submit, end_of, tmp_path):
     """The signal comes too late for the script to hear of it: Slurm kills, and the form says how far it came."""
     job = end_of(submit(tmp_path, n_steps=1_000_000, minutes=1, options=["--signal=B:CONT@1"]))
@@ -199,7 +199,7 @@ def test_the_time_is_up(submit, end_of, tmp_path):
     assert Checkpoints(tmp_path / f"checkpoints-{job.id}").steps()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_more_memory_than_asked_for(submit, end_of, tmp_path):
     job = end_of(submit(tmp_path, options=["--mem=60M"]))
     assert job.state != "COMPLETED"
@@ -207,7 +207,7 @@ def test_more_memory_than_asked_for(submit, end_of, tmp_path):
     assert steps_of(tmp_path, job.id) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_sweep_is_an_array(cluster, slurm, tmp_path):
     twins = [Twin("fine-tune", "a plan", TINY, **SIZES | {"n_steps": 3, "batch_size": size}) for size in (1, 2)]
     prepared = [prepare(twin, tmp_path / f"twin-{i}.json", CALIBRATION) for i, twin in enumerate(twins, 1)]
@@ -223,7 +223,7 @@ def test_a_sweep_is_an_array(cluster, slurm, tmp_path):
         assert (form.status, form.facts["n_ranks"]) == ("finished", twin.n_ranks)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_full_project_folder(start_cluster, submit, tmp_path, tmp_path_factory):
     """No room for a checkpoint: the job fails and says why, if what it prints goes where there is room."""
     folder = tmp_path_factory.mktemp("full")
