@@ -467,7 +467,7 @@ def main() -> int:
         else:
             for name, value in exports(asked.folder).items():
                 print(f"export {name}={shlex.quote(value)}")
-    except NoCluster as error:
+    except OSError as error:  # NoCluster, and folders that nobody can make
         print(f"small_cluster: {error}", file=sys.stderr)
         return 1
     return 0

@@ -108,6 +108,14 @@ def test_damaged_notes_on_daemons_are_one_line(tmp_path):
     assert "daemons.json is damaged" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["start", "stop", "env"])
+def test_a_file_in_the_folders_place_is_one_line(tmp_path, command):
+    (tmp_path / "file").touch()
+    how = [sys.executable, TOOL, command, tmp_path / "file"]
+    done = subprocess.run(how, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 def test_a_daemon_that_does_not_come_up_says_why(tmp_path):
     if reason := cannot_start():
         pytest.skip(reason)
