@@ -31,5 +31,5 @@ def gpus_in(text: str) -> int:
 
 
 def least_of(text: str) -> int:
-    """Of ``2`` or ``2-4``, as a job that waits may have it."""
-    return int(re.match(r"\d+", text)[0])
+    """Of ``2`` or ``2-4``, as a job that waits may have it; 0 of ``N/A``, as one that was refused has."""
+    return int(re.match(r"\d*", text)[0] or 0)

@@ -79,6 +79,16 @@ def test_one_that_waits_says_why(slurm, submit, until):
     slurm._ask("scancel", job.id)
 
 
+def test_one_that_was_refused_is_no_riddle(cluster, slurm, tmp_path):
+    """Slurm keeps a submission that no nodes fit, with numbers that are none."""
+    asked = ["--nodes=3", "--gpus-per-node=A40:4", f"--chdir={tmp_path}", "--wrap=true"]
+    refused = cluster.run("sbatch", "--parsable", *asked)
+    assert refused.returncode == 1
+    assert "node configuration is not available" in refused.stderr
+    kept = [slurm.job(block.split()[0]) for block in cluster.run("scontrol", "show", "job").stdout.split("JobId=")[1:]]
+    assert [job.state for job in kept if "BadConstraints" in job.reason]
+
+
 def test_how_a_script_ended(submit, until):
     assert until(submit("exit 3"), "FAILED").exit_code == 3
     assert until(submit("true"), "COMPLETED").exit_code == 0

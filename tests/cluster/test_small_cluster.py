@@ -53,7 +53,7 @@ def test_each_node_has_a_network_and_a_name_of_its_own(start_cluster):
 
 def test_stopping_ends_every_process_and_a_second_start_is_fresh(start_cluster, tmp_path_factory):
     cluster = start_cluster(count=1)
-    before = ask(cluster, "sbatch", "--parsable", "--wrap=sleep 4711")
+    before = ask(cluster, "sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 4711")
     until = time.monotonic() + 30
     while not (found := [each for each in psutil.process_iter(["cmdline"]) if "4711" in (each.info["cmdline"] or ())]):
         assert time.monotonic() < until
@@ -66,7 +66,7 @@ def test_stopping_ends_every_process_and_a_second_start_is_fresh(start_cluster, 
     ]
     assert not left
     cluster.start()
-    assert ask(cluster, "sbatch", "--parsable", "--wrap=true") == before == ["1"]
+    assert ask(cluster, "sbatch", "--parsable", "--output=/dev/null", "--wrap=true") == before == ["1"]
 
 
 def test_the_command_starts_shows_and_stops(start_cluster, tmp_path_factory):
