@@ -157,9 +157,7 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
     said, facts, lines = {}, form.facts, form.lines
     found = {name: line.measured for name, line in lines.items() if line.measured is not None}
     if MEMORY in found:
-        said["memory"] = (
-            f"the tensors of a rank took {measured(found[MEMORY], 'B')}, {_times(form, MEMORY)} as predicted"
-        )
+        said["memory"] = f"the tensors of a rank took {measured(found[MEMORY], 'B')}, {_times(form, MEMORY)}"
         if "process_bytes" in facts:
             rest = measured(facts["process_bytes"] - found[MEMORY], "B")
             said["memory"] += f"; its process held {rest} besides, which counts against --mem as well"
@@ -167,7 +165,7 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
         said["speed"] = _speed(form)
         said["efficiency"] = _efficiency(form)
         said["energy"] = _energy(form)
-        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')} in a step, {_times(form, SENT)} as predicted"
+        said["sending"] = f"all ranks sent {measured(found[SENT], 'B')} in a step, {_times(form, SENT)}"
     if WORK in found:
         job_s = _job_s(form, state)
         saving = measured(facts.get("saving_s", 0.0), "s")
@@ -184,7 +182,9 @@ def _compared(form: Form, state: JobState | None) -> dict[str, str]:
 
 def _times(form: Form, name: str) -> str:
     line = form.lines[name]
-    return f"{measured(line.measured / line.predicted)} times" if line.predicted else "and nothing was"
+    if line.predicted:
+        return f"{measured(line.measured / line.predicted)} times as predicted"
+    return "where none were predicted" if line.measured or line.predicted is None else "as predicted"
 
 
 def _speed(form: Form) -> str:

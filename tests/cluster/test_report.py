@@ -183,6 +183,15 @@ def test_a_form_that_lacks_a_figure_is_one_line_of_the_command(tmp_path, capsys,
     assert said.err.startswith("llmhw-report: job-9.json lacks a figure")
 
 
+@pytest.mark.parametrize(
+    ("predicted", "sent", "words"), [(0.0, 0.0, ", as predicted"), (0.0, 5.0, ", where none were predicted")]
+)
+def test_where_nothing_is_sent_that_is_as_predicted(tmp_path, predicted, sent, words):
+    lines = LINES | {"bytes sent in a step": Line("B", predicted, sent)}
+    path = str(Form("9", "a plan", "serve", "finished", lines, FACTS, {}).write(tmp_path))
+    assert report(path).sentences["sending"].endswith(words)
+
+
 def test_a_folder_that_is_no_checkpoint_is_passed_over(tmp_path):
     form = Form("9", "a plan", "serve", "stopped", LINES, FACTS, {}).write(tmp_path)
     for step in ("step-7", "step-x"):
