@@ -163,3 +163,10 @@ def test_the_exercise():
         assert not verdict.right
         assert words in verdict.line
         assert "\n" not in verdict.line
+
+
+def test_no_slip_gives_the_right_answer():
+    for seed in range(100):
+        for question in examination(seed):
+            for slip, hint in question.slips:
+                assert not math.isclose(slip, question.right, rel_tol=question.rtol), (seed, question.topic, hint)
