@@ -6,6 +6,7 @@ A file named ``stop-JOB`` beside the twin asks it to stop after the step at hand
 signal says that the time is nearly up. (A signal to the ranks themselves would end torchrun.)
 """
 
+import gc
 import hashlib
 import os
 import resource
@@ -108,6 +109,7 @@ class Rehearsal:
                 self._done = checkpoints.load(state)
                 work.loaded(self._done)
             self._count_lost()
+            gc.collect()  # what cutting the model has left behind is no memory of a step
             meter.phase = "step"
             if self._done < twin.n_steps:
                 self._step(work)  # the first one also warms up: it is not timed

@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"rank {rank} {line}", file=sys.stderr, flush=True)
         os._exit(1)  # without a farewell to ranks that may hang
     if result is not None:
-        print(f"rank {rank}: {result}", flush=True)
+        sys.stdout.write(f"rank {rank}: {result}\n")  # in one piece: ranks share a pipe, and torchrun buffers nothing
+        sys.stdout.flush()
     dist.destroy_process_group()
     return 0
 

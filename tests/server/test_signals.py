@@ -34,6 +34,12 @@ sys.exit(server.main(["--port", "0", *sys.argv[1:]]))
 HOW = {"model": "tiny", "prompt": "a", "extra_body": {"ignore_eos": True}}
 
 
+def dispositions(ignored):
+    """Of a fresh shell, whatever started the tests: nohup turns SIGHUP off for all that comes after it."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN if each == ignored else signal.SIG_DFL)
+
+
 @contextmanager
 def serving(*options, ignored=None):
     """A process, and a client of it."""
@@ -42,7 +48,7 @@ def serving(*options, ignored=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=ignored and (lambda: signal.signal(ignored, signal.SIG_IGN)),
+        preexec_fn=lambda: dispositions(ignored),
     )
     try:
         url = process.stdout.readline().split()[4]
