@@ -17,6 +17,16 @@ def test_any_kind_of_answer_gets_a_verdict(junk):
         assert not grade(lambda *_, junk=junk: junk, exercise).right
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("too deep"), ZeroDivisionError()])
+def test_an_answer_that_raises_gets_a_verdict(error):
+    def answer(n):
+        raise error
+
+    verdict = grade(answer, Exercise("f", [(1,)], float))
+    assert not verdict.right
+    assert verdict.line.startswith(f"f: f(1) raised {type(error).__name__}: ")
+
+
 def test_answers_that_are_sequences_are_compared_item_by_item():
     exercise = Exercise("pair", [(2,)], lambda n: (n, "two", [1.0]), [Mistake("swapped", lambda n: ("two", n, [1.0]))])
     assert grade(lambda n: (2.0, "two", (1,)), exercise).right
