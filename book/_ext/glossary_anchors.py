@@ -1,8 +1,8 @@
 """Sphinx extension: a Markdown link to a term of the glossary, as notebooks have them, finds the term.
 
-`[LoRA](../book/glossary.md#term-LoRA)` opens the page in a file browser and in JupyterLab, and the term in the book. MyST
-knows only headings as places within a page, and would warn; so each term is put down as one. A term that is not there
-still ends the build, as warnings are errors.
+`[LoRA](../book/glossary.md#term-LoRA)` opens the page in a file browser and in JupyterLab, and the term in the book.
+MyST knows only headings as places within a page, and would warn; so each term is put down as one. A term that is not
+there still ends the build, as warnings are errors.
 """
 
 from docutils import nodes
