@@ -46,6 +46,10 @@ def test_a_mistake_may_leave_cases_out():
 
 def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave list [1]; an int is asked for." in grade(lambda n: [n], Exercise("f", [(1,)], lambda n: n)).line
+    near = Exercise("f", [(1_000_000,)], lambda n: n, rtol=1e-9)
+    assert "gave 1,000,020, 20 more than the right answer." in grade(lambda n: n + 20, near).line
+    assert "gave 999,980, 20 less than the right answer." in grade(lambda n: np.int64(n - 20), near).line
+    assert "gave [1.0, 3.0], which is not right." in grade(lambda: (1, 3), Exercise("f", [()], lambda: np.ones(2))).line
     assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
 
 
