@@ -123,7 +123,10 @@ def _equal(given: object, expected: object, rtol: float) -> bool:
 def _off(given: object, expected: object) -> str:
     if isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(given, int | float):
         with contextlib.suppress(ArithmeticError):
-            return f"gave {float(given):.4g}, {float(given) / expected:.4g} times the right answer."
+            ratio = f"{float(given) / expected:.4g}"
+            if ratio == "1":
+                return f"gave {given:.12g}, off by {given - expected:+.3g} only."
+            return f"gave {float(given):.4g}, {ratio} times the right answer."
     if type(given) is not type(expected):
         kind = type(expected).__name__
         kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
