@@ -44,6 +44,12 @@ def test_a_mistake_may_leave_cases_out():
     assert grade(lambda n: n & 1, exercise).right
 
 
+def test_an_answer_that_is_almost_right_is_told_how_far_it_is_off():
+    count = Exercise("count", [(14_609,)], lambda n: n, rtol=1e-9)
+    assert grade(lambda n: n + 1, count).line == "count: not yet. count(14609) gave 14610, off by +1 only."
+    assert "gave 14608.5, off by -0.5 only." in grade(lambda n: n - 0.5, count).line
+
+
 def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave list [1]; an int is asked for." in grade(lambda n: [n], Exercise("f", [(1,)], lambda n: n)).line
     near = Exercise("f", [(1_000_000,)], lambda n: n, rtol=1e-9)
