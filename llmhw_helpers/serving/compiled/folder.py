@@ -28,6 +28,7 @@ SOURCES = Path(__file__).parent
 SUMS = "sums.json"
 SAY_AFTER = 1.0  # seconds: whoever waits longer wants to know what for
 LOCK_SECONDS = 300  # that another process may take to compile
+MOST_TRIES = 50  # more than there are functions, each of whose code may not be saved
 T = TypeVar("T")
 
 
@@ -89,6 +90,11 @@ class CodeFolder:
         told.start()
         try:
             with self.open():
+                for _ in range(MOST_TRIES):
+                    try:
+                        return run()
+                    except OSError as error:  # no space to save one function's code: numba has it in memory now
+                        self._say_lost(self.path, error)
                 return run()
         finally:
             told.cancel()
@@ -117,10 +123,14 @@ class CodeFolder:
         return path.relative_to(self.path).as_posix()
 
     def _temporary(self, wanted: Path, error: OSError) -> Path:
-        say(f"compiled code cannot be kept in {wanted} ({error.strerror or error}): it is compiled again at every start")
+        self._say_lost(wanted, error)
         folder = Path(tempfile.mkdtemp(prefix="llmhw-compiled-"))
         register(shutil.rmtree, folder, ignore_errors=True)
         return folder
+
+    def _say_lost(self, path: Path, error: OSError) -> None:
+        why = error.strerror or error
+        say(f"compiled code cannot be kept in {path} ({why}): the next program compiles again. LLMHW_HOME=FOLDER helps")
 
 
 def made_by() -> str:
