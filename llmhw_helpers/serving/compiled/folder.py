@@ -73,7 +73,7 @@ class CodeFolder:
 
     @contextmanager
     def caching(self) -> Iterator[None]:
-        """Functions that are jitted in this context keep their code here, unless NUMBA_CACHE_DIR names another place."""
+        """Functions jitted in this context keep their code here, unless NUMBA_CACHE_DIR names another place."""
         from numba import config
 
         before = config.CACHE_DIR

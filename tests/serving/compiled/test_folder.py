@@ -157,7 +157,8 @@ def test_two_processes_that_begin_together_compile_once(source):
 
 
 def test_nothing_is_compiled_or_imported_before_a_step_is():
-    code = "import sys, llmhw_helpers.serving.engine, llmhw_helpers.serving.compiled.decoder; print('numba' in sys.modules)"
+    rooms = "llmhw_helpers.serving.engine, llmhw_helpers.serving.compiled.decoder"
+    code = f"import sys, {rooms}; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "False\n"
 
