@@ -92,10 +92,9 @@ class KVCache:
         Raises:
             CacheFull: they do not.
         """
-        if max(self.lengths) + n_new > self.capacity:
-            raise CacheFull(
-                f"{max(self.lengths)} tokens and {n_new} more do not fit into a cache of {self.capacity} slots a sequence"
-            )
+        longest, capacity = max(self.lengths), self.capacity
+        if longest + n_new > capacity:
+            raise CacheFull(f"{longest} tokens and {n_new} more do not fit into a cache of {capacity} slots a sequence")
 
     def window(self, n_new: int) -> "Window":
         """The next `n_new` slots of every sequence, to be filled by one pass through the model.
