@@ -60,6 +60,14 @@ def test_glossary_terms_are_unique_ordered_and_explained():
     assert not [term for term, text in glossary() if len(text) < 30]
 
 
+def test_every_link_to_the_glossary_names_a_term_that_is_there():
+    ids = {"term-" + re.sub(r"\W+", "-", term) for term, _ in glossary()}
+    pages = [*(ROOT / "notebooks").glob("*.ipynb"), *BOOK.glob("*.md")]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    linked = {link for text in texts for link in re.findall(r"glossary\.md#([^)]*)\)", text)}
+    assert linked <= ids, linked - ids
+
+
 def in_a_dictionary(term):
     """FP8 before FP16, and hyphens, spaces and capitals make no difference."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", re.sub(r"\W", "", term.lower()))]
