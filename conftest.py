@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,8 @@ FOLDER = Path(os.environ["LLMHW_TEST_HOME"])
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the package does, but tests may import torch before it
 os.environ["IPYTHONDIR"] = str(FOLDER / "ipython")
+# A job in the background ignores interrupts, and so would all that it starts; tests send some.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In every kernel: whatever reaches for the network fails, on every machine, whether it has one or not.
 OFFLINE = """

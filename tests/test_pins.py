@@ -60,6 +60,22 @@ def test_the_lab_has_what_the_notebooks_need_and_no_more():
     assert not set(lab) & {"triton", "playwright", "transformers", "peft", "jupyter-book", "nbval", "pytest", "ruff"}
 
 
+@pytest.mark.parametrize("kind", ["", "-test"])
+def test_every_pin_but_torchs_has_hashes_and_no_other(kind):
+    """With the model, which a reader of notebooks needs and whose own dependencies nobody does."""
+    hashed = {}
+    for entry in (ROOT / f"hashes{kind}.txt").read_text().replace("\\\n", " ").splitlines():
+        if entry and not entry.startswith("#"):
+            pin, *hashes = re.split(r"\s+--hash=", entry)
+            assert hashes, pin
+            assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes), pin
+            hashed[pin.strip()] = hashes
+    lines = [line.split("#")[0].strip() for line in (ROOT / f"requirements{kind}.txt").read_text().splitlines()]
+    (model,) = re.findall(r"^MODEL\s*:=\s*(\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    expected = {line for line in lines if line and not line.startswith("torch==")} | ({model} if not kind else set())
+    assert set(hashed) == expected
+
+
 def test_torch_is_pinned_without_a_build():
     for file in ("requirements.txt", "requirements-test.txt"):
         assert re.search(r"^torch==2\.13\.0( |$)", (ROOT / file).read_text(), re.MULTILINE)

@@ -66,7 +66,7 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
     for case in exercise.cases:
         try:
             given.append(answer(*copy.deepcopy(case)))  # an answer may change an array that it is given
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() would end the notebook's cell without a word
             said = " ".join(str(error).split())
             return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {said:.200}")
     if all(value is None or value is Ellipsis for value in given):
@@ -121,12 +121,16 @@ def _equal(given: object, expected: object, rtol: float) -> bool:
 
 
 def _off(given: object, expected: object) -> str:
-    if isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(given, int | float):
-        with contextlib.suppress(ArithmeticError):
-            ratio = f"{float(given) / expected:.4g}"
-            if ratio == "1":
-                return f"gave {given:.12g}, off by {given - expected:+.3g} only."
-            return f"gave {float(given):.4g}, {ratio} times the right answer."
+    if isinstance(expected, int | float) and not isinstance(expected, bool) and isinstance(given, Number):
+        with contextlib.suppress(ArithmeticError, TypeError):
+            ratio, beyond = float(given) / expected, float(given) - expected
+            if f"{ratio:.4g}" == "1":  # what is wrong is a small term, and rounding would hide it
+                more = "more" if beyond > 0 else "less"
+                return f"gave {float(given):,.12g}, {abs(beyond):,.4g} {more} than the right answer."
+            return f"gave {float(given):.4g}, {ratio:.4g} times the right answer."
+    if isinstance(expected, np.ndarray) and isinstance(given, list | tuple):
+        with contextlib.suppress(TypeError, ValueError):
+            given = np.asarray(given, float)  # as good as an array
     if type(given) is not type(expected):
         kind = type(expected).__name__
         kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

@@ -17,6 +17,16 @@ def test_any_kind_of_answer_gets_a_verdict(junk):
         assert not grade(lambda *_, junk=junk: junk, exercise).right
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("too deep"), ZeroDivisionError()])
+def test_an_answer_that_raises_gets_a_verdict(error):
+    def answer(n):
+        raise error
+
+    verdict = grade(answer, Exercise("f", [(1,)], float))
+    assert not verdict.right
+    assert verdict.line.startswith(f"f: f(1) raised {type(error).__name__}: ")
+
+
 def test_answers_that_are_sequences_are_compared_item_by_item():
     exercise = Exercise("pair", [(2,)], lambda n: (n, "two", [1.0]), [Mistake("swapped", lambda n: ("two", n, [1.0]))])
     assert grade(lambda n: (2.0, "two", (1,)), exercise).right
@@ -42,6 +52,10 @@ def test_an_answer_that_is_almost_right_is_told_how_far_it_is_off():
 
 def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave list [1]; an int is asked for." in grade(lambda n: [n], Exercise("f", [(1,)], lambda n: n)).line
+    near = Exercise("f", [(1_000_000,)], lambda n: n, rtol=1e-9)
+    assert "gave 1,000,020, 20 more than the right answer." in grade(lambda n: n + 20, near).line
+    assert "gave 999,980, 20 less than the right answer." in grade(lambda n: np.int64(n - 20), near).line
+    assert "gave [1.0, 3.0], which is not right." in grade(lambda: (1, 3), Exercise("f", [()], lambda: np.ones(2))).line
     assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
 
 

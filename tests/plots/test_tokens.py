@@ -24,6 +24,16 @@ def test_the_best_is_on_top_and_bars_are_probabilities():
     assert [text.get_text() for text in ax.texts] == [" 50.0%", " 25.0%", " 1.0%"]
 
 
+def test_a_part_has_one_colour_in_every_picture():
+    first = plot_shares({"work": {"table of tokens": 1, "mlp": 2, "output": 1, "qkv": 1}}, "share")
+    second = plot_shares({"parameters": {"embedding": 1, "norms": 2, "mlp": 1}}, "share")
+    (table, mlp, *_), (embedding, norms, again) = (
+        [bar.get_facecolor() for bar in ax.patches] for ax in (first, second)
+    )
+    assert (table, mlp) == (embedding, again)
+    assert len({table, mlp, norms}) == 3
+
+
 def test_every_column_is_stacked_to_the_whole():
     ax = plot_shares({"small": {"a": 1, "b": 3}, "large": {"a": 9, "c": 1}}, "share")
     tops = {}

@@ -107,7 +107,23 @@ EXERCISES = [
                 lambda n, layers, heads, size, length: 6 * n + 4 * layers * heads * size * length,
             ),
             Mistake(
-                "Each product has *two* products in the backward pass: one for each of its factors.",
+                "The parameters have a backward pass, too: three times their forward operations, not once.",
+                lambda n, layers, heads, size, length: 2 * n + 12 * layers * heads * size * length,
+            ),
+            Mistake(
+                "Comparing tokens grows with the text: each token is compared with seq_len of them.",
+                lambda n, layers, heads, size, length: 6 * n + 12 * layers * heads * size,
+            ),
+            Mistake(
+                "One token is asked for: the operations of its comparisons have seq_len in them once, not twice.",
+                lambda n, layers, heads, size, length: 6 * n + 12 * layers * heads * size * length**2,
+            ),
+            Mistake(
+                "A parameter does a multiply *and* an add: 2 operations forward.",
+                lambda n, layers, heads, size, length: 3 * n + 12 * layers * heads * size * length,
+            ),
+            Mistake(
+                "That is twice the forward pass. The backward pass alone is that: add the forward pass.",
                 lambda *c: 2 * _work(*c) / 3,
             ),
         ],
@@ -137,9 +153,24 @@ EXERCISES = [
         right=_micro_batches,
         mistakes=[
             Mistake("Round up: one too few and the target is missed.", lambda t, g, b, s: t // (g * b * s)),
-            Mistake("All GPUs add to the same step.", lambda t, g, b, s: math.ceil(t / (b * s))),
+            Mistake(
+                "Rounded to the nearest, a step may fall short: round up.", lambda t, g, b, s: round(t / (g * b * s))
+            ),
+            Mistake(
+                "One too many where the division leaves no rest.",
+                lambda t, g, b, s: t // (g * b * s) + 1,
+            ),
+            Mistake("There is no part of a micro-batch: round up.", lambda t, g, b, s: t / (g * b * s)),
+            Mistake("All GPUs add to the same step: divide by n_gpus, too.", lambda t, g, b, s: math.ceil(t / (b * s))),
+            Mistake(
+                "A micro-batch has batch_size sequences: divide by batch_size, too.",
+                lambda t, g, b, s: math.ceil(t / (g * s)),
+            ),
             Mistake("The target counts tokens: each sequence has seq_len.", lambda t, g, b, s: math.ceil(t / (g * b))),
-            Mistake("A micro-batch is whole: round up.", lambda t, g, b, s: t / (g * b * s)),
+            Mistake(
+                "All GPUs add to the same step, and a target is reached by rounding up.",
+                lambda t, g, b, s: t // (b * s),
+            ),
         ],
     ),
     Exercise(

@@ -97,8 +97,29 @@ EXERCISES = [
                 ],
             ),
             Mistake(
-                "A turn mixes the two; each alone is only scaled there.",
+                "Each new number is made of both old ones: x and y each come with a cosine and with a sine.",
                 lambda x, y, t, f: [x * math.cos(t * f), y * math.sin(t * f)],
+            ),
+            Mistake(
+                "The right two numbers in the wrong order: the new x comes first.",
+                lambda x, y, t, f: [
+                    x * math.sin(t * f) + y * math.cos(t * f),
+                    x * math.cos(t * f) - y * math.sin(t * f),
+                ],
+            ),
+            Mistake(
+                "The angle is in radians already: `math.cos` takes it as it is.",
+                lambda x, y, t, f: [
+                    x * math.cos(math.radians(t * f)) - y * math.sin(math.radians(t * f)),
+                    x * math.sin(math.radians(t * f)) + y * math.cos(math.radians(t * f)),
+                ],
+            ),
+            Mistake(
+                "The sine and the cosine have changed places.",
+                lambda x, y, t, f: [
+                    x * math.sin(t * f) - y * math.cos(t * f),
+                    x * math.cos(t * f) + y * math.sin(t * f),
+                ],
             ),
         ],
     ),
@@ -109,19 +130,49 @@ EXERCISES = [
         rtol=1e-9,
         mistakes=[
             Mistake(
-                "The two norms have a weight for each number of the stream.",
+                "The two norms are missing: each has a weight for each of the d_model numbers.",
                 lambda h, a, k, d, f: _block(h, a, k, d, f) - 2 * h,
             ),
+            Mistake("A block has two norms, not one.", lambda h, a, k, d, f: _block(h, a, k, d, f) - h),
             Mistake(
-                "A gated MLP has three matrices: gate, up, down.", lambda h, a, k, d, f: _block(h, a, k, d, f) - h * f
-            ),
-            Mistake("Keys and values have n_kv_heads heads.", lambda h, a, k, d, f: 4 * h * a * d + 3 * h * f + 2 * h),
-            Mistake(
-                "The output matrix of attention is missing.", lambda h, a, k, d, f: _block(h, a, k, d, f) - h * a * d
+                "The MLP has three matrices (gate, up and down), not two.",
+                lambda h, a, k, d, f: _block(h, a, k, d, f) - h * f,
             ),
             Mistake(
-                "The heads together need not be as wide as d_model: n_heads * head_dim.",
+                "The MLP has three matrices (gate, up and down), not one.",
+                lambda h, a, k, d, f: _block(h, a, k, d, f) - 2 * h * f,
+            ),
+            Mistake(
+                "Keys and values are n_kv_heads * head_dim wide, fewer than the queries.",
+                lambda h, a, k, d, f: 4 * h * a * d + 3 * h * f + 2 * h,
+            ),
+            Mistake(
+                "Queries and output are n_heads * head_dim wide, more than keys and values.",
+                lambda h, a, k, d, f: 4 * h * k * d + 3 * h * f + 2 * h,
+            ),
+            Mistake(
+                "Attention has four matrices: one as wide as all query heads is missing, for queries or for output.",
+                lambda h, a, k, d, f: _block(h, a, k, d, f) - h * a * d,
+            ),
+            Mistake(
+                "Attention has four matrices: one as wide as all key/value heads is missing, for keys or for values.",
+                lambda h, a, k, d, f: _block(h, a, k, d, f) - h * k * d,
+            ),
+            Mistake(
+                "All query heads together are n_heads * head_dim wide, which need not be d_model.",
                 lambda h, a, k, d, f: 2 * h * h + 2 * h * k * d + 3 * h * f + 2 * h,
+            ),
+            Mistake(
+                "None of attention's matrices is d_model by d_model: one side is the number of heads times head_dim.",
+                lambda h, a, k, d, f: 4 * h * h + 3 * h * f + 2 * h,
+            ),
+            Mistake(
+                "head_dim is the width of one head: multiply by the number of heads.",
+                lambda h, a, k, d, f: 4 * h * d + 3 * h * f + 2 * h,
+            ),
+            Mistake(
+                "n_heads counts heads, and each is head_dim wide: multiply the two.",
+                lambda h, a, k, d, f: 2 * h * a + 2 * h * k + 3 * h * f + 2 * h,
             ),
         ],
     ),
@@ -131,12 +182,29 @@ EXERCISES = [
         right=_pairs,
         mistakes=[
             Mistake(
-                "Two products, the scores and the mean of the values, and two operations in each multiply-add.",
+                "Half of it: a multiply-add is two operations, and there are two products (scores, mean of values).",
                 lambda n, a, d, t: 2 * n * a * d * t**2,
             ),
-            Mistake("Every head of every layer does it.", lambda n, a, d, t: 4 * a * d * t**2),
+            Mistake(
+                "A quarter of it: a multiply-add is two operations, *and* there are two products.",
+                lambda n, a, d, t: n * a * d * t**2,
+            ),
+            Mistake("That is one layer: all n_layers do it.", lambda n, a, d, t: 4 * a * d * t**2),
+            Mistake("That is one head of one layer.", lambda n, a, d, t: 4 * d * t**2),
+            Mistake(
+                "Count all pairs of tokens, also those that the mask throws away.",
+                lambda n, a, d, t: 2 * n * a * d * t * (t + 1),
+            ),
+            Mistake(
+                "Half of the pairs are hidden by the mask, but here all are counted.",
+                lambda n, a, d, t: 2 * n * a * d * t * (t - 1),
+            ),
+            Mistake(
+                "head_dim is missing: the product of a query with a key has so many terms.",
+                lambda n, a, d, t: 4 * n * a * t**2,
+            ),
             Mistake("Every token with every token: seq_len twice.", lambda n, a, d, t: 4 * n * a * d * t),
-            Mistake("All heads, not one.", lambda n, a, d, t: 4 * n * d * t**2),
+            Mistake("That is one head in each layer: all n_heads do it.", lambda n, a, d, t: 4 * n * d * t**2),
         ],
     ),
     Exercise(
