@@ -46,8 +46,8 @@ def test_a_mistake_may_leave_cases_out():
 
 def test_an_answer_that_is_almost_right_is_told_how_far_it_is_off():
     count = Exercise("count", [(14_609,)], lambda n: n, rtol=1e-9)
-    assert grade(lambda n: n + 1, count).line == "count: not yet. count(14609) gave 14610, off by +1 only."
-    assert "gave 14608.5, off by -0.5 only." in grade(lambda n: n - 0.5, count).line
+    assert grade(lambda n: n + 1, count).line == "count: not yet. count(14609) gave 14,610, 1 more than the right answer."
+    assert "gave 14,608.5, 0.5 less than the right answer." in grade(lambda n: n - 0.5, count).line
 
 
 def test_what_kind_is_asked_for_is_said_with_its_article():
