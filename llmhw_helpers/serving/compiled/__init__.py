@@ -1,1 +1,0 @@
-"""A decode step as one compiled program: what PyTorch runs as five hundred."""
