@@ -47,6 +47,8 @@ def twin_script(
         raise BadScript(f"an array has nodes for all its tasks alike, and these twins are of {len(shapes)} shapes")
     if minutes < 1 or signal_s < 1:
         raise BadScript(f"a limit of {minutes} minutes, a signal {signal_s} s before: each is at least 1")
+    if signal_s >= 60 * minutes:
+        raise BadScript(f"a signal {signal_s} s before a limit of {minutes} minutes would come before the job begins")
     plans = ", ".join(dict.fromkeys(each.twin.plan for each in listed))
     odd = [word for word in (partition, account) if word and not re.fullmatch(r"[\w.,@:+-]+", word)]
     odd += [line for line in (plans, *further) if not line.isprintable()]  # it would begin a line of its own

@@ -35,7 +35,7 @@ class Device:
     """What runs the model: its roofline and its kind.
 
     Attributes:
-        kind: a GPU's `Accelerator.kind`; a CPU's architecture, ``"x86"`` or ``"arm"``.
+        kind: a GPU's `Accelerator.kind`; a CPU's architecture: ``"x86"`` (with AVX-512), ``"x86 AVX2"`` or ``"arm"``.
     """
 
     roof: Roof
@@ -49,7 +49,7 @@ class Device:
     @classmethod
     def cpu(cls, roof: Roof, kind: str = "x86") -> "Device":
         """A processor by its calibrated roofline; `UnknownName` for an architecture that is neither x86 nor arm."""
-        return cls(roof, look_up(kind, {"x86": "x86", "arm": "arm"}, "CPU architecture"))
+        return cls(roof, look_up(kind, {each: each for each in ("x86", "x86 AVX2", "arm")}, "CPU architecture"))
 
     @property
     def half(self) -> str:

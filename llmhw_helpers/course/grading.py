@@ -66,7 +66,7 @@ def grade(answer: Callable, exercise: Exercise) -> Verdict:
     for case in exercise.cases:
         try:
             given.append(answer(*copy.deepcopy(case)))  # an answer may change an array that it is given
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # exit() would end the notebook's cell without a word
             said = " ".join(str(error).split())
             return Verdict(False, f"{name}: {_call(name, case)} raised {type(error).__name__}: {said:.200}")
     if all(value is None or value is Ellipsis for value in given):

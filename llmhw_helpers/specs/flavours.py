@@ -109,7 +109,7 @@ class Support:
 
     Attributes:
         gpu: lowest compute capability and state, newest first.
-        cpu: state by architecture, ``"x86"`` and ``"arm"``.
+        cpu: state by architecture: ``"x86"`` (with AVX-512), ``"arm"``, and ``"x86 AVX2"`` where that differs.
         others, others_source: state on GPUs that CUDA does not know, by architecture (`Accelerator.kind`); who says so.
         why: what decides it, in a sentence.
         source: of all this.
@@ -123,13 +123,16 @@ class Support:
     others_source: str = NO_SOURCE
 
     def state(self, device: float | str) -> str:
-        """On a GPU of that compute capability or other kind, or a CPU, ``"x86"`` or ``"arm"``; unknown if no row fits.
+        """On a GPU of that compute capability or other kind, or a CPU, as in `cpu`; unknown if no row fits.
 
         >>> [support("vLLM", "FP8 W8A8").state(device) for device in (8.0, 9.0, "x86")]
         ['no', 'hardware', 'no']
+        >>> [support("vLLM", "AWQ int4").state(device) for device in ("x86", "x86 AVX2")]
+        ['fits', 'no']
         """
         if isinstance(device, str):
-            return {**self.cpu, **self.others}.get(device, "unknown")
+            states = {"x86 AVX2": self.cpu.get("x86", "unknown"), **self.cpu, **self.others}
+            return states.get(device, "unknown")
         return next((state for least, state in self.gpu if device >= least), "unknown")
 
 
@@ -172,7 +175,7 @@ FLAVOURS = {
 
 _ALL = ((7.0, "hardware"),)
 _EVERY_CPU, _FITS_CPU, _NO_CPU = ({"x86": state, "arm": state} for state in ("hardware", "fits", "no"))
-_X86_FITS = {"x86": "fits", "arm": "no"}
+_X86_FITS = {"x86": "fits", "x86 AVX2": "no", "arm": "no"}
 _BF16 = "bf16 arithmetic begins with Ampere (8.0); whether a CPU has it differs"
 _SIXTEEN = "fp16 is multiplied by every card here; a CPU may widen it"
 _ANYWHERE = "fp32 is multiplied everywhere"

@@ -190,7 +190,7 @@ def test_killed_before_the_first_checkpoint_it_begins_again(
 @pytest.mark.faults
 def test_the_time_is_up(submit, end_of, tmp_path):
     """The signal comes too late for the script to hear of it: Slurm kills, and the form says how far it came."""
-    job = end_of(submit(tmp_path, n_steps=1_000_000, minutes=1, options=["--signal=B:CONT@1"]))
+    job = end_of(submit(tmp_path, n_steps=1_000_000, minutes=1, signal_s=1, options=["--signal=B:CONT@1"]))
     assert job.state == "TIMEOUT", said(job)
     assert "DUE TO TIME LIMIT" in said(job)
     form = read_form(form_path(tmp_path, job.id))

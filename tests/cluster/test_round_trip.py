@@ -121,6 +121,8 @@ def test_what_makes_no_script_is_one_line(tmp_path):
         twin_script([], tmp_path)
     with pytest.raises(BadScript, match="a limit of 0 minutes"):
         twin_script(one, tmp_path, minutes=0)
+    with pytest.raises(BadScript, match="a signal 600 s before a limit of 10 minutes would come before the job begins"):
+        twin_script(one, tmp_path, minutes=10, signal_s=600)
     line = "x\ntouch here"
     for words in ({"partition": "a b"}, {"account": line}, {"further": (line,)}):
         with pytest.raises(BadScript, match="no line of a job script can be made of '"):

@@ -111,7 +111,7 @@ def test_16_bits_are_multiplied_in_what_is_fastest():
 
 
 def test_an_arm_cpu_takes_other_programs_than_an_x86_one():
-    for kind, state in (("x86", "fits"), ("arm", "no")):
+    for kind, state in (("x86", "fits"), ("x86 AVX2", "no"), ("arm", "no")):
         options = choose(Device.cpu(CPU.roof, kind), EIGHT_B, "chat", 1e12, 0.03).options
         states = {(each.flavour, each.implementation): each.state for each in options}
         assert states["AWQ int4", "vLLM"] == states["GPTQ int4", "vLLM"] == state
@@ -194,7 +194,7 @@ def test_one_of_each_flavour_is_shown():
 
 
 CARDS = [Device.of(card) for card in ACCELERATORS.values() if not Roof.of(card).unknown]
-WHERE = st.sampled_from([*CARDS, CPU, Device.cpu(CPU.roof, "arm")])
+WHERE = st.sampled_from([*CARDS, CPU, Device.cpu(CPU.roof, "x86 AVX2"), Device.cpu(CPU.roof, "arm")])
 WHAT = st.sampled_from([model(name) for name in LLAMAS])
 FOR = st.sampled_from(list(TASKS.values()))
 GIGABYTES = st.floats(0, 200)

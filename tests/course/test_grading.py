@@ -17,6 +17,16 @@ def test_any_kind_of_answer_gets_a_verdict(junk):
         assert not grade(lambda *_, junk=junk: junk, exercise).right
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("too deep"), ZeroDivisionError()])
+def test_an_answer_that_raises_gets_a_verdict(error):
+    def answer(n):
+        raise error
+
+    verdict = grade(answer, Exercise("f", [(1,)], float))
+    assert not verdict.right
+    assert verdict.line.startswith(f"f: f(1) raised {type(error).__name__}: ")
+
+
 def test_answers_that_are_sequences_are_compared_item_by_item():
     exercise = Exercise("pair", [(2,)], lambda n: (n, "two", [1.0]), [Mistake("swapped", lambda n: ("two", n, [1.0]))])
     assert grade(lambda n: (2.0, "two", (1,)), exercise).right
@@ -32,6 +42,14 @@ def test_a_mistake_may_leave_cases_out():
     assert "two is even" in grade(lambda n: n == 2 and 1, exercise).line
     assert "two is even" not in grade(lambda n: 0, exercise).line
     assert grade(lambda n: n & 1, exercise).right
+
+
+def test_an_answer_that_is_almost_right_is_told_how_far_it_is_off():
+    count = Exercise("count", [(14_609,)], lambda n: n, rtol=1e-9)
+    assert (
+        grade(lambda n: n + 1, count).line == "count: not yet. count(14609) gave 14,610, 1 more than the right answer."
+    )
+    assert "gave 14,608.5, 0.5 less than the right answer." in grade(lambda n: n - 0.5, count).line
 
 
 def test_what_kind_is_asked_for_is_said_with_its_article():

@@ -94,13 +94,21 @@ EXERCISES = [
                 "The weights are read once for the whole batch.",
                 lambda w, kv, n, t, rate: n * (w + t * kv) / rate,
             ),
-            Mistake("Every sequence has a cache of its own.", lambda w, kv, n, t, rate: (w + t * kv) / rate),
+            Mistake("Every text has a cache of its own.", lambda w, kv, n, t, rate: (w + t * kv) / rate),
             Mistake(
                 "The cache has kv_token_bytes for each of the n_tokens tokens.",
                 lambda w, kv, n, t, rate: (w + n * kv) / rate,
             ),
             Mistake("The cache is read, too, in every step.", lambda w, kv, n, t, rate: w / rate),
             Mistake("Seconds: bytes divided by bytes per second.", lambda w, kv, n, t, rate: rate / (w + n * t * kv)),
+            Mistake(
+                "One step gives a token to every text: its time is not divided among them.",
+                lambda w, kv, n, t, rate: (w + n * t * kv) / rate / n,
+            ),
+            Mistake(
+                "kv_token_bytes holds key and value already: no factor 2.",
+                lambda w, kv, n, t, rate: (w + 2 * n * t * kv) / rate,
+            ),
         ],
     ),
     Exercise(
@@ -109,12 +117,17 @@ EXERCISES = [
         right=_free_batch,
         rtol=1e-6,
         mistakes=[
-            Mistake("Two operations for each weight and sequence.", lambda f, m, b: f * b / m),
-            Mistake("That is the ridge, in FLOP/B: how many bytes has a weight?", lambda f, m, b: f / m),
+            Mistake("A weight does two operations for each text, not one.", lambda f, m, b: f * b / m),
             Mistake(
-                "Smaller numbers are fetched sooner, so fewer sequences reach the arithmetic's limit.",
+                "That quotient is the ridge, in FLOP/B: how many bytes has a weight, and how many operations?",
+                lambda f, m, b: f / m,
+            ),
+            Mistake("Nearly: that is right for weights of one byte only.", lambda f, m, b: f / (2 * m)),
+            Mistake(
+                "The more bytes a weight has, the longer it is fetched, and the *more* texts keep up with that.",
                 lambda f, m, b: f / (m * b * 2),
             ),
+            Mistake("Two operations for each weight and text take *longer* than one.", lambda f, m, b: 2 * f * b / m),
             Mistake("Upside down: which of the two rates is the larger?", lambda f, m, b: 2 * m / (f * b)),
         ],
     ),
@@ -125,9 +138,12 @@ EXERCISES = [
         rtol=1e-9,
         mistakes=[
             Mistake("The weights have to fit, too.", lambda memory, w, n, kv: int(memory // (n * kv))),
-            Mistake("All sequences at the same time.", lambda memory, w, n, kv: int((memory - w) // kv)),
             Mistake(
-                "One weight copy serves all sequences.", lambda memory, w, n, kv: int((memory - n * w) // (n * kv))
+                "That is for one user: batch_size of them share the memory.",
+                lambda memory, w, n, kv: int((memory - w) // kv),
+            ),
+            Mistake(
+                "All users share one copy of the weights.", lambda memory, w, n, kv: int((memory - n * w) // (n * kv))
             ),
             Mistake(
                 "Whole tokens: what does not fit does not count, so round down.",
@@ -135,6 +151,14 @@ EXERCISES = [
             ),
             Mistake(
                 "Whole tokens that fit: round down, not up.", lambda memory, w, n, kv: int((memory - w) // (n * kv)) + 1
+            ),
+            Mistake(
+                "Whole tokens that fit: round down, not to the nearest.",
+                lambda memory, w, n, kv: round((memory - w) / (n * kv)),
+            ),
+            Mistake(
+                "Divided by batch_size twice: each user needs kv_token_bytes a token, whoever else is there.",
+                lambda memory, w, n, kv: int((memory - w) // (n * n * kv)),
             ),
         ],
     ),

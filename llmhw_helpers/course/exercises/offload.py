@@ -65,13 +65,18 @@ EXERCISES = [
             Mistake("It has to fit into the memory.", lambda *a: _take(*a, fits=False)),
             Mistake("One that loses more than max_loss is not to be taken.", lambda *a: _take(*a, keeps=False)),
             Mistake(
-                "Of those that will do, the fastest: not the one that loses least.",
+                "Of those that will do, the fastest: the *most* tokens per second, not the least loss.",
                 lambda *a: _take(*a, key=lambda each: each[3], pick=min),
             ),
             Mistake(
                 "Of those that will do, the fastest: not the one that takes least memory.",
                 lambda *a: _take(*a, key=lambda each: each[2], pick=min),
             ),
+            Mistake(
+                "The fastest of all is not asked for: it has to run, to fit, and to lose no more than max_loss.",
+                lambda *a: _take(*a, runs=False, fits=False, keeps=False),
+            ),
+            Mistake("That is a whole row: give its name alone.", lambda *a: next(o for o in a[0] if o[0] == _best(*a))),
         ],
     ),
     Exercise(

@@ -33,10 +33,11 @@ def _rounded(weights, bits):
     return quantize(torch.tensor(weights)[None].float(), Scheme(bits, "row")).dequantize()[0].double().numpy()
 
 
-def _with(top, to_whole=np.round, largest=lambda w: np.abs(w).max(), back=True):
+def _with(top, to_whole=np.round, largest=lambda w: np.abs(w).max(), back=True, zero=1.0):
     def answer(weights, bits):
-        scale = largest(weights) / top(bits) or 1.0
-        numbers = to_whole(weights / scale)
+        scale = largest(weights) / top(bits) or zero
+        with np.errstate(invalid="ignore"):
+            numbers = to_whole(weights / scale)
         return numbers * scale if back else numbers
 
     return answer
@@ -73,12 +74,14 @@ EXERCISES = [
                 "The scale comes from the largest *magnitude*: mind the negative ones.", _with(_top, largest=np.max)
             ),
             Mistake(
-                "With b bits the numbers go from -(2**(b-1) - 1) to 2**(b-1) - 1: half of the codes on either side.",
+                "With 4 bits the numbers go from -7 to 7, not to 15: half of the codes are negative.",
                 _with(lambda bits: 2**bits - 1),
             ),
             Mistake(
-                "One code is left out, so that both sides are alike: 2**(b-1) - 1.", _with(lambda bits: 2 ** (bits - 1))
+                "The largest weight becomes 7 for 4 bits, not 8: one code is left out, so that both sides are alike.",
+                _with(lambda bits: 2 ** (bits - 1)),
             ),
+            Mistake("A row of zeros has the scale 0, and 0 / 0 is NaN: give it another one.", _with(_top, zero=0.0)),
             Mistake("To the nearest whole number: round, do not cut off.", _with(_top, np.trunc)),
             Mistake("Those are the small numbers: multiply by the scale again.", _with(_top, back=False)),
         ],
@@ -102,8 +105,18 @@ EXERCISES = [
         rtol=1e-6,
         mistakes=[
             Mistake("That is a whole step; up to half of one rounds to 0.", lambda m, b: m / _top(b)),
-            Mistake("With b bits there are 2**(b-1) - 1 steps up to the largest.", lambda m, b: m / (2**b - 1) / 2),
-            Mistake("... and not 2**(b-1): one code is left out.", lambda m, b: m / 2 ** (b - 1) / 2),
+            Mistake(
+                "With 8 bits there are 127 steps from 0 to the largest, not 255: half of the codes are negative.",
+                lambda m, b: m / (2**b - 1) / 2,
+            ),
+            Mistake(
+                "With 8 bits there are 127 steps from 0 to the largest, not 128: one code is left out.",
+                lambda m, b: m / 2 ** (b - 1) / 2,
+            ),
+            Mistake(
+                "That is a whole step, where half of one rounds to 0; and a step of 128 instead of 127 for 8 bits.",
+                lambda m, b: m / 2 ** (b - 1),
+            ),
         ],
     ),
     Exercise(

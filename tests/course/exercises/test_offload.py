@@ -40,8 +40,11 @@ WRONG = {
         (lambda *a: chosen(*a, runs=False), "has to run here"),
         (lambda *a: chosen(*a, fits=False), "has to fit"),
         (lambda *a: chosen(*a, keeps=False), "loses more than max_loss"),
-        (lambda *a: chosen(*a, by=3, last=False), "not the one that loses least"),
+        (lambda *a: chosen(*a, by=3, last=False), "not the least loss"),
         (lambda *a: chosen(*a, by=2, last=False), "takes least memory"),
+        (lambda offers, *_: max(offers, key=lambda o: o[4])[0], "fastest of all"),
+        (lambda *a: chosen(*a, last=False), "not the least loss"),
+        (lambda *a: next(o for o in a[0] if o[0] == by_loop(*a)), "a whole row"),
     ],
     "stream_seconds": [
         (lambda *a: streamed(*a, window=0), "room for two layers"),

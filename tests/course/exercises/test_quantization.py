@@ -26,6 +26,12 @@ def with_top(top, whole=np.round, largest=lambda w: np.abs(w).max(), back=True):
     return answer
 
 
+def without_a_thought_of_zeros(weights, bits):
+    scale = np.abs(weights).max() / (2 ** (bits - 1) - 1)
+    with np.errstate(invalid="ignore"):
+        return np.round(weights / scale) * scale
+
+
 def smallest_kept(largest, bits):
     top = 2 ** (bits - 1) - 1
     return (0.5 / top) * largest
@@ -51,8 +57,9 @@ WRONG = {
     ],
     "absmax_round": [
         (with_top(lambda b: 2 ** (b - 1) - 1, largest=np.max), "largest *magnitude*"),
-        (with_top(lambda b: 2**b - 1), "half of the codes"),
-        (with_top(lambda b: 2 ** (b - 1)), "One code is left out"),
+        (with_top(lambda b: 2**b - 1), "not to 15"),
+        (with_top(lambda b: 2 ** (b - 1)), "not 8: one code"),
+        (without_a_thought_of_zeros, "0 / 0 is NaN"),
         (with_top(lambda b: 2 ** (b - 1) - 1, np.trunc), "do not cut off"),
         (with_top(lambda b: 2 ** (b - 1) - 1, back=False), "multiply by the scale again"),
         (lambda weights, bits: weights, "not right"),
@@ -64,9 +71,10 @@ WRONG = {
         (lambda n, b, c, rate: rate / ((n + c) * b / 8), "in bytes already"),
     ],
     "vanishes_below": [
-        (lambda m, b: m / (2 ** (b - 1) - 1), "half of one"),
-        (lambda m, b: m / (2**b - 1) / 2, "steps up to the largest"),
-        (lambda m, b: m / 2**b, "one code is left out"),
+        (lambda m, b: m / (2 ** (b - 1) - 1), "up to half of one"),
+        (lambda m, b: m / (2**b - 1) / 2, "not 255"),
+        (lambda m, b: m / 2**b, "not 128"),
+        (lambda m, b: m / 2 ** (b - 1), "128 instead of 127"),
     ],
     "largest_model": [
         (lambda m, b, r: m * 8 / b, "has to be left"),
