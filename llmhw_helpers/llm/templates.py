@@ -15,6 +15,8 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from ..specs.settings import one_line
+
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one field by three names, as transformers knows them
@@ -26,6 +28,9 @@ RARE = range(
 
 class BadText(ValueError):
     """A text that has no tokens, or tokens that have no text: the message says which."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class ChatTemplate:
