@@ -336,7 +336,7 @@ class Reader:
 
 LLM = (BadModelFile, NotThisFamily)
 READERS = {
-    "config.json": Reader(snapshot, read_configs, (ValueError,), ("config.json",), 6000),
+    "config.json": Reader(snapshot, read_configs, (ValueError,), ("config.json",), 3000),
     "GGUF model": Reader(gguf_file, read_model, LLM, ("model.gguf",), 300),
     "GGUF tokenizer": Reader(gguf_file, read_tokenizer, LLM, ("model.gguf",), 300),
     "GGUF header": Reader(
@@ -404,6 +404,14 @@ def test_a_file_that_lies_about_its_size_costs_nothing(tmp_path):
     for load in (load_model, load_tokenizer):
         with pytest.raises(BadModelFile, match=r"token_embd.weight is \(1000000000, 0\), without a number in it"):
             load(tmp_path)
+
+
+def test_a_template_that_would_loop_for_ever_is_refused():
+    source = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(BadText, match="its loops take more than 100000 steps"):
+        ChatTemplate(source, {}).render([])
+    looks = "{% for a in messages %}{{ loop.index }} of {{ loop.length }}{{ '' if loop.last else ', ' }}{% endfor %}"
+    assert ChatTemplate(looks, {}).render([{"role": "user"}] * 2) == "1 of 2, 2 of 2"
 
 
 @pytest.mark.parametrize("name", READERS)
