@@ -37,8 +37,8 @@ test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks,
 unit: tools      ## unit tests
 	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser and not faults"
 
-fuzz: tools      ## the engine in ten times as many orders of events and faults as `make unit` tries, others each time
-	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py -k any_order
+fuzz: tools      ## the engine's orders of events, and damaged files: ten times as many as in `make unit`, others each time
+	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py tests/test_damaged_files.py -k "any_order or damaged"
 
 faults: tools    ## the course's own job on a real Slurm that is unkind to it (some minutes)
 	$(BIN)/python -m pytest tests -m faults -rs

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..files import saving, settled
+from ..specs.json_text import parse_json
 from .lora import BadAdapter, LoRALinear, adapters, add_lora
 from .transformer import Transformer
 
@@ -134,11 +135,11 @@ def _read(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, str]]:
 
 def _checked(text: bytes | str, folder: Path) -> dict:
     try:
-        config = json.loads(text)
+        config = parse_json(text)
         alpha, kind = config["lora_alpha"], config["peft_type"]
         if type(config["r"]) is not int or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ValueError
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise BadAdapter(f"{CONFIG} in {folder.name} is damaged: it does not say r and lora_alpha") from None
     on = [key for key, value in config.items() if key not in APPLIED | HARMLESS and value not in OFF]
     on += ["biases"] if config.get("bias", "none") != "none" else []
@@ -221,7 +222,7 @@ def _check_pair(model: Transformer, folder: str, name: str, a: Tensor, b: Tensor
 def _check_base(model: Transformer, folder: str, about: dict[str, str]) -> None:
     """peft's own files say the base's name only, which may be any path; ours say a few of its numbers."""
     try:
-        expected = json.loads(about.get("base", "null"))
+        expected = parse_json(about.get("base", "null"))
         same = expected is None or torch.allclose(torch.tensor(expected), torch.tensor(_fingerprint(model)), rtol=0.01)
     except (ValueError, TypeError, RuntimeError):
         same = False

@@ -120,7 +120,11 @@ def open_checkpoint(path: Path | None = None) -> Checkpoint:
     path = Path(path) if path is not None else find_model()
     if not path.exists():
         raise ModelNotFound(f"no model file {path}; get SmolLM2-135M-Instruct (98 MB) with: {GET_MODEL}")
-    return Checkpoint(path, *(open_snapshot(path) if path.is_dir() else open_gguf(path, _again(path))))
+    checkpoint = Checkpoint(path, *(open_snapshot(path) if path.is_dir() else open_gguf(path, _again(path))))
+    if empty := next((name for name, shape in checkpoint.shapes.items() if 0 in shape), None):
+        # Without numbers, it could say any number of rows: what a file holds bounds all that is made for it.
+        raise BadModelFile(f"{path}: {empty} is {checkpoint.shapes[empty]}, without a number in it")
+    return checkpoint
 
 
 def load_model(
@@ -155,7 +159,9 @@ def open_model(path: Path | None = None, dtype: torch.dtype = torch.float32) -> 
         raise ValueError(f"weights in {dtype} cannot be used as they are; choose one of {', '.join(map(str, DTYPES))}")
     checkpoint = open_checkpoint(path)
     spec = checkpoint.spec
-    # The last layer first: a file that lies about how many or how wide costs no time and no memory.
+    # A file that lies about how many or how wide costs no time and no memory.
+    if spec.n_layers > len(checkpoint.shapes):
+        raise BadModelFile(f"{checkpoint.path} says {spec.n_layers} layers, and has {len(checkpoint.shapes)} tensors")
     _check_shape(checkpoint, f"blk.{spec.n_layers - 1}.attn_q.weight", (spec.q_width, spec.d_model))
     with torch.inference_mode(False):  # a model made in there could never be trained
         with torch.device("meta"):  # no memory yet, and no random numbers

@@ -11,10 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..specs.figures import look_up
+from ..specs.settings import one_line
 
 
 class BadAdapter(ValueError):
     """An adapter that cannot be: the message says why, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class LoRALinear(nn.Module):

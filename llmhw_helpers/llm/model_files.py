@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+from ..specs.settings import one_line, shown
+
 ARCHITECTURES = ("llama",)
 ROWS = 512  # of a tensor, read at a time: a megabyte or two, which the cache still holds when it is copied
 
 
 class BadModelFile(ValueError):
     """The file is there, but it is not a model that the course can read; the message says why."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def check_architecture(path: Path, found: object) -> None:
@@ -16,5 +21,5 @@ def check_architecture(path: Path, found: object) -> None:
     Raises:
         BadModelFile: it is not.
     """
-    if found not in ARCHITECTURES:
-        raise BadModelFile(f"{path} holds the architecture {found!r}; the course reads {', '.join(ARCHITECTURES)}")
+    if not isinstance(found, str) or found not in ARCHITECTURES:
+        raise BadModelFile(f"{path} holds the architecture {shown(found)}; the course reads {', '.join(ARCHITECTURES)}")

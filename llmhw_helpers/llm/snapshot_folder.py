@@ -3,7 +3,6 @@
 ``model.safetensors.index.json`` says so, or there is one file alone. Tensors get GGUF's names. Nothing is unpickled.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..specs.json_text import parse_json
 from .model_files import ROWS, BadModelFile, check_architecture
 from .scaled_weights import BESIDES, SCALES, Scheme, check_scale, scaled, scheme
 
@@ -76,12 +76,12 @@ def open_snapshot(path: Path) -> tuple[Mapping, Mapping, Mapping, Mapping[str, C
 
 def _json(path: Path, missing: str) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise BadModelFile(missing) from None
     except OSError as error:
         raise BadModelFile(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadModelFile(f"{path} is not JSON: {error}") from None
 
 
@@ -107,11 +107,19 @@ def _index(path: Path) -> dict[str, str] | None:
     if not isinstance(index, dict) or not index or not all(isinstance(file, str) for file in index.values()):
         raise BadModelFile(f"{path / INDEX} has no weight_map, which says where each tensor is")
     for file in sorted(set(index.values())):
-        if Path(file).name != file or not (path / file).is_file():
+        if not _is_there(path, file):
             raise BadModelFile(f"{path}: {INDEX} names {file!r}, which is not in this folder: get it as well")
     if (path / ALONE).exists() and ALONE not in index.values():
         raise BadModelFile(f"{path} holds {ALONE} and an index of other files: move away those that do not count")
     return index
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    """A name from a file may be none that a system allows."""
+    try:
+        return Path(name).name == name and (folder / name).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _only_file(path: Path) -> str:

@@ -15,12 +15,15 @@ from pathlib import Path
 from tokenizers import Tokenizer as Library
 
 from .characters import BYTE, HALF, Characters, raw
-from .checkpoints import BadModelFile, open_checkpoint
+from .checkpoints import BadModelFile, Checkpoint, open_checkpoint
 from .templates import BadText, ChatTemplate
 from .vocabularies import GPT2 as GPT2
 from .vocabularies import of_gguf, of_snapshot
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: threads would only warn at each fork
+
+# What reading meets where a file holds other things than it should
+OTHER_FORM = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Tokenizer:
@@ -203,15 +206,22 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
     checkpoint = open_checkpoint(path)
     try:
         found = of_snapshot(checkpoint) if checkpoint.path.is_dir() else of_gguf(checkpoint)
-    except (AttributeError, KeyError, TypeError) as error:  # a list where a text should be, and the like
+        _check_fits(checkpoint, found.library)
+        return Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
+    except BadModelFile:
+        raise
+    except OTHER_FORM as error:  # a list where a text should be, and the like
         raise BadModelFile(
             f"{checkpoint.path}: the tokenizer's description is not of the known form ({error})"
         ) from None
-    tokenizer = Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
+
+
+def _check_fits(checkpoint: Checkpoint, library: Library) -> None:
+    """Before anything is made for each token: a file may call one 4,000,000,000."""
     rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
-    if tokenizer.vocab_size > rows:
-        raise BadModelFile(f"{checkpoint.path}: {tokenizer.vocab_size} tokens, and an embedding for {rows}")
-    return tokenizer
+    n_tokens = max(library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    if not 0 < n_tokens <= rows:
+        raise BadModelFile(f"{checkpoint.path}: {n_tokens} tokens, and an embedding for {rows}")
 
 
 def _tokens(library: Library, text: str, add_special_tokens: bool = False) -> list[int]:

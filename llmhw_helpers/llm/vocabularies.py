@@ -11,6 +11,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
 
+from ..specs.json_text import parse_json
+from ..specs.settings import shown
 from .checkpoints import BadModelFile, Checkpoint
 
 # How a text is cut into words before any merge, by GGUF's name for it (llama.cpp, llm_tokenizer_bpe). SmolLM2's own
@@ -176,7 +178,7 @@ def _read(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except ValueError as error:
         raise BadModelFile(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -244,9 +246,9 @@ def _ends(folder: Path, config: Mapping[str, object], library: Library) -> list[
     found = (_read(path) if path.exists() else config).get("eos_token_id")
     ends = found if isinstance(found, list) else [] if found is None else [found]
     for end in ends:
-        if type(end) is not int or end < 0 or library.id_to_token(end) is None:
+        if type(end) is not int or not 0 <= end < 2**32 or library.id_to_token(end) is None:
             name = path.name if path.exists() else "config.json"
-            raise BadModelFile(f"{folder}: {name} ends a turn with {end!r}, which tokenizer.json does not list")
+            raise BadModelFile(f"{folder}: {name} ends a turn with {shown(end)}, which tokenizer.json does not list")
     return list(ends)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..files import alone, drafts
+from ..specs.json_text import parse_json
 
 _KEPT: dict[Path, list[Callable[[dict], None]]] = {}  # by file, changes that could not be saved: all of a kernel's
 _ONE = threading.RLock()  # thread at a time: another's change must not come between a save and its end
@@ -72,11 +73,10 @@ class Record:
     def _load(self) -> dict | None:
         """What the file holds; empty where there is none yet, None where it is damaged."""
         try:
-            record = json.loads(self.path.read_bytes())
-            json.dumps(record, ensure_ascii=False).encode()  # half a character could never be shown
+            record = parse_json(self.path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (ValueError, RecursionError):  # neither JSON nor even text, or nested too deep to be a record
+        except ValueError:  # neither JSON nor even text
             return None
         return record if isinstance(record, dict) and self._is_sound(record) else None
 

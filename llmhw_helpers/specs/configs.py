@@ -1,6 +1,5 @@
 """Any model from its Hugging Face config.json: every setting is applied, known to change nothing, or refused."""
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from pathlib import Path
 
 from . import families, families_layer_norm
 from .architectures import Model
+from .json_text import parse_json
 from .rotary import read_rotary
-from .settings import Settings, shown
+from .settings import Settings, one_line, shown
 
 ACTIVATIONS = {
     **dict.fromkeys(("silu", "swish"), "silu"),
@@ -151,13 +151,13 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
     if not isinstance(config, Mapping):
         where = str(config)
         try:
-            config = json.loads(Path(config).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            config = parse_json(Path(config).read_bytes())
+        except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error})") from None
     if not isinstance(config, Mapping) or "model_type" not in config:
         raise ValueError(f"{where}: 'model_type' is missing; is it the config.json of a model?")
     kind, notes, unread = config["model_type"], [], []
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise ValueError(f"{where}: no formula for {shown(kind)}, only for {', '.join(ARCHITECTURES)}")
     called = name or str(config.get("_name_or_path") or kind)
     if kind in WITH_IMAGES:
@@ -169,7 +169,7 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
     if unread := unread + settings.unread(kind):
         notes.append(f"not known, and taken to change nothing: {', '.join(unread)}")
     if notes:
-        warnings.warn(f"{where}: {'; '.join(notes)}", stacklevel=2)
+        warnings.warn(one_line(f"{where}: {'; '.join(notes)}"), stacklevel=2)
     return Model(name=called, source=f"{where}, architecture {kind}", **fields)
 
 

@@ -38,6 +38,7 @@ HAS = re.compile(
     r"(is_|use_)?(causal|rope|rotary(_emb(eddings?)?)?|rms_?norm|pre_?(layer)?norm|swiglu|glu|gated(_mlp)?)"
 )
 FACTORS = re.compile(r"scal|multipl|(^|_)ratio|factor")
+MOST_MESSAGE = 600  # letters
 LARGEST = 2**53  # no size of a model is larger, and sums and ratios of smaller numbers are safe
 
 
@@ -45,6 +46,16 @@ def shown(value: object) -> str:
     """A value in a message: short, and on one line."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def one_line(message: str) -> str:
+    r"""A message of one line that is read at a glance, whatever a file has put into it.
+
+    >>> one_line("no tensor\n" + "a" * 1000)[:12], len(one_line("a" * 1000))
+    ('no tensor aa', 600)
+    """
+    text = message if len(message) <= MOST_MESSAGE else f"{message[: MOST_MESSAGE - 205]} ... {message[-200:]}"
+    return " ".join(text.splitlines()) if not text.isprintable() else text
 
 
 class Settings:
@@ -70,7 +81,7 @@ class Settings:
 
     def wrong(self, message: str) -> ValueError:
         """The error to raise."""
-        return ValueError(f"{self.where}: {message}")
+        return ValueError(one_line(f"{self.where}: {message}"))
 
     def known(self, *keys: str) -> None:
         """These change nothing, or nothing beside what has been read."""

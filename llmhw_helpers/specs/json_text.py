@@ -1,0 +1,56 @@
+"""JSON from elsewhere: read in one way by all that reads a model's or the course's own files."""
+
+import json
+
+MOST_DIGITS = 100  # of a whole number; transformers writes 31 where it means "no limit"
+MOST_NESTED_JSON = 64  # lists and objects within each other; real files have fewer than ten
+
+
+def parse_json(content: bytes | str) -> object:
+    r"""What JSON says, in a form that can be shown, compared, copied and written again.
+
+    Refused are whole numbers of very many digits, with which computing takes long; what is nested so deep that going
+    through it fails; and halves of characters, which no file and no screen can take.
+
+    Raises:
+        ValueError: not JSON in UTF-8, or one of these.
+
+    >>> parse_json(b'{"n_layers": 30}')
+    {'n_layers': 30}
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+        ...
+    ValueError: lists and objects are nested more than 64 deep
+    """
+    text = content if isinstance(content, str) else content.decode()
+    try:
+        found = json.loads(text, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError(f"lists and objects are nested more than {MOST_NESTED_JSON} deep") from None
+    level = [found]
+    for _ in range(MOST_NESTED_JSON + 1):
+        inner = []
+        for each in level:
+            if isinstance(each, str) and not each.isascii():
+                _check_whole_characters(each)
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, dict):
+                inner += [*each, *each.values()]
+        level = inner
+        if not level:
+            return found
+    raise ValueError(f"lists and objects are nested more than {MOST_NESTED_JSON} deep")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a whole number has {len(digits)} digits")
+    return int(digits)
+
+
+def _check_whole_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{text[error.start]!r} is half a character") from None

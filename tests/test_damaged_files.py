@@ -1,0 +1,435 @@
+"""Every reader on damaged files, many of them: read as they stand, or refused in one short line by a documented error.
+
+The damage is the same for one seed: bytes, lengths and values that no program wrote.
+"""
+
+import json
+import os
+import random
+import struct
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Library
+
+from llmhw_helpers.course.ledger import Ledger
+from llmhw_helpers.llm.adapters import load_adapter, save_adapter
+from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.headers import read_gguf_header, read_safetensors_header
+from llmhw_helpers.llm.lora import BadAdapter, add_lora
+from llmhw_helpers.llm.model_files import BadModelFile
+from llmhw_helpers.llm.templates import BadText, ChatTemplate
+from llmhw_helpers.llm.tokenizer import load_tokenizer
+from llmhw_helpers.llm.transformer import NotThisFamily, Transformer
+from llmhw_helpers.measure.calibration import Calibration, Rate, load_calibration
+from llmhw_helpers.measure.machine import this_machine
+from llmhw_helpers.specs.configs import from_config
+from llmhw_helpers.specs.models import model
+
+HANG = 20  # seconds of computing: none needs one, also on a busy machine
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+TIMES = float(os.environ.get("LLMHW_FUZZ", "1"))  # so many times as many inputs, and others
+SEED = 20 if TIMES == 1 else time.time_ns()
+LONG = "x" * 600_000  # a text, and a name
+NUMBERS = (0, 1, 2, 3, 7, 8, 31, 64, 255, 100_000, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
+# JSON's kinds of values, and what Python's reader takes for them; "RAW" is put in as it stands.
+VALUES = (
+    *(None, True, False, "", "a", "\ud800", "\0", "../x", "a\nb", "1e5", "{{", [], {}, [[]], [None]),
+    *(*NUMBERS, -1, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), float("-inf")),
+    *([0, 1], ["a"], ["a", 10**9], [[0], 10**8], {"content": 3}, {"type": "x"}, [{"name": 1}], {"a": {}}, {"": 0}),
+)
+RAW = ("9" * 5000, "9" * 4300, "[" * 100_000, "[" * 500 + "]" * 500, '"\\ud800"', "1e999", "-", "NaN", "")
+
+
+def inputs(name: str, n: int):
+    """As many random generators as inputs, each of which can be made again from its number alone."""
+    for number in range(round(n * TIMES)):
+        yield number, random.Random(f"{SEED} {name} {number}")
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Bytes with a few changes: others, lying numbers, missing, twice."""
+    found = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        at = rng.randrange(len(found) + 1)
+        kind = rng.randrange(6)
+        if kind == 0:
+            found[at : at + 1] = rng.randbytes(1)
+        elif kind == 1:
+            found[at : at + 4] = struct.pack("<I", rng.choice(NUMBERS) % 2**32)
+        elif kind == 2:
+            found[at : at + 8] = struct.pack("<Q", rng.choice(NUMBERS))
+        elif kind == 3 and rng.random() < 0.3:
+            del found[at:]
+        elif kind == 4:
+            del found[at : at + rng.choice((1, 2, 4, 8, 100))]
+        elif kind == 5:
+            found[at:at] = found[at : at + rng.choice((1, 8, 100))]
+    return bytes(found)
+
+
+def damaged_json(said: object, rng: random.Random) -> bytes:
+    """JSON with a few values, names or letters that were others."""
+    raw = rng.random() < 0.1
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        said = _changed(said, rng, "\0RAW" if raw else None)
+    content = json.dumps(said)
+    if raw:
+        content = content.replace('"\\u0000RAW"', rng.choice(RAW))
+    content = content.encode()
+    return damaged(content, rng) if rng.random() < 0.1 else content
+
+
+def damaged_safetensors(content: bytes, rng: random.Random) -> bytes:
+    """The same for the JSON before the tensors, with a length that is right, so that it is read."""
+    if rng.random() < 0.3:
+        return damaged(content, rng)
+    (length,) = struct.unpack_from("<Q", content)
+    header = damaged_json(json.loads(content[8 : 8 + length]), rng)
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+def _changed(said: object, rng: random.Random, value: object) -> object:
+    """A copy in which one value somewhere is another, gone, or goes by another name."""
+    inside = isinstance(said, dict | list) and len(said) > 0
+    if not inside or rng.random() < 0.02:
+        if value is not None:
+            return value
+        return LONG if rng.random() < 0.01 else rng.choice(VALUES)
+    if isinstance(said, list):
+        said = list(said)
+        at = rng.randrange(len(said))
+        said[at] = _changed(said[at], rng, value)
+        if rng.random() < 0.05:
+            said.append(said[at])
+        return said
+    said = dict(said)
+    key = rng.choice(list(said))
+    found = said[key]
+    if rng.random() < 0.15:
+        del said[key]
+        if rng.random() < 0.5:
+            said[rng.choice(("", "a\nb", "\ud800", "9", "-1", "rope_x", LONG[: rng.choice((5, 600_000))]))] = found
+    else:
+        said[key] = _changed(found, rng, value)
+    return said
+
+
+# The valid files, small, and what is read of them. Each returns the folder's files by name.
+
+
+def gguf_file(folder: Path) -> None:
+    path = folder / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "he", "ll", "<|im_start|>", "<|im_end|>"]
+    for key, value in (
+        ("block_count", 2),
+        ("embedding_length", 8),
+        ("feed_forward_length", 12),
+        ("context_length", 64),
+    ):
+        writer.add_uint32(f"llama.{key}", value)
+    for key, value in (("attention.head_count", 2), ("attention.head_count_kv", 1), ("rope.dimension_count", 4)):
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_string("llama.rope.scaling.type", "linear")
+    writer.add_float32("llama.rope.scaling.factor", 2.0)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 2) + [3, 3])
+    writer.add_token_merges(["h e", "l l"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_chat_template(TEMPLATE)
+    shapes = {"token_embd": (len(tokens), 8), "output_norm": (8,)}
+    for layer in ("blk.0", "blk.1"):
+        shapes |= {f"{layer}.{part}": (8, 8) for part in ("attn_q", "attn_output")}
+        shapes |= {f"{layer}.{part}": (4, 8) for part in ("attn_k", "attn_v")}
+        shapes |= {f"{layer}.{part}": (12, 8) for part in ("ffn_gate", "ffn_up")}
+        shapes |= {f"{layer}.ffn_down": (8, 12), f"{layer}.attn_norm": (8,), f"{layer}.ffn_norm": (8,)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def snapshot(folder: Path) -> None:
+    config = {
+        **{"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 12, "vocab_size": 270},
+        **{"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64, "rms_norm_eps": 1e-5},
+        **{"tie_word_embeddings": True, "eos_token_id": 3, "rope_theta": 1e4, "torch_dtype": "float32"},
+        "rope_scaling": {
+            **{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+            "original_max_position_embeddings": 32,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    wide = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8)}
+    wide |= {"self_attn.o_proj": (8, 8), "mlp.gate_proj": (12, 8), "mlp.up_proj": (12, 8), "mlp.down_proj": (8, 12)}
+    wide |= {"input_layernorm": (8,), "post_attention_layernorm": (8,)}
+    tensors = {f"model.layers.{i}.{part}.weight": torch.ones(shape) for i in (0, 1) for part, shape in wide.items()}
+    tensors |= {"model.embed_tokens.weight": torch.ones(270, 8), "model.norm.weight": torch.ones(8)}
+    save_file(tensors, folder / "model.safetensors")
+    index = {"weight_map": dict.fromkeys(tensors, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    library = Library(
+        models.BPE({letter: i for i, letter in enumerate([*letters, "he", "ll"])}, [("h", "e"), ("l", "l")])
+    )
+    library.normalizer = normalizers.NFC()
+    library.pre_tokenizer, library.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    library.add_special_tokens([AddedToken(text, special=True) for text in ("<s>", "<|im_start|>", "<|im_end|>")])
+    library.save(str(folder / "tokenizer.json"))
+    content = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    said = {
+        **{"bos_token": "<s>", "eos_token": {"content": "<|im_end|>", **content}, "chat_template": TEMPLATE},
+        **{"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30, "add_prefix_space": False},
+        "added_tokens_decoder": {"258": {"content": "<s>", **content}, "262": {"content": "<x>", **content}},
+        "additional_special_tokens": ["<|im_start|>", "<y>"],
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [260, 258]}))
+    (folder / "added_tokens.json").write_text(json.dumps({"<z>": 263}))
+
+
+def quantised(folder: Path) -> None:
+    snapshot(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        **{"quant_method": "compressed-tensors", "format": "float-quantized", "quantization_status": "compressed"},
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "float", "symmetric": True, "block_structure": [4, 4]},
+                "input_activations": None,
+            }
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if "proj" in name]:
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+        rows, columns = tensors[name].shape
+        tensors[name + "_scale"] = torch.ones(-(-rows // 4), -(-columns // 4))
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "model.safetensors.index.json").unlink()
+
+
+@cache
+def base() -> Transformer:
+    """What the adapters below belong to."""
+    spec = replace(
+        model("SmolLM2-135M"),
+        **{"n_layers": 2, "d_model": 8, "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "d_ff": 12},
+        **{"vocab_size": 20, "context_length": 64},
+    )
+    torch.manual_seed(0)
+    return Transformer(spec)
+
+
+def adapter(folder: Path) -> None:
+    network = deepcopy(base())
+    add_lora(network, 2, 4.0, ("attn_q", "ffn_down"))
+    save_adapter(network, folder)
+
+
+def ledger(folder: Path) -> None:
+    book = Ledger("a")
+    book.predict("one", 2.0, bound="memory", guess=1.0)
+    book.measure("one", 3.0)
+    book.predict("two", 2.0, unit="B")
+    book.measure("two", None)
+    Ledger("b").predict("three", 1.0)
+
+
+def calibration(folder: Path) -> None:
+    rate = Rate("FLOP/s", 2e9, 1e9, 0.5)
+    memory = Rate("B/s", 2e9, 1e9, 0.5, "a note")
+    machine = this_machine()
+    Calibration(machine, "today", {"fp32": rate, "bf16": rate}, {"fp16": "no"}, memory, memory, memory).save()
+
+
+def read_model(folder: Path) -> None:
+    file = folder / "model.gguf"
+    load_model(file if file.exists() else folder, progress=False)
+
+
+def read_tokenizer(folder: Path) -> None:
+    file = folder / "model.gguf"
+    tokenizer = load_tokenizer(file if file.exists() else folder)
+    tokens = tokenizer.encode("hello <|im_end|>") + tokenizer.prompt("hello")
+    tokenizer.decode(tokens)
+    with suppress(BadText):  # a file may have no template, or one that is none
+        tokenizer.chat_tokens([{"role": "user", "content": "hello <|im_end|>"}])
+
+
+def read_adapter(folder: Path) -> None:
+    load_adapter(deepcopy(base()), folder)
+
+
+def read_ledger(folder: Path) -> None:
+    book = Ledger("a")
+    assert book.everything() is not None
+    str(book).encode()
+    book.predict("one", 1.0)
+    book.measure("one", 2.0)
+    assert book.entries()["one"]["measured"] == 2.0
+
+
+def read_calibration(folder: Path) -> None:
+    found = load_calibration()
+    if found is not None:
+        str(found).encode()
+        assert found.roof().peak("fp32") > 0
+        assert found.half() in found.products
+        found.faster(found)
+
+
+def read_configs(folder: Path) -> None:
+    from_config(folder / "config.json")
+
+
+def read_template(folder: Path) -> None:
+    source = (folder / "chat_template.jinja").read_bytes().decode(errors="replace")
+    ChatTemplate(source, {}).pieces([{"role": "user", "content": "hello"}], True, ["<|im_end|>"])
+
+
+def template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+
+
+@cache
+def hub_configs() -> list[dict]:
+    said = json.loads((Path(__file__).parent / "specs" / "hub_configs.json").read_text())
+    return [each["config"] for each in said.values()]
+
+
+@dataclass
+class Reader:
+    """Files, a reading of them, the errors that it documents, and how many damaged ones it is tried on."""
+
+    make: Callable[[Path], None]
+    read: Callable[[Path], None]
+    errors: tuple[type[Exception], ...]
+    files: tuple[str, ...]
+    n: int
+
+
+LLM = (BadModelFile, NotThisFamily)
+READERS = {
+    "config.json": Reader(snapshot, read_configs, (ValueError,), ("config.json",), 3000),
+    "GGUF model": Reader(gguf_file, read_model, LLM, ("model.gguf",), 300),
+    "GGUF tokenizer": Reader(gguf_file, read_tokenizer, LLM, ("model.gguf",), 300),
+    "GGUF header": Reader(
+        gguf_file, lambda folder: read_gguf_header(folder / "model.gguf"), (BadModelFile,), ("model.gguf",), 600
+    ),
+    "safetensors header": Reader(
+        *(snapshot, lambda folder: read_safetensors_header(folder / "model.safetensors"), (BadModelFile,)),
+        *(("model.safetensors",), 1000),
+    ),
+    "snapshot": Reader(
+        *(snapshot, read_model, LLM, ("config.json", "model.safetensors", "model.safetensors.index.json"), 300)
+    ),
+    "quantised snapshot": Reader(quantised, read_model, LLM, ("config.json", "model.safetensors"), 300),
+    "tokenizer.json": Reader(snapshot, read_tokenizer, LLM, ("tokenizer.json",), 300),
+    "tokenizer_config.json": Reader(
+        *(snapshot, read_tokenizer, LLM, ("tokenizer_config.json", "generation_config.json", "added_tokens.json"), 400)
+    ),
+    "adapter": Reader(
+        *(adapter, read_adapter, (BadAdapter,), ("adapter_config.json", "adapter_model.safetensors"), 400)
+    ),
+    "ledger": Reader(ledger, read_ledger, (), ("ledger.json",), 400),
+    "calibration": Reader(calibration, read_calibration, (), ("calibration.json",), 1500),
+    "chat template": Reader(template, read_template, (BadText,), ("chat_template.jinja",), 300),
+}
+
+
+def spoilt(name: str, content: bytes, reader: Reader, rng: random.Random) -> bytes:
+    if name == "config.json" and reader.read is read_configs:
+        return damaged_json(rng.choice(hub_configs()), rng)
+    if name.endswith(".safetensors"):
+        return damaged_safetensors(content, rng)
+    return damaged_json(json.loads(content), rng) if name.endswith(".json") else damaged(content, rng)
+
+
+def fault(read: Callable[[], None], errors: tuple[type[Exception], ...]) -> str | None:
+    """What was wrong with an answer, other than what is documented: an error of these very kinds, in one short line."""
+    begin = time.process_time()
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            read()
+        said = [str(each.message) for each in told]
+    except Exception as error:
+        if type(error) not in errors:
+            return f"{type(error).__name__}: {error}"[:300]
+        said = [str(error)]
+    if wrong := [each for each in said if len(each) > 1000 or len(each.splitlines()) != 1]:
+        return f"no short line: {wrong[0][:300]!r}"
+    return "it hangs" if time.process_time() - begin > HANG else None
+
+
+def test_a_file_that_lies_about_its_size_costs_nothing(tmp_path):
+    """A layer of a high number makes the rest believable; an embedding without columns, any number of rows."""
+    snapshot(tmp_path)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    path, tensors = tmp_path / "config.json", load_file(tmp_path / "model.safetensors")
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"num_hidden_layers": 100_000}))
+    last = {"model.layers.99999.self_attn.q_proj.weight": torch.ones(8, 8)}
+    save_file(tensors | last, tmp_path / "model.safetensors")
+    with pytest.raises(BadModelFile, match="says 100000 layers, and has 21 tensors"):
+        load_model(tmp_path)
+    path.write_text(json.dumps(said))
+    save_file(tensors | {"model.embed_tokens.weight": torch.ones(10**9, 0)}, tmp_path / "model.safetensors")
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(BadModelFile, match=r"token_embd.weight is \(1000000000, 0\), without a number in it"):
+            load(tmp_path)
+
+
+def test_a_template_that_would_loop_for_ever_is_refused():
+    source = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(BadText, match="its loops take more than 100000 steps"):
+        ChatTemplate(source, {}).render([])
+    looks = "{% for a in messages %}{{ loop.index }} of {{ loop.length }}{{ '' if loop.last else ', ' }}{% endfor %}"
+    assert ChatTemplate(looks, {}).render([{"role": "user"}] * 2) == "1 of 2, 2 of 2"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_short_line(name, tmp_path, monkeypatch, capsys):
+    """The same damage each time; `LLMHW_FUZZ=10` tries ten times as much, and other damage each time."""
+    monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
+    reader = READERS[name]
+    reader.make(tmp_path)
+    paths = [next(tmp_path.rglob(file)) for file in reader.files]
+    whole = {path: path.read_bytes() for path in paths}
+    assert fault(lambda: reader.read(tmp_path), ()) is None
+    for number, rng in inputs(name, reader.n):
+        path = rng.choice(paths)
+        content = spoilt(path.name, whole[path], reader, rng)
+        path.write_bytes(content)
+        found = fault(lambda: reader.read(tmp_path), reader.errors)
+        assert found is None, f"{path.name} of {SEED} {name} {number}: {found}: {content[:200]}"
+        for each, before in whole.items():
+            each.write_bytes(before)
+        for aside in path.parent.glob("ledger.damaged-*"):
+            aside.unlink()
