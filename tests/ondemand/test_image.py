@@ -44,7 +44,8 @@ def test_files_are_those_that_the_installation_needs(definition, project):
     pairs = [line.split() for line in definition[1]["files"].splitlines() if line.strip()]
     sources = [source for source, _ in pairs]
     assert all(target == f"/opt/llmhw/{source}" for source, target in pairs)
-    needed = {project["readme"], *project["license-files"], "pyproject.toml", "requirements-test.txt", "llmhw_helpers"}
+    needed = {project["readme"], *project["license-files"], "pyproject.toml", "llmhw_helpers"}
+    needed |= {"requirements.txt", "hashes.txt", "hashes-test.txt"}
     assert needed <= set(sources)
     assert [source for source in sources if not (REPOSITORY / source).exists()] == []
 
