@@ -52,6 +52,7 @@ ATTACKS = {
     "tabs": "{{ ('\\t' * 1000000).expandtabs(999999) | length }}",
     "batches": "{{ [1] | batch(999999999, 0) | list | length }}",
     "a long output": "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
+    "its own words, often": "{% for i in range(99999) %}" + "a" * 9999 + "{% endfor %}",
     "words from nowhere": "{{ lipsum(99999) }}",
 }
 
