@@ -6,23 +6,20 @@ the text the template wrote, and which only stand in somebody's message.
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 
 from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..specs.settings import one_line
+from .bounded_templates import BoundedEnvironment, purses
 
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one field by three names, as transformers knows them
-MOST_STEPS = 100_000  # of all loops together, in one writing of a conversation
-STEPS_LEFT = ContextVar("steps left", default=MOST_STEPS)
 NOTHING = "(?!)"  # an expression that fits nowhere
 RARE = range(
     0x20000, 0x2A6D7
@@ -109,9 +106,9 @@ class ChatTemplate:
     def _write(self, said: list, answer: bool, now: datetime) -> str:
         given = {"messages": said, "tools": None, "documents": None, "add_generation_prompt": answer}
         template = self._template
-        STEPS_LEFT.set(MOST_STEPS)
         try:
-            return template.render(self._names | given, strftime_now=lambda form: now.strftime(form))
+            with purses():
+                return template.render(self._names | given, strftime_now=lambda form: now.strftime(form))
         except Exception as error:  # a program from elsewhere can fail in every way
             raise BadText(f"the chat template refuses these messages: {error}") from None
 
@@ -185,29 +182,8 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _bounded(items: Iterable[object]) -> Iterator[object]:
-    """The same, for as long as a template has steps left."""
-    for each in items:
-        left = STEPS_LEFT.get() - 1
-        STEPS_LEFT.set(left)
-        if left < 0:
-            raise TemplateError(f"its loops take more than {MOST_STEPS} steps")
-        yield each
-
-
-class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which all loops of one writing share a number of steps."""
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        for loop in tree.find_all(nodes.For):
-            loop.iter = nodes.Filter(loop.iter, "bounded", [], [], None, None).set_lineno(loop.lineno)
-        return tree.set_environment(self)
-
-
 ENVIRONMENT = BoundedEnvironment(  # as transformers sets it
     trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
 )
 ENVIRONMENT.globals["raise_exception"] = _refuse
-ENVIRONMENT.filters["bounded"] = _bounded
 ENVIRONMENT.filters["tojson"] = _tojson
