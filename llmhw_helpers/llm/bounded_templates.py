@@ -1,8 +1,8 @@
-"""Jinja's sandbox for programs from elsewhere, with a bound on what one writing may take: steps, and letters.
+"""Jinja's sandbox for programs from elsewhere, with a bound on what one writing may take.
 
 The sandbox keeps a template from reaching the machine; it lets it loop for ever, call itself twice a thousand times
-over, and ask for ``'a' * 10**9``. Here every step and every letter made is paid from two purses, before it is made
-wherever its size can be known before.
+over, and ask for ``'a' * 10**9``. Here every step, item and letter is paid from a purse, before it is made wherever
+its size can be known before.
 """
 
 import re
@@ -75,9 +75,9 @@ def _check_arguments(name: str, values: tuple) -> None:
     if name in ("format", "format_map", "%") and any(re.search(r"\d{6}", each) for each in texts):
         raise TooMuch(f"{name} is asked for a width of more than 99,999")
     if name in MULTIPLY:
-        lengths = sorted([_letters([each]) + (len(each) if isinstance(each, list | tuple) else 0) for each in values])
-        lengths = sorted(lengths + [abs(int(each)) for each in numbers])
-        if len(lengths) > 1 and lengths[-1] * lengths[-2] > MOST["letters"]:
+        lengths = [_letters([each]) + (len(each) if isinstance(each, list | tuple) else 0) for each in values]
+        *_, second, first = sorted([0, 0, *lengths, *(abs(int(each)) for each in numbers)])
+        if first * second > MOST["letters"]:
             raise TooMuch(f"{name} may make more than {MOST['letters']:,} letters")
 
 

@@ -38,6 +38,15 @@ def _kept(p, top_p):
     return int((probabilities(torch.tensor(p).log(), top_p=top_p) > 0).sum())
 
 
+def _complex(z: complex) -> np.ndarray:
+    return np.array([z.real, z.imag])
+
+
+def _turned(x: float, y: float, angle: float) -> np.ndarray:
+    """By the sines and cosines that a learner writes; what is right comes from complex numbers."""
+    return np.array([x * math.cos(angle) - y * math.sin(angle), x * math.sin(angle) + y * math.cos(angle)])
+
+
 EXERCISES = [
     Exercise(
         name="rms_norm",
@@ -70,25 +79,14 @@ EXERCISES = [
     Exercise(
         name="turn_pair",
         cases=[(1.0, 0.0, 1, 0.5), (0.3, -2.0, 7, 0.1), (1.0, 1.0, 0, 1.0), (-1.5, 0.5, 100, 0.01)],
-        right=lambda x, y, position, frequency: np.array(
-            [
-                (complex(x, y) * np.exp(1j * position * frequency)).real,
-                (complex(x, y) * np.exp(1j * position * frequency)).imag,
-            ]
-        ),
+        right=lambda x, y, position, frequency: _complex(complex(x, y) * np.exp(1j * position * frequency)),
         rtol=1e-6,
         mistakes=[
             Mistake(
                 "Turned the wrong way round: the sine changes its sign.",
-                lambda x, y, t, f: [
-                    x * math.cos(t * f) + y * math.sin(t * f),
-                    y * math.cos(t * f) - x * math.sin(t * f),
-                ],
+                lambda x, y, t, f: _turned(x, y, -t * f),
             ),
-            Mistake(
-                "The angle is position times frequency.",
-                lambda x, y, t, f: [x * math.cos(t) - y * math.sin(t), y * math.cos(t) + x * math.sin(t)],
-            ),
+            Mistake("The angle is position times frequency.", lambda x, y, t, f: _turned(x, y, t)),
             Mistake(
                 "The second number mixes with the first as it was before, not as it has just become.",
                 lambda x, y, t, f: [
@@ -102,24 +100,15 @@ EXERCISES = [
             ),
             Mistake(
                 "The right two numbers in the wrong order: the new x comes first.",
-                lambda x, y, t, f: [
-                    x * math.sin(t * f) + y * math.cos(t * f),
-                    x * math.cos(t * f) - y * math.sin(t * f),
-                ],
+                lambda x, y, t, f: _turned(x, y, t * f)[::-1],
             ),
             Mistake(
                 "The angle is in radians already: `math.cos` takes it as it is.",
-                lambda x, y, t, f: [
-                    x * math.cos(math.radians(t * f)) - y * math.sin(math.radians(t * f)),
-                    x * math.sin(math.radians(t * f)) + y * math.cos(math.radians(t * f)),
-                ],
+                lambda x, y, t, f: _turned(x, y, math.radians(t * f)),
             ),
             Mistake(
                 "The sine and the cosine have changed places.",
-                lambda x, y, t, f: [
-                    x * math.sin(t * f) - y * math.cos(t * f),
-                    x * math.cos(t * f) + y * math.sin(t * f),
-                ],
+                lambda x, y, t, f: _turned(x, y, math.pi / 2 - t * f),
             ),
         ],
     ),
