@@ -54,7 +54,6 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "cluster/scripts.py": ["test_twin.py"],
     "cluster/work.py": ["test_twin.py"],
     "distributed/units.py": ["test_zero.py"],
-    "specs/json_text.py": ["../test_damaged_files.py"],
     "llm/files.py": ["../test_files.py"],  # the old name
     "course/sick_jobs.py": ["test_sick_runs.py"],
     "course/diagnoses.py": ["test_recorded_runs.py"],

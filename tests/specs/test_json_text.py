@@ -1,0 +1,51 @@
+"""What is read is what Python's own reader reads; what would make trouble later is refused at once."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhw_helpers.specs.json_text import MOST_DIGITS, MOST_NESTED_JSON, parse_json
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**50), 10**50) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(VALUES)
+def test_what_python_writes_comes_back(value):
+    text = json.dumps(value)
+    assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
+
+
+def test_a_number_has_at_most_so_many_digits():
+    assert parse_json("9" * MOST_DIGITS) == 10**MOST_DIGITS - 1
+    with pytest.raises(ValueError, match=f"a whole number has {MOST_DIGITS + 1} digits"):
+        parse_json("[" + "9" * (MOST_DIGITS + 1) + "]")
+
+
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a": ', "}")])
+def test_nesting_ends_somewhere(opens, closes):
+    assert parse_json(opens * MOST_NESTED_JSON + "1" + closes * MOST_NESTED_JSON)
+    for deep in (MOST_NESTED_JSON + 1, 100_000):
+        with pytest.raises(ValueError, match=f"nested more than {MOST_NESTED_JSON} deep"):
+            parse_json(opens * deep + "1" + closes * deep)
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'{"\udfff": 1}', r'[{"a": ["\ud83d"]}]'])
+def test_half_a_character_is_refused_wherever_it_stands(text):
+    with pytest.raises(ValueError, match="is half a character"):
+        parse_json(text)
+    assert parse_json(r'"\ud83d\ude00"') == "\N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"", "Expecting value"), (b"{", "Expecting"), (b"\xff", "decode"), (b"{'a': 1}", "Expecting")],
+)
+def test_what_is_no_json_is_a_value_error(content, line):
+    with pytest.raises(ValueError, match=line):
+        parse_json(content)
