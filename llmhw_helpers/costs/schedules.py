@@ -123,7 +123,7 @@ def in_flight(schedule: Schedule) -> list[int]:
     return most
 
 
-def check(schedule: Schedule) -> tuple[int, int, int]:
+def check(schedule: Sequence[Sequence[tuple]]) -> tuple[int, int, int]:
     """``(pp_size, n_micro_batches, n_chunks)`` of a schedule in which every rank has all of its work, in a right order.
 
     Whether the orders of different ranks fit together, `pipelines.simulate` finds out.
