@@ -60,6 +60,10 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it_and_a_caption(note
             assert "show_" in cell.source or cell.source.endswith("plt.show()"), cell.source
 
 
+def test_a_ledger_is_shown_as_a_table_and_not_printed(notebook):
+    assert not [cell.source for cell in code(notebook) if "print(ledger)" in cell.source], "display(ledger)"
+
+
 def test_cells_hold_one_idea(notebook):
     for cell in code(notebook):
         assert len(cell.source.splitlines()) <= 25, cell.source
