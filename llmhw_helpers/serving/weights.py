@@ -126,9 +126,11 @@ class Served:
         packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
             that decode together) take about half the time. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``) on a CPU; prompts are PyTorch's.
+            Where it cannot be, a line says why, once, and PyTorch decodes, too.
 
     Attributes:
-        model: as above.
+        model, compiled: as above.
         spec: its architecture.
 
     Raises:
@@ -140,11 +142,12 @@ class Served:
         model: Transformer,
         packed: bool = False,
         hold: Callable[[Sequence[nn.Module]], Multiplied] | None = None,
+        compiled: bool = False,
     ):
         for name, layer in model.blk.named_modules():
             if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
                 raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
-        self.model, self.spec = model, model.spec
+        self.model, self.spec, self.compiled = model, model.spec, compiled
         hold = hold or partial(_side_by_side, packed=packed)
         self._layers = [_Layer(block, hold) for block in model.blk]
         self._norm = _Norm(model.output_norm)
