@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.serving.decoding import decoder_of, generate
 from llmhw_helpers.serving.paged_cache import PagedCache
+from llmhw_helpers.serving.weights import Served
 
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import held, numbers, step
@@ -151,3 +154,11 @@ def test_numbers_of_16_bits_are_pytorchs(dtype, to, back):
     expected = values.to(dtype).view(torch.int16).numpy().view(np.uint16)
     np.testing.assert_array_equal(narrow[number], expected[number])
     assert torch.from_numpy(narrow.view(np.int16)).view(dtype)[~number].isnan().all()
+
+
+def test_the_real_model_writes_the_same_text():
+    model, prompt = load_model(), list(range(500, 540))
+    ways = [Served(model), Served(model, compiled=True)]
+    plain, compiled = (list(generate(served, prompt, 12)) for served in ways)
+    assert decoder_of(ways[1]) is not None
+    assert compiled == plain
