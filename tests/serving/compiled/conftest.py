@@ -12,6 +12,8 @@ import pytest
 from numba import njit
 
 from llmhw_helpers.serving import compiled
+from llmhw_helpers.serving.compiled import jitting
+from llmhw_helpers.serving.compiled.folder import CodeFolder
 
 
 class NotCompiled(ValueError):
@@ -56,8 +58,9 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
 
 
 @pytest.fixture
-def stands_in(monkeypatch):
-    """Let a `Decoder` find these."""
+def stands_in(monkeypatch, tmp_path):
+    """Let a `Decoder` find these, and a folder of its own for compiled code."""
+    monkeypatch.setattr(jitting, "KEPT", CodeFolder(tmp_path))
     rooms = {
         "held": SimpleNamespace(hold=hold, NotCompiled=NotCompiled),
         "step": SimpleNamespace(decode_share=decode_share, Scratch=scratch),
