@@ -16,6 +16,8 @@ from numba import njit
 
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import compiled
+from llmhw_helpers.serving.compiled import jitting
+from llmhw_helpers.serving.compiled.folder import CodeFolder
 from llmhw_helpers.serving.paged_cache import PagedCache
 
 BLOCKS, SIZE = 3, 4  # of the texts that are decoded
@@ -37,7 +39,7 @@ class Scratch(NamedTuple):
     sizes: np.ndarray
 
 
-def hold(model):
+def hold(model, activations):
     """As `held.hold`."""
     if model.spec.qkv_bias:
         raise NotCompiled("it has biases")
@@ -63,8 +65,9 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
 
 
 @pytest.fixture
-def stands_in(monkeypatch):
-    """Let a `Decoder` find these."""
+def stands_in(monkeypatch, tmp_path):
+    """Let a `Decoder` find these, and a folder of its own for compiled code."""
+    monkeypatch.setattr(jitting, "KEPT", CodeFolder(tmp_path))
     rooms = {
         "held": SimpleNamespace(hold=hold, NotCompiled=NotCompiled),
         "step": SimpleNamespace(decode_share=decode_share, Scratch=scratch),

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from llmhw_helpers.llm.quantization import Scheme, hold, quantize, quantize_model
+from llmhw_helpers.serving.decoding import decode, decoder_of, new_cache, prefill
+from llmhw_helpers.serving.quantized import NoKernel, serve
+from llmhw_helpers.serving.weights import Served
 
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import codes, held, numbers, products
@@ -136,3 +139,25 @@ def test_a_model_without_small_numbers_is_refused(wide_model):
         held.hold(wide_model, "wide")
     with pytest.raises(ValueError, match="activations='narrow': None, 'wide' or 'rounded'"):
         held.hold(wide_model, "narrow")
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+def test_a_served_model_decodes_from_its_small_numbers(wide_model, bits):
+    model = quantize_model(wide_model, Scheme(4, 32), Scheme(8, "row"))
+    ways, found = [serve(model, bits, compiled=True), Served(model)], []
+    for served in ways:
+        cache = new_cache(served, 2, 8)
+        prefill(Served(model), [[3, 1], [4, 1, 5]], cache)
+        found.append(torch.stack([decode(served, torch.tensor([i, 7]), cache) for i in range(3)]))
+    assert decoder_of(ways[0]) is not None
+    off = (found[0] - found[1]).abs().max() / found[1].abs().max()
+    assert off < 1e-5 if bits is None else 1e-5 < off < 0.05
+    assert (ways[0].compiled, ways[0].activations) == (True, "wide" if bits is None else "rounded")
+
+
+def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
+    for scheme, bits in ((Scheme(8), 8), (Scheme(4, 32), 16)):
+        with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, and 8 for a model with int4"):
+            serve(quantize_model(wide_model, scheme), bits, compiled=True)
+    with pytest.raises(ValueError, match="both with compiled=True"):
+        Served(wide_model, activations="wide")
