@@ -42,12 +42,14 @@ class Decoder:
 
     Args:
         model: in a CPU's memory.
+        activations: None for its matrices as they are; ``"wide"`` or ``"rounded"`` for its small numbers, as
+            `held.hold` has it.
 
     Raises:
         NoDecoder: numba is missing, or one that cannot compile it; a model of another kind, or on a GPU.
     """
 
-    def __init__(self, model: Transformer):
+    def __init__(self, model: Transformer, activations: str | None = None):
         weight = model.token_embd.weight
         if weight.device.type != "cpu":
             raise NoDecoder(f"the model is on {weight.device}, and the compiled step is the CPU's")
@@ -57,7 +59,7 @@ class Decoder:
         except ImportError as error:
             raise NoDecoder(f"it needs numba, and has none here ({error}): pip install 'numba>=0.66'") from None
         try:
-            self._held = held.hold(model)
+            self._held = held.hold(model, activations)
         except held.NotCompiled as error:
             raise NoDecoder(str(error)) from None
         self._scratch, self._share = step.Scratch, step.decode_share
@@ -141,10 +143,10 @@ class Decoder:
         return self._rooms[sizes]
 
 
-def new_decoder(model: Transformer) -> Decoder | None:
+def new_decoder(model: Transformer, activations: str | None = None) -> Decoder | None:
     """A `Decoder`; None where there can be none, and a line says once that PyTorch decodes instead, and why."""
     try:
-        return Decoder(model)
+        return Decoder(model, activations)
     except NoDecoder as why:
         say(f"decoding step by step with PyTorch: {why}")
         return None
