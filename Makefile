@@ -58,8 +58,8 @@ book: tools      ## build the book into _build/html, warnings are errors
 browser: book    ## look at every page of the book in headless Chromium (says so and skips where there is none)
 	$(BIN)/python -m pytest tests -m browser -rs
 
-serve: book      ## the book on http://localhost:8000
-	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+serve: book      ## open the book in your browser: http://localhost:8000, or the next port that is free
+	$(BIN)/python tools/serve_book.py
 
 notebooks: tools ## execute and normalise every notebook
 	$(BIN)/python tools/run_notebooks.py

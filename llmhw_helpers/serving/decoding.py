@@ -63,7 +63,7 @@ def decoder_of(served: ServedModel) -> Decoder | None:
     if not getattr(served, "compiled", False):
         return None
     if served not in _DECODERS:
-        _DECODERS[served] = new_decoder(served.model)
+        _DECODERS[served] = new_decoder(served.model, served.activations)
     return _DECODERS[served]
 
 

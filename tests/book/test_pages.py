@@ -7,7 +7,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 HTML = Path(__file__).resolve().parents[2] / "_build/html"
-PAGES = [str(p.relative_to(HTML)) for p in sorted(HTML.rglob("*.html")) if "_static" not in p.relative_to(HTML).parts]
+FILES = [p for p in sorted(HTML.rglob("*.html")) if "_static" not in p.relative_to(HTML).parts and p.name != "404.html"]
+PAGES = [str(p.relative_to(HTML)) for p in FILES]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 WIDTHS = (390, 1280)
 SCHEMES = ("light", "dark")
@@ -75,4 +76,26 @@ def test_code_can_be_copied_and_solutions_unfold(name, book, tab):
         assert fold.get_attribute("open") is None
         fold.locator("summary").click()
         assert fold.locator("pre").first.is_visible()
+    assert not faults
+
+
+@pytest.mark.parametrize("name", ["no.html", "book/no.html", "notebooks/deep/er/no.html"])
+def test_an_address_that_leads_nowhere_shows_the_way_to_pages_that_are_there(name, book, tab):
+    page, _ = tab
+    assert page.goto(book.address + name).status == 404
+    links = page.locator("main a").evaluate_all("links => links.map(link => link.href)")
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith(book.address)
+        assert page.request.get(link).ok, link
+
+
+def test_the_button_for_jupyterlab_says_what_it_needs(book, tab):
+    page, faults = tab
+    page.goto(book.address + "notebooks/00_your_machine.html", wait_until="load")
+    page.locator(".btn-open-in-lab").click()
+    shown = page.get_by_role("dialog")
+    assert "make lab" in shown.inner_text()
+    shown.get_by_role("button", name="Close").click()
+    assert not shown.is_visible()
     assert not faults

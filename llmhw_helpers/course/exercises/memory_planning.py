@@ -81,7 +81,15 @@ EXERCISES = [
                 lambda a, w, r, n, c: max(0, int((a - w - r) // (n * c))),
             ),
             Mistake(
-                "Below zero texts there is nothing: where the weights alone are too large, it is 0.",
+                "The last block of a text is not always full, but it belongs to this text: round its blocks up.",
+                lambda a, w, r, n, c: max(0, int((a - w - r) // (BLOCK_SIZE * n)) // (c // BLOCK_SIZE)),
+            ),
+            Mistake(
+                "A block has 16 tokens: it takes 16 * per_token bytes.",
+                lambda a, w, r, n, c: max(0, int((a - w - r) // n) // blocks_for(c, BLOCK_SIZE)),
+            ),
+            Mistake(
+                "A number of texts is never below 0: where the weights alone are too large, it is 0.",
                 lambda a, w, r, n, c: int((a - w - r) // (BLOCK_SIZE * n)) // blocks_for(c, BLOCK_SIZE),
             ),
             Mistake(
@@ -100,7 +108,7 @@ EXERCISES = [
         right=lambda *case: CACHES[case],
         mistakes=[
             Mistake(
-                "Two mistakes are left, both: a token has a key *and* a value, and not one for every query head.",
+                "Both mistakes are still there: a token has a key *and* a value, but not for every query head.",
                 lambda layers, n, k, size, t: layers * n * size * 2 * t,
             ),
             Mistake(
@@ -111,6 +119,8 @@ EXERCISES = [
                 "Query heads share keys and values in groups: count n_kv_heads.",
                 lambda layers, n, k, size, t: 2 * layers * n * size * 2 * t,
             ),
+            Mistake("That is one layer's: each has keys and values of its own.", lambda *c: CACHES[c] // c[0]),
+            Mistake("That is one token's: the cache keeps all n_tokens.", lambda *c: CACHES[c] // c[-1]),
         ],
     ),
     Exercise(
@@ -122,6 +132,10 @@ EXERCISES = [
                 "A tied head is the embedding: one matrix, counted once.", lambda v, d, inside, _: inside + 2 * v * d
             ),
             Mistake("A head that is not tied is a matrix of its own.", lambda v, d, inside, _: inside + v * d),
+            Mistake(
+                "A tied head is the embedding, and that one matrix is still there: count it once.",
+                lambda v, d, inside, tied: inside + (0 if tied else 2) * v * d,
+            ),
             Mistake(
                 "The wrong way round: tied means that there is one matrix.",
                 lambda v, d, inside, tied: inside + (1 + tied) * v * d,
@@ -142,6 +156,10 @@ EXERCISES = [
                 lambda n, k, each, rest: [2 * (rest + n * each)] * 2,
             ),
             Mistake("First what is held, then what is read.", lambda *case: SPARSE[case][::-1]),
+            Mistake(
+                "Both lack the other weights, `rest`: they lie in memory and are read, too.",
+                lambda n, k, each, rest: [2 * n * each, 2 * k * each],
+            ),
             Mistake("Bytes are asked for, 2 a weight.", lambda n, k, each, rest: [rest + n * each, rest + k * each]),
         ],
     ),
@@ -151,11 +169,17 @@ EXERCISES = [
         right=lambda kept, gradients, at_loss: kept + max(gradients, at_loss),
         mistakes=[
             Mistake(
-                "When all gradients are there the activations have gone: a maximum, and not a sum.",
+                "When all gradients are there, the activations are gone: a maximum, and not a sum.",
                 lambda *parts: sum(parts),
             ),
-            Mistake("With few tokens the optimizer's step is the fullest.", lambda kept, _, at_loss: kept + at_loss),
-            Mistake("With many tokens the loss is the fullest moment.", lambda kept, gradients, _: kept + gradients),
+            Mistake(
+                "You left out the gradients: with few tokens the optimizer's step is the fullest moment.",
+                lambda kept, _, at_loss: kept + at_loss,
+            ),
+            Mistake(
+                "You left out what is there at the loss: with many tokens that is the fullest moment.",
+                lambda kept, gradients, _: kept + gradients,
+            ),
             Mistake("What is kept is there in every phase: add it to the larger one.", lambda *parts: max(parts)),
         ],
     ),

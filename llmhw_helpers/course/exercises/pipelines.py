@@ -16,7 +16,10 @@ EXERCISES = [
                 "That is the waiting as a share of the *work*; of the whole step, waiting included, it is less.",
                 bubble_overhead,
             ),
-            Mistake("That is the share in which a rank works; how much is left?", lambda p, m, v: 1 - bubble(p, m, v)),
+            Mistake(
+                "That is the share in which a rank works; in which share does it wait?",
+                lambda p, m, v: 1 - bubble(p, m, v),
+            ),
             Mistake(
                 "Several chunks a rank make each piece of work, and so the waiting, shorter.",
                 lambda p, m, v: bubble(p, m),
@@ -33,7 +36,10 @@ EXERCISES = [
                 "The p - 1 waits come on top of the work: a step is as long as both together.",
                 lambda p, m, v: (p - 1) / (v * m + p),
             ),
-            Mistake("That would be one batch, cut into no micro-batches.", lambda p, m, v: (p - 1) / p),
+            Mistake(
+                "That is right for a batch in one piece: with more micro-batches a rank waits less.",
+                lambda p, m, v: (p - 1) / p,
+            ),
             Mistake(
                 "That is the waiting in micro-batches; which share of the step is it?", lambda p, m, v: (p - 1) / v
             ),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...llm.transformer import TokenError, Transformer
 from ..paged_cache import PagedCache
-from .folder import CodeFolder, say
+from .folder import say
 from .workers import workers
 
 ROOM = 256  # tokens, in multiples of which the room for attention's scores grows
@@ -38,29 +38,28 @@ class Decoder:
     """A model's decode step as one compiled program, taken by as many threads as PyTorch has.
 
     The model's weights are used where they lie. Compiling takes some seconds for a format of weights that this
-    processor has not met yet; what comes of it is kept in a `CodeFolder`.
+    processor has not met yet; what comes of it is kept in a `folder.CodeFolder`.
 
     Args:
         model: in a CPU's memory.
-        folder: for compiled code.
+        activations: None for its matrices as they are; ``"wide"`` or ``"rounded"`` for its small numbers, as
+            `held.hold` has it.
 
     Raises:
         NoDecoder: numba is missing, or one that cannot compile it; a model of another kind, or on a GPU.
     """
 
-    def __init__(self, model: Transformer, folder: CodeFolder | None = None):
+    def __init__(self, model: Transformer, activations: str | None = None):
         weight = model.token_embd.weight
         if weight.device.type != "cpu":
             raise NoDecoder(f"the model is on {weight.device}, and the compiled step is the CPU's")
         self.spec, self.dtype = model.spec, weight.dtype
         try:
-            folder = folder or CodeFolder()
-            with folder.caching():
-                from . import held, step
+            from . import held, jitting, step
         except ImportError as error:
-            raise NoDecoder(f"it needs numba, which cannot be imported here ({error}): pip install numba") from None
+            raise NoDecoder(f"it needs numba, and has none here ({error}): pip install 'numba>=0.66'") from None
         try:
-            self._held = held.hold(model)
+            self._held = held.hold(model, activations)
         except held.NotCompiled as error:
             raise NoDecoder(str(error)) from None
         self._scratch, self._share = step.Scratch, step.decode_share
@@ -68,7 +67,7 @@ class Decoder:
         self._taken = threading.Lock()
         cache = PagedCache(self.spec, 1, 1, self.dtype)
         try:  # alone: with others it would let them wait at the gate while it is compiled
-            folder.first(lambda: self._step([0], [0], [[0]], cache, n=1))
+            jitting.KEPT.first(lambda: self._step([0], [0], [[0]], cache, n=1))
         except Exception as error:
             first_line = str(error).strip().split("\n")[0]
             raise NoDecoder(f"{_version()} cannot compile it here: {type(error).__name__}: {first_line}") from None
@@ -144,10 +143,10 @@ class Decoder:
         return self._rooms[sizes]
 
 
-def new_decoder(model: Transformer) -> Decoder | None:
+def new_decoder(model: Transformer, activations: str | None = None) -> Decoder | None:
     """A `Decoder`; None where there can be none, and a line says once that PyTorch decodes instead, and why."""
     try:
-        return Decoder(model)
+        return Decoder(model, activations)
     except NoDecoder as why:
         say(f"decoding step by step with PyTorch: {why}")
         return None

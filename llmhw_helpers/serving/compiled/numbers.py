@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from .jitting import jit
 
 # Numba makes 64 bits of each whole number that it is not told the type of, and then no loop fills the registers.
-F32, I32, U16 = np.float32, np.int32, np.uint16
+F32, I32, I16, U16 = np.float32, np.int32, np.int16, np.uint16
 FP32, BF16, FP16, INT8, INT4 = range(5)
 ONE, HALF_RANGE = F32(2.0**112), I32(0x7F800000)  # what fp16's exponent is short of; an infinite number's bits
 

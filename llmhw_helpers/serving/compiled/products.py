@@ -4,27 +4,65 @@ A row's sum is the same whoever computes it, and with whom: it goes through the 
 partial sums side by side as the registers hold.
 """
 
-from .jitting import jit
-from .numbers import BF16, F32, FP16, FP32, bits16, floats, from_bf16, from_fp16, read
+from collections import namedtuple
 
-# What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing.
-KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS = range(8)
+import numpy as np
+
+from .codes import BLOCK, LANES, int4_rounded, int4_wide, one_int8, widen
+from .jitting import jit
+from .numbers import BF16, F32, FP16, FP32, I16, I32, INT4, INT8, bits16, bytes8, floats, from_bf16, from_fp16, read
+
+# What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
+# for int4, whether activations are rounded before they are multiplied by it.
+KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
 TILE = 2  # rows that few tokens are multiplied with at once; a share begins at a multiple
+SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
+
+
+class Own(namedtuple("OwnFields", "rows small sums scales part total")):
+    """Room for what workers compute on the way to a product, each its own.
+
+    Attributes:
+        rows: fp32 ``[TILE, widest]``.
+        small: of tokens rounded to int8 the numbers ``[batch, widest]``, as int16.
+        sums, scales: of each block of them, int32 and fp32.
+        part, total: what a tile of int4 adds up, int16 and fp32 ``[LANES]``.
+    """
+
+    @classmethod
+    def of(cls, n: int, batch_size: int, widest: int):
+        """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
+        rows, blocks = (n, batch_size, widest), (n, batch_size, -(-widest // BLOCK))
+        small, sums, part = np.zeros(rows, I16), np.zeros(blocks, I32), np.zeros((n, LANES), I16)
+        return cls(
+            np.zeros((n, TILE, widest), F32), small, sums, np.zeros(blocks, F32), part, np.zeros((n, LANES), F32)
+        )
 
 
 @jit
-def product(matrix, x, rows, y, begin, end):
+def of_worker(own, me):
+    """One worker's."""
+    return Own(own.rows[me], own.small[me], own.sums[me], own.scales[me], own.part[me], own.total[me])
+
+
+@jit
+def product(matrix, x, own, y, begin, end):
     """Columns `begin` to `end` of ``y = x W^T + b``.
 
     Args:
-        matrix: int64 ``[8]``, as above.
+        matrix: int64 ``[9]``, as above.
         x: fp32 ``[batch, n_in]``.
-        rows: room for fp32 ``[2, n_in]`` or more.
+        own: an `Own`.
         y: fp32 ``[batch, n_out]``.
-        begin, end: `begin` is a multiple of `TILE`, and so is `end`, unless it is the last row's.
+        begin, end: `begin` is a multiple of `TILE`, and so is `end`, unless it is the last row's; of `LANES` in int4.
     """
-    if x.shape[0] > 1:
-        several(matrix, x, rows, y, begin, end)
+    if matrix[KIND] == INT4:
+        int4(matrix, x, own, y, begin, end)
+    elif x.shape[0] > 1 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]):
+        several(matrix, x, own.rows, y, begin, end)
+    elif matrix[KIND] == INT8:
+        steps = floats(matrix[SCALES], matrix[N_OUT], 1)
+        one_int8(bytes8(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), steps, x, y, begin, end)
     elif matrix[KIND] == FP32:
         one_fp32(floats(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), x, y, begin, end)
     elif matrix[KIND] == BF16:
@@ -69,15 +107,47 @@ def one_fp16(w, x, y, begin, end):
 
 
 @jit
+def int4(matrix, x, own, y, begin, end):
+    """Tiles of int4, for any number of tokens."""
+    n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
+    words = tiled(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
+    scales = tiled(matrix[SCALES], n_tiles, n_groups)
+    minima = tiled(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
+    top, per_group = FIFTEENTH if matrix[MINIMA] else SEVENTH, matrix[GROUP] // BLOCK
+    if matrix[ROUNDED]:
+        int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end)
+    else:
+        int4_wide(words, scales, minima, top, per_group, x, own, y, begin, end)
+
+
+@jit
+def tiled(address, n_tiles, n):
+    """Numbers of 16 bits ``[n_tiles, n, LANES]``."""
+    return bits16(address, n_tiles * n, LANES).reshape(n_tiles, n, LANES)
+
+
+@jit
+def row(matrix, i, out):
+    """Row `i` of any matrix but int4's, in fp32."""
+    n_in = matrix[N_IN]
+    if matrix[KIND] == INT8:
+        n_groups = n_in // matrix[GROUP]
+        codes = bytes8(matrix[WEIGHT], matrix[N_OUT], n_in).reshape(matrix[N_OUT], n_groups, matrix[GROUP])
+        widen(codes, floats(matrix[SCALES], matrix[N_OUT], n_groups), i, out)
+    else:
+        read(matrix[KIND], matrix[WEIGHT], i * n_in, out)
+
+
+@jit
 def several(matrix, x, rows, y, begin, end):
     """For a few tokens: two rows at a time are widened to fp32 once, and multiplied with all tokens."""
     n_in = matrix[N_IN]
     for i in range(begin, end - 1, TILE):
         for k in range(TILE):
-            read(matrix[KIND], matrix[WEIGHT], (i + k) * n_in, rows[k, :n_in])
+            row(matrix, i + k, rows[k, :n_in])
         two_rows(rows, n_in, i, x, y)
     if (end - begin) % TILE:
-        read(matrix[KIND], matrix[WEIGHT], (end - 1) * n_in, rows[0, :n_in])
+        row(matrix, end - 1, rows[0, :n_in])
         one_row(rows, n_in, end - 1, x, y)
 
 

@@ -13,16 +13,14 @@ from .gate import meet, share
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit
 from .numbers import F32, read, write
-from .products import N_OUT, TILE, product
+from .products import N_OUT, Own, of_worker, product
 from .rows import add, normalise, swiglu, turn
 
 PER_LAYER = 7  # matrices
 
 
-class Scratch(
-    namedtuple("ScratchFields", "x q k v mixed added gate up normal rows row scores cos sin"),
-):
-    """Room for what a step computes on its way; all fp32, overwritten by the next step.
+class Scratch(namedtuple("ScratchFields", "x q k v mixed added gate up normal row scores cos sin own")):
+    """Room for what a step computes on its way, overwritten by the next step.
 
     Args:
         held: the model.
@@ -35,7 +33,7 @@ class Scratch(
         q, k, v, mixed: ``[batch, n_heads or n_kv_heads, head_dim]``.
         added: what a product adds to the stream ``[batch, d_model]``.
         gate, up: ``[batch, d_ff]``.
-        normal, rows, row, scores, cos, sin: each worker's own, ``[n, ...]``.
+        normal, row, scores, cos, sin: each worker's own, ``[n, ...]``; and in `own`, what `products.Own` has.
     """
 
     def __new__(cls, held: Held, batch_size: int, n: int, max_tokens: int):
@@ -49,9 +47,9 @@ class Scratch(
         heads, kv_heads = (batch_size, held.n_heads, hd), (batch_size, held.n_kv_heads, hd)
         shared = [room(batch_size, d_model), room(*heads), room(*kv_heads), room(*kv_heads), room(*heads)]
         shared += [room(batch_size, d_model), room(batch_size, d_ff), room(batch_size, d_ff)]
-        own = [room(n, batch_size, d_model), room(n, TILE, widest), room(n, held.n_kv_heads, hd)]
-        own += [room(n, held.n_heads, max_tokens), room(n, batch_size, hd // 2), room(n, batch_size, hd // 2)]
-        return super().__new__(cls, *shared, *own)
+        each = [room(n, batch_size, d_model), room(n, held.n_kv_heads, hd), room(n, held.n_heads, max_tokens)]
+        each += [room(n, batch_size, hd // 2), room(n, batch_size, hd // 2)]
+        return super().__new__(cls, *shared, *each, Own.of(n, batch_size, widest))
 
 
 @jit
@@ -72,35 +70,35 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
     """
     n_layers, cos, sin = held.norms.shape[0], scratch.cos[me], scratch.sin[me]
     layer_bytes = keys.size // n_layers * keys.itemsize
-    normal, rows, x = scratch.normal[me], scratch.rows[me], scratch.x
+    normal, own, x = scratch.normal[me], of_worker(scratch.own, me), scratch.x
     angles(positions, held.frequencies, held.factor, cos, sin)
     embed(held, tokens, x, me, n)
     meet(gate, n)
     for layer in range(n_layers):
         w = held.matrices[PER_LAYER * layer : PER_LAYER * (layer + 1)]
         normalise(x, held.norms[layer, 0], held.eps, normal)  # by all: sooner done than waited for
-        multiply(w[Q], normal, rows, flat(scratch.q), me, n)
-        multiply(w[K], normal, rows, flat(scratch.k), me, n)
-        multiply(w[V], normal, rows, flat(scratch.v), me, n)
+        multiply(held.unit, w[Q], normal, own, flat(scratch.q), me, n)
+        multiply(held.unit, w[K], normal, own, flat(scratch.k), me, n)
+        multiply(held.unit, w[V], normal, own, flat(scratch.v), me, n)
         meet(gate, n)
         key, value = keys.ctypes.data + layer * layer_bytes, values.ctypes.data + layer * layer_bytes
         store(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n)
         meet(gate, n)
         look_back(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n)
         meet(gate, n)
-        begin, end = multiply(w[OUTPUT], flat(scratch.mixed), rows, scratch.added, me, n)
+        begin, end = multiply(held.unit, w[OUTPUT], flat(scratch.mixed), own, scratch.added, me, n)
         add(x, scratch.added, begin, end)
         meet(gate, n)
         normalise(x, held.norms[layer, 1], held.eps, normal)
-        begin, end = multiply(w[GATE], normal, rows, scratch.gate, me, n)
-        multiply(w[UP], normal, rows, scratch.up, me, n)
+        begin, end = multiply(held.unit, w[GATE], normal, own, scratch.gate, me, n)
+        multiply(held.unit, w[UP], normal, own, scratch.up, me, n)
         swiglu(scratch.gate, scratch.up, begin, end)
         meet(gate, n)
-        begin, end = multiply(w[DOWN], scratch.gate, rows, scratch.added, me, n)
+        begin, end = multiply(held.unit, w[DOWN], scratch.gate, own, scratch.added, me, n)
         add(x, scratch.added, begin, end)
         meet(gate, n)
     normalise(x, held.last_norm, held.eps, normal)
-    multiply(held.matrices[PER_LAYER * n_layers], normal, rows, logits, me, n)
+    multiply(held.unit, held.matrices[PER_LAYER * n_layers], normal, own, logits, me, n)
 
 
 @jit
@@ -110,10 +108,10 @@ def flat(heads):
 
 
 @jit
-def multiply(matrix, x, rows, y, me, n):
+def multiply(unit, matrix, x, own, y, me, n):
     """A worker's rows of a product; where they begin and end."""
-    begin, end = share(matrix[N_OUT], TILE, me, n)
-    product(matrix, x, rows, y, begin, end)
+    begin, end = share(matrix[N_OUT], unit, me, n)
+    product(matrix, x, own, y, begin, end)
     return begin, end
 
 

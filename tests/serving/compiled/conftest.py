@@ -4,14 +4,23 @@ It writes each token into the first number of its slot, and scores token v by v 
 """
 
 import sys
+import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from numba import njit
 
+from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import compiled
+from llmhw_helpers.serving.compiled import jitting
+from llmhw_helpers.serving.compiled.folder import CodeFolder
+from llmhw_helpers.serving.paged_cache import PagedCache
+
+BLOCKS, SIZE = 3, 4  # of the texts that are decoded
 
 
 class NotCompiled(ValueError):
@@ -30,7 +39,7 @@ class Scratch(NamedTuple):
     sizes: np.ndarray
 
 
-def hold(model):
+def hold(model, activations):
     """As `held.hold`."""
     if model.spec.qkv_bias:
         raise NotCompiled("it has biases")
@@ -56,8 +65,9 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
 
 
 @pytest.fixture
-def stands_in(monkeypatch):
-    """Let a `Decoder` find these."""
+def stands_in(monkeypatch, tmp_path):
+    """Let a `Decoder` find these, and a folder of its own for compiled code."""
+    monkeypatch.setattr(jitting, "KEPT", CodeFolder(tmp_path))
     rooms = {
         "held": SimpleNamespace(hold=hold, NotCompiled=NotCompiled),
         "step": SimpleNamespace(decode_share=decode_share, Scratch=scratch),
@@ -66,3 +76,60 @@ def stands_in(monkeypatch):
         monkeypatch.setattr(compiled, name, room, raising=False)
         monkeypatch.setitem(sys.modules, f"{compiled.__name__}.{name}", room)
     return rooms["step"]
+
+
+def make_random(spec):
+    """Weights so large that every one shows in the logits."""
+    torch.manual_seed(0)
+    model = Transformer(spec)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
+    return model
+
+
+def bits(pool):
+    return pool.view(torch.int16).numpy().view(np.uint16) if pool.dtype.itemsize == 2 else pool.numpy()
+
+
+def decode_texts(model, texts, n=1, activations=None):
+    """Logits ``[batch, n_tokens, vocab_size]``, a step a token, by `n` workers."""
+    from llmhw_helpers.serving.compiled import held, step
+
+    spec, weights = model.spec, held.hold(model, activations)
+    cache = PagedCache(spec, BLOCKS * len(texts), SIZE, model.token_embd.weight.dtype)
+    tables = torch.randperm(BLOCKS * len(texts)).int().view(len(texts), -1).numpy()
+    scratch, found = step.Scratch(weights, len(texts), n, BLOCKS * SIZE), []
+    for i, tokens in enumerate(np.array(texts).T):
+        logits, gate = np.full((len(texts), spec.vocab_size), 7, np.float32), np.zeros(1, np.int64)
+        where = np.full(len(texts), i), tables, SIZE, bits(cache.keys), bits(cache.values)
+        shares = [
+            threading.Thread(
+                target=step.decode_share, args=(me, n, gate, weights, scratch, tokens.copy(), *where, logits)
+            )
+            for me in range(n)
+        ]
+        for share in shares:
+            share.start()
+        for share in shares:
+            share.join()
+        found.append(torch.from_numpy(logits))
+    return torch.stack(found, 1)
+
+
+@pytest.fixture(scope="session")
+def random_model():
+    """A function: `make_random`."""
+    return make_random
+
+
+@pytest.fixture(scope="session")
+def decoded():
+    """A function: `decode_texts`."""
+    return decode_texts
+
+
+@pytest.fixture(scope="session")
+def wide_model(tiny_spec):
+    """Widths that groups of 32 divide, and one of rows that no tile does."""
+    return make_random(replace(tiny_spec, d_model=64, head_dim=16, d_ff=96))

@@ -1,6 +1,5 @@
 """The compiled step against PyTorch's model: same logits, in every format, for any share of the work."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -16,19 +15,9 @@ from llmhw_helpers.serving.weights import Served
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import held, numbers, step
 
-N_TOKENS, BLOCKS, SIZE = 9, 3, 4
+N_TOKENS = 9
 # Of the largest logit. In 16 bits PyTorch rounds after every operation, the compiled step in the cache only.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}
-
-
-def random_model(spec):
-    """Weights so large that every one shows in the logits."""
-    torch.manual_seed(0)
-    model = Transformer(spec)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +27,9 @@ def odd(tiny_spec):
     return replace(tiny_spec, **sizes, qkv_bias=True, o_bias=True, mlp_bias=True, tied_embeddings=False)
 
 
-def bits(pool):
-    return pool.view(torch.int16).numpy().view(np.uint16) if pool.dtype.itemsize == 2 else pool.numpy()
-
-
-def decoded(model, texts, n=1):
-    """Logits ``[batch, n_tokens, vocab_size]``, a step a token, by `n` workers."""
-    spec, weights = model.spec, held.hold(model)
-    cache = PagedCache(spec, BLOCKS * len(texts), SIZE, model.token_embd.weight.dtype)
-    tables = torch.randperm(BLOCKS * len(texts)).int().view(len(texts), -1).numpy()
-    scratch, found = step.Scratch(weights, len(texts), n, BLOCKS * SIZE), []
-    for i, tokens in enumerate(np.array(texts).T):
-        logits, gate = np.full((len(texts), spec.vocab_size), 7, np.float32), np.zeros(1, np.int64)
-        where = np.full(len(texts), i), tables, SIZE, bits(cache.keys), bits(cache.values)
-        shares = [
-            threading.Thread(
-                target=step.decode_share, args=(me, n, gate, weights, scratch, tokens.copy(), *where, logits)
-            )
-            for me in range(n)
-        ]
-        for share in shares:
-            share.start()
-        for share in shares:
-            share.join()
-        found.append(torch.from_numpy(logits))
-    return torch.stack(found, 1)
-
-
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_logits_are_pytorchs_and_the_same_for_any_number_of_workers(odd, dtype, batch_size):
+def test_logits_are_pytorchs_and_the_same_for_any_number_of_workers(odd, random_model, decoded, dtype, batch_size):
     model = random_model(odd).to(dtype)
     texts = torch.randint(51, (batch_size, N_TOKENS))
     found = decoded(model, texts.tolist())
@@ -81,13 +43,13 @@ def test_logits_are_pytorchs_and_the_same_for_any_number_of_workers(odd, dtype, 
 @pytest.mark.parametrize(
     "sizes", [{"n_heads": 1, "n_kv_heads": 1, "head_dim": 80}, {"n_heads": 6, "n_kv_heads": 1, "head_dim": 2}]
 )
-def test_one_head_and_one_that_all_share(tiny_spec, sizes):
+def test_one_head_and_one_that_all_share(tiny_spec, random_model, decoded, sizes):
     model = random_model(replace(tiny_spec, **sizes))
     texts = torch.randint(50, (2, N_TOKENS))
     torch.testing.assert_close(decoded(model, texts.tolist(), 2), model(texts).detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_rows_of_one_text_see_those_before_them(odd):
+def test_rows_of_one_text_see_those_before_them(odd, random_model):
     model, text = random_model(odd), [3, 14, 15, 9]
     weights, cache = held.hold(model), PagedCache(odd, 1, 4)
     logits, gate = np.zeros((4, 51), np.float32), np.zeros(1, np.int64)
@@ -98,7 +60,7 @@ def test_rows_of_one_text_see_those_before_them(odd):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_nan_stays_nan(tiny):
+def test_nan_stays_nan(tiny, decoded):
     with torch.no_grad():
         tiny.blk[1].ffn_down.weight[5, 7] = torch.nan
     assert decoded(tiny, [[1], [2]], 2).isnan().all()

@@ -11,17 +11,16 @@ import torch
 
 from llmhw_helpers.llm.transformer import TokenError, Transformer
 from llmhw_helpers.serving.compiled import decoder as room
-from llmhw_helpers.serving.compiled import folder
+from llmhw_helpers.serving.compiled import folder, jitting
 from llmhw_helpers.serving.compiled.decoder import Decoder, NoDecoder, new_decoder
-from llmhw_helpers.serving.compiled.folder import CodeFolder
 from llmhw_helpers.serving.paged_cache import PagedCache
 
 TABLES = [[4, 2], [0, 3]]
 
 
 @pytest.fixture
-def decoder(stands_in, tiny, tmp_path):
-    return Decoder(tiny, CodeFolder(tmp_path))
+def decoder(stands_in, tiny):
+    return Decoder(tiny)
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -76,8 +75,8 @@ def test_a_cache_of_another_format_is_refused(decoder, tiny, how):
         decoder.logits([1], [0], [[0]], PagedCache(replace(tiny.spec, n_layers=1), 5, 2))
 
 
-def test_two_that_decode_at_the_same_time_take_turns(decoder, stands_in, tiny, tmp_path):
-    other, wrong = Decoder(tiny, CodeFolder(tmp_path)), []
+def test_two_that_decode_at_the_same_time_take_turns(decoder, stands_in, tiny):
+    other, wrong = Decoder(tiny), []
 
     def decode(with_decoder, token):
         cache = PagedCache(tiny.spec, 1, 64)
@@ -120,35 +119,38 @@ def unsaid(monkeypatch):
     folder.say.cache_clear()
 
 
-@pytest.mark.parametrize("kind", ["numba", "held"])
-def test_without_numba_one_line_says_so(unsaid, stands_in, tiny, monkeypatch, capsys, kind):
-    if kind == "numba":
-        monkeypatch.setitem(sys.modules, "numba", None)
-    else:
-        monkeypatch.delattr(room.__package__ + ".held")
-        monkeypatch.setitem(sys.modules, room.__package__ + ".held", None)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda patch: patch.setitem(sys.modules, "numba", None), "import of numba halted"),
+        (lambda patch: patch.setattr("numba.__version__", "0.65.2"), "numba 0.65.2 is older"),
+    ],
+    ids=["missing", "older"],
+)
+def test_without_numba_or_with_an_old_one_a_line_says_so(unsaid, stands_in, tiny, monkeypatch, capsys, change, words):
+    change(monkeypatch)
+    monkeypatch.delattr(jitting.__name__)  # as in a process that has not met it yet
+    monkeypatch.delitem(sys.modules, jitting.__name__)
     assert new_decoder(tiny) is None
     assert new_decoder(tiny) is None
     line = said(capsys)
     assert line.count("\n") == 1
-    assert "decoding step by step with PyTorch: it needs numba" in line
-    assert "pip install numba" in line
+    assert line.startswith(f"llmhw: decoding step by step with PyTorch: it needs numba, and has none here ({words}")
+    assert line.endswith(": pip install 'numba>=0.66'\n")
 
 
-def test_a_numba_that_cannot_compile_it_is_named(unsaid, stands_in, tiny, monkeypatch, capsys, tmp_path):
+def test_a_numba_that_cannot_compile_it_is_named(unsaid, stands_in, tiny, monkeypatch, capsys):
     def broken(*arguments):
         raise TypeError("no implementation of\nwhat there was")
 
     monkeypatch.setattr(stands_in, "decode_share", broken)
-    monkeypatch.setattr(room, "CodeFolder", lambda: CodeFolder(tmp_path))
     assert new_decoder(tiny) is None
     line = said(capsys)
     assert line.count("\n") == 1
     assert "cannot compile it here: TypeError: no implementation of\n" in line
 
 
-def test_a_model_of_another_kind_or_on_a_gpu_is_left_to_pytorch(unsaid, stands_in, tiny, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(room, "CodeFolder", lambda: CodeFolder(tmp_path))
+def test_a_model_of_another_kind_or_on_a_gpu_is_left_to_pytorch(unsaid, stands_in, tiny, capsys):
     with pytest.raises(NoDecoder, match="the model is on meta"):
         Decoder(Transformer(tiny.spec).to("meta"))
     assert new_decoder(Transformer(replace(tiny.spec, qkv_bias=True))) is None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from numba import config
 
-from llmhw_helpers.serving.compiled import folder
+from llmhw_helpers.serving.compiled import folder, jitting, step
 from llmhw_helpers.serving.compiled.folder import SUMS, CodeFolder
 
 JITTED = """
@@ -171,3 +171,11 @@ def test_sums_are_of_all_files(process, tmp_path):
 
 def test_by_itself_it_lies_in_the_courses_folder():
     assert CodeFolder().path.parent == folder.home()
+
+
+@pytest.mark.skipif("NUMBA_CACHE_DIR" in os.environ, reason="NUMBA_CACHE_DIR says where compiled code is kept")
+def test_whoever_imports_a_room_its_code_goes_to_the_courses_folder():
+    """Beside its source it would outlive a change in a function that it calls."""
+    jitted = [each for each in vars(step).values() if hasattr(each, "py_func")]
+    assert step.decode_share in jitted
+    assert {Path(each.stats.cache_path).parent for each in jitted} == {jitting.KEPT.path}

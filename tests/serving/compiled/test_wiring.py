@@ -18,7 +18,7 @@ PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9]]
 class ByPyTorch(Decoder):
     """Has a decoder's face and computes with PyTorch, from the same tables and pools."""
 
-    def __init__(self, model):
+    def __init__(self, model, activations=None):
         self.served, self.positions = Served(model), []
 
     def logits(self, tokens, positions, block_tables, cache):
