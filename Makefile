@@ -29,8 +29,8 @@ $(TOOLS): hashes-test.txt $(READY)
 	$(PIP) --no-deps --require-hashes --requirement hashes-test.txt
 	@touch $@
 
-lab: setup       ## open JupyterLab on the notebooks (the main job)
-	$(BIN)/jupyter lab notebooks/ $(LAB)
+lab: setup       ## open JupyterLab on the first notebook (the main job)
+	JUPYTER_CONFIG_PATH=tools/lab $(BIN)/jupyter lab $(LAB)
 
 test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
 

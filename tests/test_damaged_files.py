@@ -9,6 +9,7 @@ import random
 import re
 import struct
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -569,7 +570,9 @@ def fault(read: Callable[[], None], errors: tuple[type[Exception], ...]) -> str 
             warnings.simplefilter("always")
             read()
         said = [str(each.message) for each in told]
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the tokenizers library's panics are no Exceptions
         if type(error) not in errors:
             return f"{type(error).__name__}: {error}"[:300]
         said = [str(error)]
@@ -594,6 +597,55 @@ def test_a_file_that_lies_about_its_size_costs_nothing(tmp_path):
     for load in (load_model, load_tokenizer):
         with pytest.raises(BadModelFile, match=r"token_embd.weight is \(1000000000, 0\), without a number in it"):
             load(tmp_path)
+
+
+def many(what: str, n: int) -> bytes:
+    """A file of `n` letters or so, of as many small things as it can hold."""
+    file, fields = gguf_parts(), b'{"model_type": "llama", "r": 2, "lora_alpha": 4, "peft_type": "LORA", "x": '
+    if what == "lists":
+        return fields + b"[" + b"[]," * (n // 3) + b"0]}"
+    if what == "lists in lists":
+        return fields + b"[" + b"[[]]," * (n // 5) + b"0]}"
+    if what == "layers":
+        return b'{"r": 2, "lora_alpha": 4, "peft_type": "LORA", "layers_to_transform": [' + b"0," * (n // 2) + b"0]}"
+    if what == "template":
+        return b"{{1}}" * (n // 5)
+    if what == "shape":
+        header = b'{"a": {"dtype": "F32", "shape": ["a", %d], "data_offsets": [0, 4]}}' % (100 * n)
+        return struct.pack("<Q", len(header)) + header + bytes(4)
+    tensors = [(str(i), (8,), 0, 0) for i in range(n // 38)] if what == "tensors" else []
+    pairs = [(str(i), 0, 0) for i in range(n // 18)] if what == "pairs" else []
+    pairs += [("a", 9, (9, [(0, [])] * (n // 12)))] if what == "arrays" else []
+    return replace(file, pairs=file.pairs + pairs, tensors=file.tensors + tensors).content()
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "n"),
+    [
+        *(("GGUF model", what, 500_000) for what in ("pairs", "tensors", "arrays")),
+        *(("GGUF header", what, 500_000) for what in ("pairs", "tensors", "arrays")),
+        *((name, "lists", 2_000_000) for name in ("config.json", "adapter", "ledger", "calibration", "snapshot")),
+        *((name, "lists in lists", 2_000_000) for name in ("config.json", "adapter", "ledger")),
+        ("adapter", "layers", 700_000),
+        ("safetensors header", "shape", 1_000_000),
+        ("chat template", "template", 200_000),
+    ],
+)
+def test_no_file_takes_more_memory_than_ten_times_its_size(name, what, n, tmp_path, monkeypatch, capsys):
+    """And 20 MB, for small ones. PyTorch's and the tokenizers library's own memory is not counted here."""
+    monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
+    reader = READERS[name]
+    reader.make(tmp_path)
+    path, content = next(tmp_path.rglob(reader.files[0])), many(what, n)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        found = fault(lambda: reader.read(tmp_path), reader.errors)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is None
+    assert most < 10 * len(content) + 20e6, f"{most / len(content):.0f} times its size"
 
 
 def test_a_template_that_would_loop_for_ever_is_refused():

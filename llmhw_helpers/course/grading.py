@@ -127,6 +127,10 @@ def _off(given: object, expected: object) -> str:
             if f"{ratio:.4g}" == "1":  # what is wrong is a small term, and rounding would hide it
                 more = "more" if beyond > 0 else "less"
                 return f"gave {float(given):,.12g}, {abs(beyond):,.4g} {more} than the right answer."
+            if ratio == 0:
+                return "gave 0, and it is not 0."
+            if f"{ratio:.4g}" == "-1":
+                return f"gave {float(given):.4g}: only the sign is wrong."
             return f"gave {float(given):.4g}, {ratio:.4g} times the right answer."
     if isinstance(expected, np.ndarray) and isinstance(given, list | tuple):
         with contextlib.suppress(TypeError, ValueError):

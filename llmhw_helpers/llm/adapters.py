@@ -167,13 +167,14 @@ def _check_targets(config: dict, folder: str, tensors: Iterable[str]) -> None:
     if not clear or pattern not in (*OFF, "layers", ["layers"]):
         said = f"target_modules {targets!s:.60}, layers_to_transform {layers!s:.60}, layers_pattern {pattern!s:.60}"
         raise BadAdapter(f"{folder} says {said}, from which its layers cannot be told")
+    numbers = None if layers is None else {str(layer) for layer in layers}
     for key in tensors:
         module = key.removeprefix("base_model.model.").rpartition(".lora_")[0]
         if isinstance(targets, str):
             named = targets != "all-linear" or module != "lm_head"
         else:
             named = any(f".{module}".endswith(f".{target}") for target in targets)
-            named = named and (layers is None or module.split(".")[2:3] in [[str(layer)] for layer in layers])
+            named = named and (numbers is None or not numbers.isdisjoint(module.split(".")[2:3]))
         if not named:
             raise BadAdapter(f"{folder} holds an adapter of {module}, which its description leaves out")
 

@@ -15,6 +15,9 @@ from gguf import GGUFValueType
 from .gguf_keys import config_of
 from .model_files import ROWS, BadModelFile
 
+# The library takes some 6 kB for each tensor and 4 kB for each key: a file of small ones would take 200 times its size.
+MOST_SMALL, BYTES_EACH = 2_000, 1_000  # of either in any file, and one more for so many of its bytes
+
 
 class _Reader(gguf.GGUFReader):
     """The library's reader, which makes two arrays of each string: in a vocabulary's 100,000 they take seconds."""
@@ -32,8 +35,11 @@ class _Reader(gguf.GGUFReader):
         elif kind in self.gguf_scalar_to_np:
             parts = [self._get(begin, self.gguf_scalar_to_np[GGUFValueType(kind)], count)]
             end = begin + parts[0].nbytes
-        else:
-            return super()._get_field_parts(orig_offs, raw_type)
+        else:  # arrays in an array are passed over
+            end = begin
+            for _ in range(count):
+                end += self._get_field_parts(end, kind)[0]
+            parts = [self.data[begin:end]]
         return end - orig_offs, parts, [0], [GGUFValueType.ARRAY, GGUFValueType(kind)]
 
 
@@ -77,11 +83,17 @@ def open_gguf(path: Path, again: str) -> tuple[Mapping, Mapping, Mapping, Mappin
             `again`.
     """
     with open(path, "rb") as file:
-        magic, version = file.read(4), file.read(4)
+        magic, version, counts = file.read(4), file.read(4), file.read(16)
     if magic != b"GGUF":
         raise BadModelFile(f"{path} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")
     if is_big_endian(version):
         raise BadModelFile(f"{path} is big-endian, and little-endian files are read: gguf-convert-endian {path} little")
+    most = MOST_SMALL + path.stat().st_size // BYTES_EACH
+    if len(counts) == 16 and max(struct.unpack("<QQ", counts)) > most:
+        n_tensors, n_keys = struct.unpack("<QQ", counts)
+        raise BadModelFile(
+            f"{path} says that it has {n_tensors} tensors and {n_keys} keys; a file of its size has {most} at most"
+        )
     try:
         reader = _Reader(path)
     except Exception as error:  # the reader meets the end of the file in many ways
@@ -127,18 +139,23 @@ def _dequantise(
         rows = f"{first} to {first + len(out)} of {len(tensor.data)}"
         raise BadModelFile(f"{path}: rows {rows} of {tensor.name} are no heads of {head_dim}")
     step = max(1, ROWS // head_dim) * head_dim if rotary else ROWS
+    vector = _numbers(path, tensor, tensor.data) if len(tensor.shape) < 2 else None  # one row, of any number of blocks
     for begin in range(0, len(out), step):
-        stored = tensor.data[first + begin : first + min(begin + step, len(out))]
-        try:
-            rows = gguf.quants.dequantize(stored, tensor.tensor_type)
-        except NotImplementedError:
-            kind = tensor.tensor_type.name
-            raise BadModelFile(f"{path}: {tensor.name} is {kind}, which the gguf library cannot dequantise") from None
+        wanted = slice(first + begin, first + min(begin + step, len(out)))
+        rows = _numbers(path, tensor, tensor.data[wanted]) if vector is None else vector[wanted]
         piece = torch.from_numpy(np.array(rows, dtype=np.float32))  # writable, and aligned
         out[begin : begin + step].copy_(_halves(piece, head_dim) if rotary else piece)
     if hasattr(mmap, "MADV_DONTNEED"):  # its pages of the file are not needed again
         begin = tensor.data_offset // mmap.PAGESIZE * mmap.PAGESIZE
         reader.data._mmap.madvise(mmap.MADV_DONTNEED, begin, tensor.data_offset + tensor.n_bytes - begin)
+
+
+def _numbers(path: Path, tensor: gguf.ReaderTensor, stored: np.ndarray) -> np.ndarray:
+    try:
+        return gguf.quants.dequantize(stored, tensor.tensor_type)
+    except NotImplementedError:
+        kind = tensor.tensor_type.name
+        raise BadModelFile(f"{path}: {tensor.name} is {kind}, which the gguf library cannot dequantise") from None
 
 
 def _halves(rows: torch.Tensor, head_dim: int) -> torch.Tensor:

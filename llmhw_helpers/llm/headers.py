@@ -249,13 +249,15 @@ def _whole(digits: str) -> int:
 def _safetensors_entry(name: str, entry: object, start: int) -> Entry:
     try:
         kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        bits = SAFETENSORS_BITS[kind] * prod(shape)
-        whole = all(type(n) is int and 0 <= n < 2**64 for n in (*shape, begin, end, *accumulate(shape, mul)))
+        bits = SAFETENSORS_BITS[kind]
+        whole = all(type(n) is int and 0 <= n < 2**64 for n in (*shape, begin, end))  # a text times 10**9 fills memory
+        whole = whole and all(n < 2**64 for n in accumulate(shape, mul))
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
         raise BadModelFile(f"tensor {name[:60]!r} has no dtype, shape and data_offsets that this reader knows")
-    if bits != 8 * (end - begin):
+    if bits * prod(shape) != 8 * (end - begin):
+        bits *= prod(shape)
         raise BadModelFile(f"tensor {name[:60]!r}: {kind} {shape} has {bits} bits, its offsets {end - begin} bytes")
     return Entry(kind, tuple(shape), start + begin, end - begin)
 

@@ -20,6 +20,8 @@ from .bounded_templates import BoundedEnvironment, purses
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one field by three names, as transformers knows them
+WORD = re.compile(r"\w+|[^\w\s]")
+MOST_WORDS = 20_000  # of a template; the longest that are known have some 6,000
 NOTHING = "(?!)"  # an expression that fits nowhere
 RARE = range(
     0x20000, 0x2A6D7
@@ -93,10 +95,15 @@ class ChatTemplate:
 
     @cached_property
     def _template(self) -> Template:
+        n_words = sum(1 for _ in WORD.finditer(self._source))
+        if n_words > MOST_WORDS:  # Jinja takes some microseconds and a kilobyte for each
+            raise BadText(f"the chat template has {n_words:,} words and signs; up to {MOST_WORDS:,} are read")
         try:
             return ENVIRONMENT.from_string(self._source)
         except TemplateSyntaxError as error:
             raise BadText(f"the chat template is not as Jinja's language asks, line {error.lineno}: {error}") from None
+        except Exception as error:  # nested deeper than Jinja's or Python's compiler goes
+            raise BadText(f"the chat template cannot be compiled ({type(error).__name__}: {error})") from None
 
     @cached_property
     def _literals(self) -> list[str]:

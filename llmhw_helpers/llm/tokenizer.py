@@ -18,7 +18,7 @@ from .characters import BYTE, HALF, Characters, raw
 from .checkpoints import BadModelFile, Checkpoint, open_checkpoint
 from .templates import BadText, ChatTemplate
 from .vocabularies import GPT2 as GPT2
-from .vocabularies import of_gguf, of_snapshot
+from .vocabularies import of_gguf, of_snapshot, panicked
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: threads would only warn at each fork
 
@@ -210,7 +210,9 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
         return Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
     except BadModelFile:
         raise
-    except OTHER_FORM as error:  # a list where a text should be, and the like
+    except BaseException as error:  # a list where a text should be, and the like
+        if not isinstance(error, OTHER_FORM) and not panicked(error):
+            raise
         raise BadModelFile(
             f"{checkpoint.path}: the tokenizer's description is not of the known form ({error})"
         ) from None

@@ -54,6 +54,9 @@ ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 DECODERS = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece", "BPEDecoder"}
 # The classes of tokenizer_config.json that take tokenizer.json as it stands; of the others, each asks for its own kind.
 GENERIC = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
+# Commas, colons and opening brackets of a tokenizer.json: real ones have one in four letters, or fewer
+MOST_SMALL, LETTERS_EACH = 10_000, 3
+MOST_STEPS = 1_000  # of its pipelines, which have twenty
 ADDED = {"add_bos_token", "add_eos_token"}
 OFF = {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}  # nothing that byte-level BPE has
 
@@ -142,16 +145,13 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
         BadModelFile: there is none, or it asks for what is not known here.
     """
     folder = checkpoint.path
-    try:
-        library = Library.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:  # the library raises plain ones
-        raise BadModelFile(f"{folder}: no tokenizer.json that can be read ({error})") from None
+    library = _library(folder)
     said = _read(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in said:
         said |= _read(folder / "special_tokens_map.json")
     if library.padding is not None:
         said = {"pad_token": library.padding["pad_token"]} | said
-    names = _add_tokens(folder, library, said)
+    names = _add_tokens(folder, library, said, most=checkpoint.shapes.get("token_embd.weight", (0,))[0])
     _refuse_unknown(folder, library, said)
     ends = _ends(folder, checkpoint.metadata, library)
     if "eos_token" in names:
@@ -160,6 +160,26 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
         files = "tokenizer_config.json (eos_token) nor generation_config.json (eos_token_id)"
         raise BadModelFile(f"{folder}: no token ends a turn: neither {files} names one")
     return Vocabulary(library, ends[0], _templates_in(folder, said), names, frozenset(ends))
+
+
+def _library(folder: Path) -> Library:
+    """The library takes 32 bytes and more for each value, and a kilobyte for each step of a pipeline."""
+    try:
+        content = (folder / "tokenizer.json").read_bytes()
+        if sum(map(content.count, (b",", b":", b"[", b"{"))) > MOST_SMALL + len(content) // LETTERS_EACH:
+            raise ValueError(f"more values than {len(content):,} letters of a tokenizer have")
+        if (n_steps := content.count(b'"type"')) > MOST_STEPS:
+            raise ValueError(f"{n_steps:,} steps")
+        return Library.from_buffer(content)
+    except BaseException as error:  # the library raises plain ones
+        if isinstance(error, Exception) or panicked(error):
+            raise BadModelFile(f"{folder}: no tokenizer.json that can be read ({error})") from None
+        raise
+
+
+def panicked(error: BaseException) -> bool:
+    """Whether the tokenizers library met what its authors took for impossible: it raises no `Exception` then."""
+    return type(error).__name__ == "PanicException"
 
 
 def _is_ours(key: str) -> bool:
@@ -186,8 +206,8 @@ def _read(path: Path) -> dict:
     return found
 
 
-def _add_tokens(folder: Path, library: Library, said: Mapping[str, object]) -> dict[str, str]:
-    """Add the tokens that stand beside tokenizer.json; returns the special ones that have a name, by it."""
+def _add_tokens(folder: Path, library: Library, said: Mapping[str, object], most: int) -> dict[str, str]:
+    """Add the tokens that stand beside tokenizer.json, `most` of them at most; returns those with a name, by it."""
     named = {name: _token(said[name]) for name in NAMES if said.get(name)}
     others = [name for name in said if name.endswith("_token") and said[name] and isinstance(said[name], str)]
     named |= {name: _token(said[name]) for name in others}
@@ -195,11 +215,13 @@ def _add_tokens(folder: Path, library: Library, said: Mapping[str, object]) -> d
     if isinstance(extra, dict):
         named |= {name: _token(token) for name, token in extra.items()}
         extra = []
+    beside, added = said.get("added_tokens_decoder") or {}, _read(folder / "added_tokens.json")
+    if (n_tokens := max(map(len, (named, extra, beside, added)))) > most:  # before one is made of each
+        raise BadModelFile(f"{folder}: {n_tokens} tokens beside tokenizer.json, and an embedding for {most}")
     texts = {token.content for token in named.values()}
     known = {token.content: token for _, token in sorted(library.get_added_tokens_decoder().items())}
-    beside = said.get("added_tokens_decoder") or {}
     known |= {token["content"]: _token(token) for _, token in sorted(beside.items(), key=lambda item: int(item[0]))}
-    for text, _ in sorted(_read(folder / "added_tokens.json").items(), key=lambda item: item[1]):
+    for text, _ in sorted(added.items(), key=lambda item: item[1]):
         known.setdefault(text, AddedToken(text, special=text in texts, normalized=text not in texts))
     for token in (*named.values(), *map(_token, extra)):
         known.setdefault(token.content, token)

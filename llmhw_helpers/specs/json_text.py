@@ -4,25 +4,33 @@ import json
 
 MOST_DIGITS = 100  # of a whole number; transformers writes 31 where it means "no limit"
 MOST_NESTED_JSON = 64  # lists and objects within each other; real files have fewer than ten
+# An empty list is two letters and takes 64 bytes or more: so many of them in any text, and one more for so many letters
+MOST_SMALL_JSON, LETTERS_EACH = 10_000, 20
 
 
 def parse_json(content: bytes | str) -> object:
     r"""What JSON says, in a form that can be shown, compared, copied and written again.
 
     Refused are whole numbers of very many digits, with which computing takes long; what is nested so deep that going
-    through it fails; and halves of characters, which no file and no screen can take.
+    through it fails; so many small lists and objects that they take far more memory than the text; and halves of
+    characters, which no file and no screen can take.
 
     Raises:
         ValueError: not JSON in UTF-8, or one of these.
 
     >>> parse_json(b'{"n_layers": 30}')
     {'n_layers': 30}
-    >>> parse_json("[" * 100_000)
+    >>> parse_json("[" * 10_000)
     Traceback (most recent call last):
         ...
     ValueError: lists and objects are nested more than 64 deep
     """
     text = content if isinstance(content, str) else content.decode()
+    n_small, most = text.count("[") + text.count("{"), MOST_SMALL_JSON + len(text) // LETTERS_EACH
+    if n_small > most:
+        raise ValueError(
+            f"{n_small:,} lists and objects in {len(text):,} letters, which are more than the {most:,} read"
+        )
     try:
         found = json.loads(text, parse_int=_whole_number)
     except RecursionError:

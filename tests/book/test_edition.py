@@ -119,6 +119,7 @@ def test_buttons_to_the_repository_are_there_where_its_address_is_known(extensio
     assert "/lab/tree/notebooks/00_your_machine.ipynb" in shown
 
 
+@pytest.mark.browser
 @built
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_page_says_its_version_and_what_it_is_about(path):
@@ -131,12 +132,14 @@ def test_every_page_says_its_version_and_what_it_is_about(path):
     assert text.count('<dialog id="open-in-lab"') == (path.parent.name == "notebooks")
 
 
+@pytest.mark.browser
 @built
 def test_summaries_tell_pages_apart():
     found = [re.findall(r'name="description" content="([^"]*)"', path.read_text(encoding="utf-8")) for path in PAGES]
     assert len({str(each) for each in found}) == len(PAGES)
 
 
+@pytest.mark.browser
 @built
 @pytest.mark.parametrize("path", sorted(HTML.glob("notebooks/*.html")), ids=lambda path: path.stem)
 def test_a_notebook_can_be_downloaded_from_the_book_itself(path):

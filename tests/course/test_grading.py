@@ -61,6 +61,13 @@ def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
 
 
+def test_nothing_and_a_wrong_sign_are_told_without_a_ratio():
+    exercise = Exercise("f", [(3,)], lambda n: n / 7)
+    assert grade(lambda n: 0.0, exercise).line == "f: not yet. f(3) gave 0, and it is not 0."
+    assert grade(lambda n: -n / 7.0001, exercise).line == "f: not yet. f(3) gave -0.4286: only the sign is wrong."
+    assert "gave -0.8571, -2 times the right answer." in grade(lambda n: -2 * n / 7, exercise).line
+
+
 def test_a_large_array_is_told_by_its_shape():
     exercise = Exercise("f", [(np.zeros((4, 6)), np.zeros(3))], lambda a, b: 1.0)
     line = grade(lambda a, b: 2.0, exercise).line

@@ -32,6 +32,7 @@ def write(
     says=None,
     more=(),
     big=False,
+    vectors=None,
 ):
     """A small Llama of transformers as a GGUF file: without some keys or tensors, and with others."""
     config, names = llama.config, gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, N_LAYERS)
@@ -61,7 +62,7 @@ def write(
         if "attn_q" in ours or "attn_k" in ours:
             weight = llama_cpp_rows(weight)
         weight = weight[: shapes[ours]] if shapes and ours in shapes else weight
-        stored = kind if weight.dim() == 2 else gguf.GGMLQuantizationType.F32
+        stored = kind if weight.dim() == 2 else (vectors or {}).get(ours, gguf.GGMLQuantizationType.F32)
         writer.add_tensor(ours, gguf.quants.quantize(weight.numpy(), stored), raw_dtype=stored)
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", np.array(factors, dtype=np.float32))
@@ -239,6 +240,24 @@ def test_every_type_of_tensor_is_what_the_gguf_library_dequantises(tmp_path, sma
     weight = llama.model.layers[1].mlp.up_proj.weight.detach().numpy()
     oracle = gguf.quants.dequantize(gguf.quants.quantize(weight, kind), kind)
     assert np.array_equal(opened.tensor("blk.1.ffn_up.weight").numpy(), oracle)
+
+
+def test_vectors_are_read_in_every_type_too(tmp_path, small_llama):
+    """Files have them in fp32; in others a number of a vector is two bytes of a row."""
+    llama, kind = small_llama(), gguf.GGMLQuantizationType.BF16
+    wanted = llama.model.norm.weight.data.copy_(torch.arange(32) / 8 + 1)
+    path = write(tmp_path / "small.gguf", llama, vectors={"output_norm.weight": kind})
+    assert torch.equal(open_checkpoint(path).tensor("output_norm.weight"), wanted)
+    assert torch.equal(open_checkpoint(path).fill("output_norm.weight", torch.empty(5), 7), wanted[7:12])
+
+
+def test_a_file_of_more_keys_or_tensors_than_it_has_room_for_is_refused(tmp_path, small_llama):
+    path = write(tmp_path / "small.gguf", small_llama())
+    content = path.read_bytes()
+    for at in (8, 16):
+        path.write_bytes(content[:at] + (3000).to_bytes(8, "little") + content[at + 8 :])
+        with pytest.raises(BadModelFile, match=r"3000 .*; a file of its size has 2\d\d\d at most"):
+            open_checkpoint(path)
 
 
 def test_the_real_models_description_equals_the_librarys_reading():

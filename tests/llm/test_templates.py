@@ -220,6 +220,13 @@ def test_templates_by_name(vocabularies):
         ("{{ messages.append(1) }}", "refuses these messages: .*append"),
         ("{{ messages.__class__.__mro__ }}", "refuses these messages: .*__class__"),
         ("{{ range(999999999) | list }}", "refuses these messages: Range too big"),
+        ("{{ 1 }}" * 5000, r"has 25,000 words and signs; up to 20,000 are read"),
+        (
+            "{% for a in b %}" * 30 + "{% endfor %}" * 30,
+            r"cannot be compiled \(SyntaxError: too many statically nested",
+        ),
+        ("{{" + "(" * 3000 + ")" * 3000 + "}}", r"cannot be compiled \(RecursionError"),
+        ("{{ a" + "()" * 3000 + "}}", r"cannot be compiled \(RecursionError"),
     ],
 )
 def test_templates_that_fail_say_so_in_one_line(source, line):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhw_helpers.specs.json_text import MOST_DIGITS, MOST_NESTED_JSON, parse_json
+from llmhw_helpers.specs.json_text import MOST_DIGITS, MOST_NESTED_JSON, MOST_SMALL_JSON, parse_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**50), 10**50) | st.floats(allow_nan=False) | st.text(),
@@ -30,9 +30,18 @@ def test_a_number_has_at_most_so_many_digits():
 @pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a": ', "}")])
 def test_nesting_ends_somewhere(opens, closes):
     assert parse_json(opens * MOST_NESTED_JSON + "1" + closes * MOST_NESTED_JSON)
-    for deep in (MOST_NESTED_JSON + 1, 100_000):
+    for deep in (MOST_NESTED_JSON + 1, 10_000):
         with pytest.raises(ValueError, match=f"nested more than {MOST_NESTED_JSON} deep"):
             parse_json(opens * deep + "1" + closes * deep)
+
+
+def test_small_lists_take_no_memory_before_they_are_counted():
+    """As many as a file of the course's has room for are read; text and numbers may be any."""
+    assert parse_json("[" + "[]," * (MOST_SMALL_JSON - 1) + "0]")
+    assert len(parse_json("[" + '"0", ' * 99_999 + "0]")) == 100_000
+    for text in ("[" + "[]," * 20_000 + "0]", "[" + "{}," * 20_000 + "0]", "[" * 100_000):
+        with pytest.raises(ValueError, match=r"[\d,]+ lists and objects in [\d,]+ letters, .* the 1\d,\d{3} read"):
+            parse_json(text)
 
 
 @pytest.mark.parametrize("text", [r'"\ud800"', r'{"\udfff": 1}', r'[{"a": ["\ud83d"]}]'])

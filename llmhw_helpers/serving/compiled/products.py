@@ -127,28 +127,51 @@ def tiled(address, n_tiles, n):
 
 
 @jit
-def row(matrix, i, out):
-    """Row `i` of any matrix but int4's, in fp32."""
-    n_in = matrix[N_IN]
-    if matrix[KIND] == INT8:
-        n_groups = n_in // matrix[GROUP]
-        codes = bytes8(matrix[WEIGHT], matrix[N_OUT], n_in).reshape(matrix[N_OUT], n_groups, matrix[GROUP])
-        widen(codes, floats(matrix[SCALES], matrix[N_OUT], n_groups), i, out)
+def several(matrix, x, rows, y, begin, end):
+    """For a few tokens: two rows at a time are widened to fp32, unless they are, and multiplied with all tokens."""
+    n_out, n_in = matrix[N_OUT], matrix[N_IN]
+    if matrix[KIND] == FP32:
+        several_plain(floats(matrix[WEIGHT], n_out, n_in), x, y, begin, end)
+    elif matrix[KIND] == INT8 and matrix[GROUP] == n_in:
+        several_plain(bytes8(matrix[WEIGHT], n_out, n_in), x, y, begin, end)
+        steps = floats(matrix[SCALES], 1, n_out)
+        for b in range(x.shape[0]):
+            for i in range(begin, end):
+                y[b, i] *= steps[0, i]
     else:
-        read(matrix[KIND], matrix[WEIGHT], i * n_in, out)
+        for i in range(begin, end, TILE):
+            n = min(TILE, end - i)
+            widened(matrix, i, n, rows)
+            a_tile(rows, n_in, i, n, x, y)
 
 
 @jit
-def several(matrix, x, rows, y, begin, end):
-    """For a few tokens: two rows at a time are widened to fp32 once, and multiplied with all tokens."""
-    n_in = matrix[N_IN]
-    for i in range(begin, end - 1, TILE):
-        for k in range(TILE):
-            row(matrix, i + k, rows[k, :n_in])
+def several_plain(w, x, y, begin, end):
+    """Rows as they lie: fp32, or int8, which is widened in registers."""
+    for i in range(begin, end, TILE):
+        a_tile(w[i : i + TILE], w.shape[1], i, min(TILE, end - i), x, y)
+
+
+@jit
+def widened(matrix, i, n, rows):
+    """`n` rows from row `i` on, in fp32."""
+    n_out, n_in = matrix[N_OUT], matrix[N_IN]
+    n_groups = n_in // max(matrix[GROUP], 1)
+    for k in range(n):
+        if matrix[KIND] == INT8:
+            codes = bytes8(matrix[WEIGHT], n_out, n_in).reshape(n_out, n_groups, matrix[GROUP])
+            widen(codes, floats(matrix[SCALES], n_out, n_groups), i + k, rows[k, :n_in])
+        else:
+            read(matrix[KIND], matrix[WEIGHT], (i + k) * n_in, rows[k, :n_in])
+
+
+@jit
+def a_tile(rows, n_in, i, n, x, y):
+    """``y[b, i + k] = rows[k] . x[b]`` for `n` rows, `TILE` or what is left."""
+    if n == TILE:
         two_rows(rows, n_in, i, x, y)
-    if (end - begin) % TILE:
-        row(matrix, end - 1, rows[0, :n_in])
-        one_row(rows, n_in, end - 1, x, y)
+    else:
+        one_row(rows, n_in, i, x, y)
 
 
 @jit
@@ -158,7 +181,7 @@ def two_rows(rows, n_in, i, x, y):
     while b + 4 <= x.shape[0]:
         s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = F32(0)
         for j in range(n_in):
-            u, v = rows[0, j], rows[1, j]
+            u, v = F32(rows[0, j]), F32(rows[1, j])
             x0, x1, x2, x3 = x[b, j], x[b + 1, j], x[b + 2, j], x[b + 3, j]
             s0, s1, s2, s3 = s0 + u * x0, s1 + u * x1, s2 + u * x2, s3 + u * x3
             t0, t1, t2, t3 = t0 + v * x0, t1 + v * x1, t2 + v * x2, t3 + v * x3
@@ -168,8 +191,8 @@ def two_rows(rows, n_in, i, x, y):
     for c in range(b, x.shape[0]):
         s0 = t0 = F32(0)
         for j in range(n_in):
-            s0 += rows[0, j] * x[c, j]
-            t0 += rows[1, j] * x[c, j]
+            s0 += F32(rows[0, j]) * x[c, j]
+            t0 += F32(rows[1, j]) * x[c, j]
         y[c, i], y[c, i + 1] = s0, t0
 
 
@@ -179,5 +202,5 @@ def one_row(rows, n_in, i, x, y):
     for b in range(x.shape[0]):
         s = F32(0)
         for j in range(n_in):
-            s += rows[0, j] * x[b, j]
+            s += F32(rows[0, j]) * x[b, j]
         y[b, i] = s
