@@ -9,6 +9,7 @@ from collections import namedtuple
 import numpy as np
 
 from .codes import LANES, int4_rounded, int4_wide, one_int8, widen
+from .gate import share
 from .jitting import jit
 from .numbers import (
     BF16,
@@ -221,3 +222,18 @@ def one_row(rows, n_in, i, x, y):
         for j in range(n_in):
             s += F32(rows[0, j]) * x[b, j]
         y[b, i] = s
+
+
+@jit
+def multiply_rows(me, n, matrix, x, own, y):
+    """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
+    begin, end = share(matrix[N_OUT], TILE, me, n)
+    product(matrix, x, of_worker(own, me), y, begin, end)
+
+
+@jit
+def widen_rows(me, n, matrix, first, out):
+    """What worker `me` of `n` does of making `out` the rows of a matrix from row `first` on."""
+    begin, end = share(out.shape[0], 1, me, n)
+    for i in range(begin, end):
+        read(matrix[KIND], matrix[WEIGHT], (first + i) * out.shape[1], out[i])

@@ -49,6 +49,16 @@ def turn(head, cos, sin):
 
 
 @jit
+def unweave(head, room):
+    """Pairs ``2 i, 2 i + 1`` of a head, as a GGUF file has them, become ``i, i + head_dim / 2``, as `turn` wants."""
+    half = head.size // 2
+    for i in range(half):
+        room[i], room[i + half] = head[2 * i], head[2 * i + 1]
+    for i in range(head.size):
+        head[i] = room[i]
+
+
+@jit
 def swiglu(gate, up, begin, end):
     """Columns `begin` to `end` of `gate` ``[batch, d_ff]`` become ``silu(gate) * up``."""
     for b in range(gate.shape[0]):

@@ -13,9 +13,9 @@ from .gate import meet, share
 from .heads import write_head
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit
-from .numbers import F32, INT4, INT8, read
-from .products import N_OUT, Own, of_worker, product
-from .rows import add, normalise, swiglu, turn
+from .numbers import BLOCK, F32, INT4, INT8, read
+from .products import KIND, N_OUT, WEIGHT, Own, of_worker, product
+from .rows import add, normalise, swiglu, turn, unweave
 
 PER_LAYER = 7  # matrices
 
@@ -66,7 +66,7 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         tokens, positions: int64 ``[batch]``.
         block_tables: int32 ``[batch, max_blocks]``.
         block_size: tokens in a block.
-        pools: bits of a code, or 0 for numbers in the format of the table of tokens; keys and values, and their codes'
+        pools: bits of a code, or 0 for numbers in the format `Held.kind`; keys and values, and their codes'
             scales, each the bytes of ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim or 1]``, or empty.
         logits: fp32 ``[batch, vocab_size]``, what the step gives.
     """
@@ -136,9 +136,9 @@ def angles(positions, frequencies, factor, cos, sin):
 @jit
 def embed(held, tokens, x, me, n):
     """The tokens' rows of the table become the stream; each worker copies some columns."""
-    begin, end = share(x.shape[1], 1, me, n)
+    table, (begin, end) = held.matrices[-1], share(x.shape[1], BLOCK, me, n)
     for b in range(tokens.size):
-        read(held.kind, held.matrices[-1, 4], tokens[b] * x.shape[1] + begin, x[b, begin:end])
+        read(table[KIND], table[WEIGHT], tokens[b] * x.shape[1] + begin, x[b, begin:end])
 
 
 @jit
@@ -149,6 +149,8 @@ def store(held, scratch, positions, block_tables, block_size, kind, cache, cos, 
     for i in range(begin, end):
         b, g = i // heads, i % heads
         where = slot_of(positions[b], block_tables[b], block_size) * heads + g
+        if held.woven:
+            unweave(scratch.k[b, g], scratch.row[me, 0])
         turn(scratch.k[b, g], cos[b], sin[b])
         write_head(kind, keys, key_scales, where, scratch.k[b, g])
         write_head(kind, values, value_scales, where, scratch.v[b, g])
@@ -164,6 +166,8 @@ def look_back(held, scratch, positions, block_tables, block_size, kind, cache, c
     for b in range(begin // heads, (end - 1) // heads + 1):
         first, last = max(begin - b * heads, 0), min(end - b * heads, heads)
         for h in range(first, last):
+            if held.woven:
+                unweave(scratch.q[b, h], scratch.row[me, 0])
             turn(scratch.q[b, h], cos[b], sin[b])
         where = positions[b] + 1, block_tables[b], block_size, kind, cache
         attend(scratch.q[b], first, last, *where, scratch.row[me], scratch.scores[me], scratch.mixed[b])
