@@ -1,6 +1,7 @@
 """Exercises on choosing a GPU (notebook 12). Two are graded by rules: every answer that keeps to them is right."""
 
 import math
+from collections.abc import Callable
 
 from ...costs.pruning import sparse_bits
 from ...costs.workloads import jobs, run_on
@@ -89,6 +90,11 @@ def _range_broken(given: object, shares: list, factor: float) -> str:
     return f"{found} of {len(shares)} lie inside; {best} can" if found < best else ""
 
 
+def _of_a_power(answer: Callable) -> Callable:
+    """`answer` for groups of 2, 4, 8, ...; for others whatever is given fits, rounded up or not."""
+    return lambda bits, kept, of: answer(bits, kept, of) if of & (of - 1) == 0 else ...
+
+
 EXERCISES = [
     Exercise(
         name="cost_of_a_million",
@@ -128,7 +134,7 @@ EXERCISES = [
             ),
             Mistake(
                 "Only the weights that are kept need a place: zeros are not stored at all.",
-                lambda bits, kept, of: bits * kept / of + (of - 1).bit_length(),
+                _of_a_power(lambda bits, kept, of: bits * kept / of + (of - 1).bit_length()),
             ),
             Mistake(
                 "A place among `of` takes log2(of) bits, rounded up, and not `of` of them: two bits among four.",
@@ -144,7 +150,7 @@ EXERCISES = [
             ),
             Mistake(
                 "You store one place for the whole group. Each of the kept weights has a place of its own.",
-                lambda bits, kept, of: (bits * kept + (of - 1).bit_length()) / of,
+                _of_a_power(lambda bits, kept, of: (bits * kept + (of - 1).bit_length()) / of),
             ),
             Mistake(
                 "You store one bit for each dense weight, a mask. For 2 of 4 that is as much; here each kept weight "
@@ -153,11 +159,11 @@ EXERCISES = [
             ),
             Mistake(
                 "Bits for each weight of the dense matrix are asked for, not for each kept weight.",
-                lambda bits, kept, of: bits + (of - 1).bit_length(),
+                _of_a_power(lambda bits, kept, of: bits + (of - 1).bit_length()),
             ),
             Mistake(
                 "Bits for each weight of the dense matrix are asked for, not for each group.",
-                lambda bits, kept, of: kept * (bits + (of - 1).bit_length()),
+                _of_a_power(lambda bits, kept, of: kept * (bits + (of - 1).bit_length())),
             ),
         ],
     ),

@@ -194,6 +194,9 @@ EXERCISES = [
                 "Both lack the other weights, `rest`: they lie in memory and are read, too.",
                 lambda n, k, each, rest: [2 * n * each, 2 * k * each],
             ),
+            Mistake(
+                "One token reads the other weights, `rest`, as well.", lambda n, k, each, rest: [..., 2 * k * each]
+            ),
             Mistake("Bytes are asked for, 2 a weight.", lambda n, k, each, rest: [rest + n * each, rest + k * each]),
         ],
     ),

@@ -54,6 +54,7 @@ WRONG = {
         (lambda bits, kept, of: bits * kept / of + math.ceil(math.log2(of)), "zeros are not stored"),
         (lambda bits, kept, of: kept / of * (bits + of), "two bits among four"),
         (lambda bits, kept, of: (kept * bits + math.ceil(math.log2(of))) / of, "a place of its own"),
+        (lambda bits, kept, of: bits * kept / of + math.log2(of), "zeros are not stored"),
         (lambda bits, kept, of: (kept * bits + of) / of, "a mask"),
         (lambda bits, kept, of: bits + math.ceil(math.log2(of)), "not for each kept weight"),
         (lambda bits, kept, of: kept * (bits + math.ceil(math.log2(of))), "not for each group"),

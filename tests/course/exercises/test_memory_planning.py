@@ -78,6 +78,7 @@ WRONG = {
         (lambda n, k, each, rest: 2 * [2 * rest + 2 * n * each], "not read for it"),
         (lambda n, k, each, rest: [2 * (rest + k * each), 2 * (rest + n * each)], "First what is held"),
         (lambda n, k, each, rest: (2 * n * each, 2 * k * each), "lack the other weights"),
+        (lambda n, k, each, rest: (2 * (rest + n * each), 2 * k * each), "as well"),
         (lambda n, k, each, rest: [rest + n * each, rest + k * each], "2 a weight"),
     ],
     "peak_of_a_step": [
