@@ -29,6 +29,7 @@ from .numbers import (
     from_fp16,
     read,
 )
+from .vectors import dot_bytes, dot_nibbles
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
@@ -76,8 +77,13 @@ def product(matrix, x, own, y, begin, end):
     """
     if matrix[KIND] == INT4:
         int4(matrix, x, own, y, begin, end)
-    elif x.shape[0] > 1 or matrix[KIND] >= Q8_0 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]):
+    elif x.shape[0] > 1 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN] and matrix[GROUP] % BLOCK):
         several(matrix, x, own.rows, y, begin, end)
+    elif matrix[KIND] >= Q8_0:
+        one_in_blocks(matrix[KIND], matrix[WEIGHT], x, own.scales[0], y, begin, end)
+    elif matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]:
+        steps = floats(matrix[SCALES], matrix[N_OUT], matrix[N_IN] // matrix[GROUP])
+        one_in_groups(matrix[WEIGHT], steps, matrix[GROUP] // BLOCK, x, y, begin, end)
     elif matrix[KIND] == INT8:
         steps = floats(matrix[SCALES], matrix[N_OUT], 1)
         one_int8(bytes8(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), steps, x, y, begin, end)
@@ -121,6 +127,40 @@ def one_fp16(w, x, y, begin, end):
         s = F32(0)
         for j in range(w.shape[1]):
             s += from_fp16(w[i, j]) * x[0, j]
+        y[0, i] = s
+
+
+@jit
+def one_in_blocks(kind, address, x, sums, y, begin, end):
+    """Likewise from a file's blocks; `sums` is room for ``[n_blocks]``: a minimum is multiplied by that of `x`."""
+    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
+    for g in range(n):
+        sums[g] = F32(0)
+        for j in range(BLOCK):
+            sums[g] += x[0, BLOCK * g + j]
+    for i in range(begin, end):
+        s = F32(0)
+        for g in range(n):
+            if kind == Q8_0:
+                at = address + 34 * (i * n + g)
+                s += from_fp16(bits16(at, 1, 1)[0, 0]) * dot_bytes(at + 2, numbers + 4 * BLOCK * g)
+            else:
+                at = address + 20 * (i * n + g)
+                shared = bits16(at, 1, 2)
+                s += from_fp16(shared[0, 0]) * dot_nibbles(at + 4, numbers + 4 * BLOCK * g)
+                s += from_fp16(shared[0, 1]) * sums[g]
+        y[0, i] = s
+
+
+@jit
+def one_in_groups(address, steps, per_group, x, y, begin, end):
+    """Likewise from rows of int8 in groups of so many blocks."""
+    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
+    for i in range(begin, end):
+        s = F32(0)
+        for g in range(n):
+            codes = address + BLOCK * (i * n + g)
+            s += steps[i, g // per_group] * dot_bytes(codes, numbers + 4 * BLOCK * g)
         y[0, i] = s
 
 

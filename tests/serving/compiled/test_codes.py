@@ -15,7 +15,7 @@ pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import codes, held, numbers, products
 from llmhw_helpers.serving.compiled.tiles import tiles
 
-INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64)]
+INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64), Scheme(8, 96)]
 INT4 = [Scheme(4, 32), Scheme(4, 64, "affine"), Scheme(4, 96), Scheme(4, "row", "affine")]
 N_OUT, N_IN = 51, 192  # the last tile of int4 has 19 rows, and groups have 1, 2, 3 and 6 blocks
 
