@@ -29,8 +29,8 @@ $(TOOLS): hashes-test.txt $(READY)
 	$(PIP) --no-deps --require-hashes --requirement hashes-test.txt
 	@touch $@
 
-lab: setup       ## open JupyterLab on the notebooks (the main job)
-	$(BIN)/jupyter lab notebooks/ $(LAB)
+lab: setup       ## open JupyterLab on the first notebook (the main job)
+	JUPYTER_CONFIG_PATH=tools/lab $(BIN)/jupyter lab $(LAB)
 
 test: lint unit nbval browser  ## all that CI runs: lint, unit tests, notebooks, book, its pages in a browser
 
@@ -58,8 +58,8 @@ book: tools      ## build the book into _build/html, warnings are errors
 browser: book    ## look at every page of the book in headless Chromium (says so and skips where there is none)
 	$(BIN)/python -m pytest tests -m browser -rs
 
-serve: book      ## the book on http://localhost:8000
-	$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+serve: book      ## open the book in your browser: http://localhost:8000, or the next port that is free
+	$(BIN)/python tools/serve_book.py
 
 notebooks: tools ## execute and normalise every notebook
 	$(BIN)/python tools/run_notebooks.py

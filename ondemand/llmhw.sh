@@ -43,8 +43,8 @@ export TRITON_CACHE_DIR=$cache/triton CUDA_CACHE_PATH=$cache/cuda
 OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-$(nproc)}}
 export OMP_NUM_THREADS
 
-# 5. The clone's helpers, so that notebooks and helpers always match; nothing from ~/.local.
-export PYTHONPATH=$LLMHW_COURSE PYTHONNOUSERSITE=1 JUPYTER_PREFER_ENV_PATH=1
+# 5. The clone's helpers, so that notebooks and helpers always match, and its JupyterLab settings; nothing from ~/.local.
+export PYTHONPATH=$LLMHW_COURSE PYTHONNOUSERSITE=1 JUPYTER_PREFER_ENV_PATH=1 JUPYTER_CONFIG_PATH=$LLMHW_COURSE/tools/lab
 
 if [ -n "$LLMHW_IMAGE" ]; then
   command -v apptainer > /dev/null || fail "no apptainer on this node. Use modules instead: ondemand/install.sh --project '$LLMHW_PROJECT' --modules NAME"

@@ -637,6 +637,7 @@ def test_no_file_takes_more_memory_than_ten_times_its_size(name, what, n, tmp_pa
     monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
     reader = READERS[name]
     reader.make(tmp_path)
+    fault(lambda: reader.read(tmp_path), reader.errors)  # what it imports is not the damaged file's
     path, content = next(tmp_path.rglob(reader.files[0])), many(what, n)
     path.write_bytes(content)
     tracemalloc.start()

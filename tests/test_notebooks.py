@@ -2,6 +2,9 @@
 
 import copy
 import importlib.util
+import itertools
+import re
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -9,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TAGS = {"exercise", "check", "solution", "hide-cell", "nbval-ignore-output", "gpu"}
+TAGS = {"exercise", "check", "solution", "hide-cell", "hide-input", "nbval-ignore-output", "gpu"}
 
 
 def tool():
@@ -60,6 +63,20 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it_and_a_caption(note
             assert "show_" in cell.source or cell.source.endswith("plt.show()"), cell.source
 
 
+def test_a_ledger_is_shown_as_a_table_and_not_printed(notebook):
+    assert not [cell.source for cell in code(notebook) if "print(ledger)" in cell.source], "display(ledger)"
+
+
+def test_a_guess_has_a_place_before_the_prediction_and_its_row_in_the_ledger(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    shown = [output.data.get("text/html", "") for cell in code(notebook) for output in cell.outputs if "data" in output]
+    rows = {unescape(name) for page in shown for name in re.findall(r'<th scope="row">([^<]*)</th>', page)}
+    if "display(ledger)" in source:
+        assert re.search(r"^(my_guess|your_guess) = |^ledger\.guess\(", source, re.MULTILINE)
+    assert set(re.findall(r'^ledger\.guess\("([^"]+)", None\)', source, re.MULTILINE)) <= rows
+    assert source.count("ledger.guess(") == len(re.findall(r'^ledger\.guess\(f?"[^"]+", None\)', source, re.MULTILINE))
+
+
 def test_cells_hold_one_idea(notebook):
     for cell in code(notebook):
         assert len(cell.source.splitlines()) <= 25, cell.source
@@ -77,6 +94,31 @@ def test_the_first_cell_tells_a_kernel_without_the_package_what_to_do(notebook):
     names = {}
     with pytest.raises(SystemExit, match="lacks the course's package: start with `make lab`"):
         exec(first.source.replace("import llmhw_helpers", "import a_package_that_is_not_there"), names)
+
+
+def test_what_is_folded_says_what_it_is_in_jupyterlab_and_in_the_book(notebook):
+    """The book's own words for a fold, in `_config.yml`, are those of a solution."""
+    for cell in code(notebook):
+        folded = {"hide-cell", "hide-input"} & set(tags(cell))
+        prompt = cell.metadata.get("mystnb", {}).get("code_prompt_show")
+        assert bool(folded) == cell.metadata.get("jupyter", {}).get("source_hidden", False), cell.source
+        assert bool(prompt) == (bool(folded) and "solution" not in tags(cell)), cell.source
+
+
+def test_imports_and_the_package_check_are_folded(notebook):
+    first, second = code(notebook)[:2]
+    assert tags(first) == ["hide-input"], "what it prints is seen"
+    assert tags(second) == ["hide-cell"]
+    for cell in code(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if len(lines) >= 3 and all(line.startswith(("import ", "from ")) for line in lines):
+            assert "hide-cell" in tags(cell), cell.source
+
+
+def test_an_exercise_says_whose_turn_it_is(notebook):
+    for before, cell in itertools.pairwise(notebook.cells):
+        if "exercise" in tags(cell):
+            assert before.source.startswith("> **Your turn.**"), cell.source
 
 
 def test_at_least_four_exercises_each_blank_with_check_and_folded_solution(notebook):

@@ -40,21 +40,39 @@ def get(url: str, server: subprocess.Popen, seconds: float = 60):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (Path(sys.prefix) / ".ready").exists(), reason="this environment was not made by make setup")
-def test_make_lab_opens_jupyterlab_on_the_notebooks():
+def test_make_lab_opens_jupyterlab_on_the_first_notebook_where_links_lead_to_the_books_pages(tmp_path):
     port = free_port()
     options = f"--allow-root --no-browser --ServerApp.port={port} --ServerApp.port_retries=0 --IdentityProvider.token=t"
     command = ["make", "lab", f"VENV={sys.prefix}", f"LAB={options}"]
+    env = os.environ | {"JUPYTERLAB_WORKSPACES_DIR": str(tmp_path)}
     server = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         content = get(f"http://127.0.0.1:{port}/api/contents?token=t", server)
-        assert "00_your_machine.ipynb" in {entry["name"] for entry in content["content"]}
+        assert {"notebooks", "book"} <= {entry["name"] for entry in content["content"]}
+        assert_first_minute(f"http://127.0.0.1:{port}", server)
         kernels = get(f"http://127.0.0.1:{port}/api/kernelspecs?token=t", server)
         assert "python3" in kernels["kernelspecs"]
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
+
+
+def assert_first_minute(address: str, server: subprocess.Popen) -> None:
+    """What a reader meets: no question about news, pages of the book as text to read, 00 and its contents open."""
+    plugins = f"{address}/lab/api/settings/@jupyterlab"
+    news = get(f"{plugins}/apputils-extension:notification?token=t", server)["schema"]["properties"]
+    assert news["fetchNews"]["default"] == "false"
+    assert news["checkForUpdates"]["default"] is False
+    viewers = get(f"{plugins}/docmanager-extension:plugin?token=t", server)["schema"]["properties"]["defaultViewers"]
+    assert viewers["default"] == {"markdown": "Markdown Preview"}
+    layout = get(f"{address}/lab/api/workspaces/default?token=t", server)["data"]["layout-restorer:data"]
+    assert layout["left"]["current"] == "@jupyterlab/toc:plugin"
+    assert not layout["left"]["collapsed"]
+    kind, path = layout["main"]["current"].split(":")
+    assert kind == "notebook"
+    assert get(f"{address}/api/contents/{path}?content=0&token=t", server)["type"] == "notebook"
 
 
 def run_cell(source: str) -> str:

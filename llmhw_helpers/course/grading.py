@@ -127,11 +127,16 @@ def _off(given: object, expected: object) -> str:
             if f"{ratio:.4g}" == "1":  # what is wrong is a small term, and rounding would hide it
                 more = "more" if beyond > 0 else "less"
                 return f"gave {float(given):,.12g}, {abs(beyond):,.4g} {more} than the right answer."
+            if ratio == 0:
+                return "gave 0, and the right answer is not 0."
+            if f"{ratio:.4g}" == "-1":
+                return f"gave {float(given):.4g}: only the sign is wrong."
             return f"gave {float(given):.4g}, {ratio:.4g} times the right answer."
     if isinstance(expected, np.ndarray) and isinstance(given, list | tuple):
         with contextlib.suppress(TypeError, ValueError):
             given = np.asarray(given, float)  # as good as an array
-    if type(given) is not type(expected):
+    lists = isinstance(given, list | tuple) and isinstance(expected, list | tuple)  # as good as each other
+    if type(given) is not type(expected) and not lists:
         kind = type(expected).__name__
         kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
         return f"gave {type(given).__name__} {_plain(given):.60}; {kind} is asked for."

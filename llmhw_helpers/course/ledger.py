@@ -1,31 +1,51 @@
 """The ledger: what was predicted, written down *before* it was measured, beside what came out."""
 
 import time
+from contextlib import suppress
 from typing import SupportsFloat
 
 from ..measure.machine import home, this_machine
 from ..measure.records import Record
 from ..measure.timers import measured
+from ..specs.figures import UnknownName, look_up
+from .tables import AS_PREDICTED, LESS, MISSING, MORE, ResultTable
 
+COLUMNS = ("your guess", "predicted", "measured", "ratio", "bound")
+NEAR = 1.1  # a factor: a prediction that is right
+VERDICTS = f"{AS_PREDICTED} within a tenth of the prediction, {MORE} more, {LESS} less"
 FIGURES = ("guess", "measured", "predicted_at", "measured_at")  # that may be missing, or None
 
 
 class Ledger:
     """One notebook's predictions and measurements, kept per user and machine over all notebooks.
 
-    Predicting again starts that entry afresh, so running a notebook twice is as good as running it once.
+    Predicting again starts that entry afresh, so running a notebook twice is as good as running it once. A notebook
+    shows a ledger as a table, and `print` as text.
 
     >>> ledger = Ledger("a_notebook")
-    >>> ledger.predict("one row", 2e-3, bound="memory", guess=1e-3)
+    >>> ledger.guess("one row", 1e-3)
+    >>> ledger.predict("one row", 2e-3, bound="memory")
     >>> ledger.measure("one row", 2.5e-3)
     >>> print(ledger)  # doctest: +NORMALIZE_WHITESPACE
-                        your guess     predicted      measured   ratio     bound
-    one row                  ~1 ms         ~2 ms       ~2.5 ms   ~1.25   ~memory
+                 your guess   predicted    measured      ratio      bound
+    one row           ~1 ms       ~2 ms     ~2.5 ms    ~1.25 ↑    ~memory
+    Ledger of a_notebook: ✓ within a tenth of the prediction, ↑ more, ↓ less
     """
 
     def __init__(self, notebook: str):
         self.notebook = notebook
+        self._guesses: dict[str, float] = {}
         self._record = Record(home() / this_machine().key / "ledger.json", _is_ledger)
+
+    def guess(self, name: str, value: SupportsFloat | None) -> None:
+        """The learner's own figure, from before any model, in the unit of the prediction; None guesses nothing.
+
+        The prediction of that name takes it, whatever the case and punctuation of the name. A guess that no prediction
+        has taken is told below the table, with the nearest name.
+        """
+        self._guesses.pop(name, None)
+        if value is not None:
+            self._guesses[name] = float(value)
 
     def predict(
         self, name: str, value: SupportsFloat, unit: str = "s", bound: str = "", guess: SupportsFloat | None = None
@@ -36,8 +56,11 @@ class Ledger:
             name: of the thing predicted; the measurement uses it again.
             value: predicted from a model, in `unit`.
             bound: what limits it, such as ``"memory"``.
-            guess: the learner's own, from before any model.
+            guess: the learner's own, from before any model; without it what `guess` wrote down under that name.
         """
+        if guess is None:
+            with suppress(UnknownName):
+                guess = look_up(name, self._guesses, "guess")
         guess = None if guess is None else float(guess)
         entry = {"predicted": float(value), "unit": unit, "bound": bound, "guess": guess, "predicted_at": time.time()}
         self._record.update(lambda record: record.setdefault(self.notebook, {}).update({name: entry}))
@@ -45,15 +68,22 @@ class Ledger:
     def measure(self, name: str, value: SupportsFloat | None) -> None:
         """Write the measurement beside its prediction; None where this machine has none to give.
 
+        Another case or punctuation of the name will do, and is said in a line.
+
         Raises:
             ValueError: nothing was predicted under that name: a prediction afterwards is none.
         """
-        entry = self.entries().get(name)
-        if entry is None:
-            raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...)")
+        entries = self.entries()
+        try:
+            key, entry = look_up(name, {key: (key, entry) for key, entry in entries.items()}, "prediction")
+        except UnknownName as error:
+            near = f" ({error})" if entries else ""
+            raise ValueError(f"predict {name!r} before you measure it: ledger.predict({name!r}, ...){near}") from None
+        if key != name:
+            print(f"{name!r} is taken for {key!r}")
         result = {"measured": None if value is None else float(value), "measured_at": time.time()}
         # What was predicted is written again where the file has lost it meanwhile.
-        self._record.update(lambda record: record.setdefault(self.notebook, {}).setdefault(name, entry).update(result))
+        self._record.update(lambda record: record.setdefault(self.notebook, {}).setdefault(key, entry).update(result))
 
     def entries(self) -> dict[str, dict]:
         """This notebook's entries by name."""
@@ -64,11 +94,26 @@ class Ledger:
         return self._record.read()
 
     def everything(self) -> str:
-        """The ledger of all notebooks run so far on this machine."""
-        return "\n\n".join(f"{notebook}\n{_table(rows)}" for notebook, rows in sorted(self._record.read().items()))
+        """The ledger of all notebooks run so far on this machine, as text."""
+        return "\n\n".join(str(_table(notebook, rows)) for notebook, rows in sorted(self._record.read().items()))
+
+    def table(self) -> ResultTable:
+        """What was guessed, predicted and measured, a row for each prediction."""
+        entries, more = self.entries(), ""
+        for name in self._guesses:
+            try:
+                look_up(name, entries, "prediction")
+            except UnknownName as error:
+                more += f"; your guess has no row: {error}"
+        return _table(self.notebook, entries, more)
 
     def __str__(self) -> str:
-        return _table(self.entries())
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def _is_ledger(record: dict) -> bool:
@@ -85,24 +130,30 @@ def _is_entry(entry: object) -> bool:
     return words and all(type(figure) is float or (type(figure) is int and abs(figure) < 2**63) for figure in figures)
 
 
-def _table(entries: dict[str, dict]) -> str:
-    width = max([20, *map(len, entries)])
-    lines = [f"{'':{width}}{'your guess':>14}{'predicted':>14}{'measured':>14}{'ratio':>8}{'bound':>10}"]
-    for name, entry in entries.items():
-        found = entry.get("measured")
-        cells = [_cell(entry.get("guess"), entry["unit"]), _cell(entry["predicted"], entry["unit"])]
-        cells.append(_missing(entry, "not told") if found is None else measured(found, entry["unit"]))
-        known = found is not None and entry["predicted"]
-        ratio = measured(found / entry["predicted"]) if known else _missing(entry, "no")
-        bound = measured(entry["bound"]) if entry["bound"] else "-"
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>14}" for cell in cells) + f"{ratio:>8}{bound:>10}")
-    return "\n".join(lines)
+def _table(notebook: str, entries: dict[str, dict], more: str = "") -> ResultTable:
+    rows = {name: _cells(entry) for name, entry in entries.items()}
+    verdicts = f": {VERDICTS}" if any("measured_at" in entry for entry in entries.values()) else ""
+    return ResultTable(COLUMNS, rows, f"Ledger of {notebook}{verdicts}{more}")
+
+
+def _cells(entry: dict) -> list[str]:
+    found, predicted, unit = entry.get("measured"), entry["predicted"], entry["unit"]
+    said = _missing(entry, "not told") if found is None else measured(found, unit)
+    ratio = _ratio(found / predicted) if found is not None and predicted else _missing(entry, "no")
+    bound = measured(entry["bound"]) if entry["bound"] else MISSING
+    return [_figure(entry.get("guess"), unit), _figure(predicted, unit), said, ratio, bound]
+
+
+def _ratio(ratio: float) -> str:
+    """With its verdict: within a tenth, more than predicted or less."""
+    verdict = AS_PREDICTED if 1 / NEAR <= ratio <= NEAR else MORE if ratio > 1 else LESS
+    return f"{measured(ratio)} {verdict}"
 
 
 def _missing(entry: dict, word: str) -> str:
     """Not measured yet, or measured and there was nothing to find."""
-    return measured(word) if "measured_at" in entry else "-"
+    return measured(word) if "measured_at" in entry else MISSING
 
 
-def _cell(value: float | None, unit: str) -> str:
-    return "-" if value is None else measured(value, unit)
+def _figure(value: float | None, unit: str) -> str:
+    return MISSING if value is None else measured(value, unit)

@@ -1,64 +1,91 @@
-"""The ledgers that executed notebooks print: a report of the machine that made their stored outputs."""
+"""The ledgers that executed notebooks show: a report of the machine that made their stored outputs."""
 
 import json
 import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 from .report import NOTEBOOKS, MachineReport, compared
 
-HEADER = re.compile(r"^ +your guess +predicted +measured +ratio +bound$")
-BEHIND = 60  # letters of the header behind the names
-CELLS = re.compile(5 * r" *(-|~[^~]*?)" + "$")  # a long ratio stands close to what is measured
+FIGURE = re.compile(r"~(-?[\d.,]+(?:e[+-]?\d+)?)(?: ([PTGMkmµn]?)(FLOP/s|OP/s|B/s|FLOP|B|s|W))?(?: [✓↑↓])?")
 PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9}
 
 
 def stored_report(folder: Path) -> MachineReport:
-    """The report of the machine that made the outputs stored in a folder of notebooks, from the ledgers they print.
+    """The report of the machine that made the outputs stored in a folder of notebooks, from the ledgers they show.
 
-    Figures have the three digits that were printed. Notebooks that are not there, or print no ledger, are missing in
-    it. The machine's name is what notebook 00 prints of it.
+    Figures have the three digits that were shown. Notebooks that are not there, or show no ledger, are missing in it.
+    The machine's name is what notebook 00 prints of it.
     """
     entries, machine = {}, "the machine that made the stored outputs"
     for name in NOTEBOOKS:
         path = Path(folder) / f"{name}.ipynb"
-        lines = _printed_lines(path) if path.is_file() else []
-        for line in lines if name == NOTEBOOKS[0] else ():
+        outputs = list(_outputs(path)) if path.is_file() else []
+        for line in _printed_lines(outputs) if name == NOTEBOOKS[0] else ():
             if re.search(r"\d+ cores, .*GiB of memory", line):
                 machine = line.lstrip("~ ")
                 break
-        entries[name] = _printed_entries(lines)
+        entries[name] = {}
+        for output in outputs:
+            entries[name] |= _entries("".join(output.get("data", {}).get("text/html", ())))
     return MachineReport(machine, compared(entries))
 
 
-def _printed_lines(path: Path) -> list[str]:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    return [line for output in outputs for line in "".join(output.get("text", ())).splitlines()]
+def _outputs(path: Path) -> Iterator[dict]:
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        yield from cell.get("outputs", ())
 
 
-def _printed_entries(lines: list[str]) -> dict[str, dict]:
-    """Entries of all ledgers printed in `lines`: of one that is printed again, the later figures."""
-    found, width = {}, None
-    for line in lines:
-        if HEADER.match(line):
-            width = len(line) - BEHIND
-            continue
-        cells = CELLS.match(line[width:]) if width else None
-        if cells is None:
-            width = None
-            continue
-        guess, predicted, measured, _, bound = cells.groups()
-        (value, unit), said = _figure(predicted), bound.lstrip("~-")
-        found[line[:width].rstrip()] = {"predicted": value, "unit": unit, "bound": said} | {
-            "measured": _figure(measured)[0],
-            "guess": _figure(guess)[0],
+def _printed_lines(outputs: list[dict]) -> Iterator[str]:
+    for output in outputs:
+        yield from "".join(output.get("text", ())).splitlines()
+
+
+class _Tables(HTMLParser):
+    """The caption and the rows of a table, as lists of their cells' text."""
+
+    def __init__(self):
+        super().__init__()
+        self.caption, self.rows, self._into = "", [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self._into = tag
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._into = ""
+
+    def handle_data(self, data):
+        if self._into == "caption":
+            self.caption += data
+        elif self._into in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def _entries(html: str) -> dict[str, dict]:
+    """The entries of a ledger that is shown as HTML; none of any other table."""
+    table = _Tables()
+    table.feed(html)
+    if not table.caption.startswith("Ledger of ") or not table.rows:
+        return {}
+    found = {}
+    for name, *cells in table.rows[1:]:
+        row = dict(zip(table.rows[0][1:], cells, strict=True))
+        value, unit = _figure(row["predicted"])
+        found[name] = {"predicted": value, "unit": unit, "bound": row.get("bound", "-").lstrip("-")} | {
+            "measured": _figure(row.get("measured", ""))[0],
+            "guess": _figure(row.get("your guess", ""))[0],
         }
     return found
 
 
 def _figure(cell: str) -> tuple[float | None, str]:
-    """A printed figure's value, in its unit without prefix."""
-    match = re.fullmatch(r"~(-?[\d.]+(?:e[+-]?\d+)?)(?: ([PTGMkmµn]?)(FLOP/s|OP/s|B/s|FLOP|B|s|W))?", cell)
+    """A shown figure's value, in its unit without prefix."""
+    match = FIGURE.fullmatch(cell)
     if match is None:
         return None, ""
-    return float(match[1]) * PREFIXES[match[2] or ""], match[3] or ""
+    return float(match[1].replace(",", "")) * PREFIXES[match[2] or ""], match[3] or ""

@@ -68,11 +68,13 @@ def measured(value: float | str | bool | None, unit: str = "") -> str:
 
     None is what a system does not tell.
 
-    >>> measured(0.00123, "s"), measured(1.4321), measured("memory"), measured(True), measured(None)
-    ('~1.23 ms', '~1.43', '~memory', '~yes', '~not told')
+    >>> measured(0.00123, "s"), measured(1.4321), measured(184321), measured("memory"), measured(True), measured(None)
+    ('~1.23 ms', '~1.43', '~184,000', '~memory', '~yes', '~not told')
     """
     if value is None or isinstance(value, bool):
         value = {True: "yes", False: "no", None: "not told"}[value]
     if isinstance(value, str):
         return f"~{value}"
-    return f"~{si(value, unit)}" if unit else f"~{value:.3g}"
+    if unit:
+        return f"~{si(value, unit)}"
+    return f"~{float(f'{value:.3g}'):,.0f}" if 999.5 <= abs(value) < 1e9 else f"~{value:.3g}"

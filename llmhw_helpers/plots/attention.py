@@ -19,8 +19,8 @@ def plot_weights(weights: np.ndarray, tokens: Sequence[str], ax: Axes | None = N
     ax = style.axes(ax, width=size + 0.9, height=size)
     image = ax.imshow(weights, cmap="Blues", vmin=0, vmax=1)
     labels = [_visible(token) for token in tokens]
-    ax.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=9)
-    ax.set_yticks(range(len(tokens)), labels, fontsize=9)
+    ax.set_xticks(range(len(tokens)), labels, rotation=90, fontsize=style.SMALL)
+    ax.set_yticks(range(len(tokens)), labels, fontsize=style.SMALL)
     ax.set(xlabel="token that is looked at", ylabel="token that looks")
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, shrink=0.7, label="weight")
@@ -31,7 +31,7 @@ def plot_heads(numbers: np.ndarray, label: str, ax: Axes | None = None) -> Axes:
     """A number between 0 and 1 for each head ``[n_layers, n_heads]``: layers from left to right, as the text goes."""
     _require(numbers, *numbers.shape)
     n_layers, n_heads = numbers.shape
-    ax = style.axes(ax, width=8.4, height=1.4 + 0.24 * n_heads)
+    ax = style.axes(ax, height=1.4 + 0.24 * n_heads)
     image = ax.imshow(numbers.T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     ax.set(xlabel="layer", ylabel="head", yticks=range(n_heads), xticks=range(0, n_layers, 5))
     ax.grid(False)

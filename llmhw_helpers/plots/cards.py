@@ -30,14 +30,14 @@ def plot_working_sets(
     ax.set(xscale="log", yscale="log", xlabel="bytes that are read again and again", ylabel="bytes per second")
     for name, n_bytes in caches.items():
         ax.axvline(n_bytes, color="gray", ls=":", lw=1.2)
-        ax.text(n_bytes, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
+        ax.text(n_bytes, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=style.SMALL)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda n, _: _binary(float(n))))
     ax.set_xticks([2**10 * 8**k for k in range(8) if min(sizes) <= 2**10 * 8**k <= max(sizes)])
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: si(float(rate), "B/s")))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -57,7 +57,7 @@ def plot_cards(
         label: of the values, with their unit; the axis is logarithmic.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, 7.5, 0.6 + 0.24 * len(cards))
+    ax = style.axes(ax, height=0.6 + 0.24 * len(cards))
     for i, (job, values) in enumerate(series.items()):
         colour, marker = style.COLOURS[i], style.MARKERS[i]
         ax.plot([], [], ls="", marker=marker, color=colour, label=job)
@@ -67,8 +67,8 @@ def plot_cards(
                 ax.plot(value, row, ls="", marker=marker, ms=6, mec=colour, mfc=fill, mew=1.2)
     ax.set(xscale="log", xlabel=label, ylim=(len(cards) - 0.5, -0.5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(float(value), "").strip()))
-    ax.set_yticks(range(len(cards)), cards, fontsize=9)
-    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=6, frameon=False, handletextpad=0.1)
+    ax.set_yticks(range(len(cards)), cards, fontsize=style.SMALL)
+    style.legend_above(ax, ncols=3, handletextpad=0.1)
     return ax
 
 
@@ -102,7 +102,7 @@ def plot_ranges(
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 

@@ -14,7 +14,7 @@ def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axe
 
     A part that a column lacks counts as zero.
     """
-    ax = style.axes(ax, width=1.8 + 1.5 * len(columns), height=4.2)
+    ax = style.axes(ax, width=min(3.2 + 0.8 * len(columns), style.WIDTH), height=4.2)
     parts = list(dict.fromkeys(part for column in columns.values() for part in column))
     bottom = np.zeros(len(columns))
     for i, part in enumerate(parts):
@@ -23,12 +23,14 @@ def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axe
         ax.bar(list(columns), heights, 0.6, bottom, color=colour, label=part, edgecolor="white")
         bottom += heights
     for place, total in enumerate(bottom):
-        ax.annotate(f"{total:.3g}", (place, total), (0, 3), textcoords="offset points", ha="center", fontsize=9)
+        look = {"textcoords": "offset points", "ha": "center", "fontsize": style.SMALL}
+        ax.annotate(f"{total:.3g}", (place, total), (0, 3), **look)
     ax.set_ylim(0, 1.08 * bottom.max())
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    style.legend_above(ax, ncols=3, handles=handles, labels=labels)
     ax.set(ylabel=ylabel)
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 
@@ -39,7 +41,7 @@ def plot_tradeoff(runs: Mapping[str, tuple[float, float]], ax: Axes | None = Non
         runs: (perplexity on general text divided by what it was, loss on held-out answers) by the run's name.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, width=7.5, height=4.6)
+    ax = style.axes(ax, height=4.8)
     for i, (name, (worse, loss)) in enumerate(runs.items()):
         colour, marker = style.COLOURS[i % len(style.COLOURS)], style.MARKERS[i % len(style.MARKERS)]
         ax.plot(worse, loss, marker=marker, ms=9, ls="", color=colour, label=name)
@@ -50,5 +52,5 @@ def plot_tradeoff(runs: Mapping[str, tuple[float, float]], ax: Axes | None = Non
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
     ax.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    style.legend_above(ax, ncols=2)
     return ax

@@ -21,7 +21,7 @@ def plot_tiles(kinds: np.ndarray, ax: Axes | None = None) -> Axes:
     if kinds.ndim != 2 or not np.isin(kinds, (0, 1, 2)).all():
         raise ValueError(f"tiles are 0, 1 or 2 in a table, not {kinds.tolist()!r:.60}")
     n_rows, n_columns = kinds.shape
-    ax = style.axes(ax, width=5.2, height=4.6)
+    ax = style.axes(ax, width=5.0, height=4.6)
     colours = ["#eeeeee", style.COLOURS[5], style.COLOURS[0]]
     ax.imshow(kinds, cmap=ListedColormap(colours), vmin=0, vmax=2, extent=(0, n_columns, n_rows, 0))
     ax.set_xticks(range(n_columns + 1), [""] * (n_columns + 1))
@@ -31,7 +31,7 @@ def plot_tiles(kinds: np.ndarray, ax: Axes | None = None) -> Axes:
     ax.set_axisbelow(False)
     ax.set(xlabel="blocks of keys, the first on the left", ylabel="blocks of queries, the first on top")
     patches = [Patch(facecolor=c, edgecolor="gray", label=kind) for c, kind in zip(colours, KINDS, strict=True)]
-    ax.figure.legend(handles=patches, loc="outside lower center", fontsize=9)
+    ax.figure.legend(handles=patches, loc="outside lower center", fontsize=style.SMALL)
     return ax
 
 
@@ -67,5 +67,5 @@ def plot_growth(
     ax.set_xticks(lengths, [f"{n // 1024}k" if n >= 1024 else str(n) for n in lengths])
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: shown(value))
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax

@@ -33,14 +33,14 @@ def plot_options(options: Sequence[Option], best: Option | None = None, ax: Axes
         said = option.refused if option.refused else f"{si(option.bytes, 'B')}, loses {option.loss:.1%}"
         if option.refused.startswith("may"):
             said = "unknown"
-        ax.text(option.tokens_per_s + 0.01 * longest, row, said, va="center", fontsize=9)
+        ax.text(option.tokens_per_s + 0.01 * longest, row, said, va="center", fontsize=style.SMALL)
     ax.set_yticks(range(len(options)), [option.name for option in options])
     for tick, option in zip(ax.get_yticklabels(), options, strict=True):
         tick.set_fontweight("bold" if option is best else "normal")
     ax.set(xlim=(0, 1.35 * longest), ylim=(len(options) - 0.5, -0.5), xlabel="tokens per second, at most")
     ax.grid(False, axis="y")
     patches = [Patch(facecolor=colour, hatch=hatch, label=label) for label, (colour, hatch) in KINDS.items()]
-    ax.legend(handles=patches, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=1, handles=patches)
     return ax
 
 

@@ -30,7 +30,7 @@ def plot_graph(
     for key, text in boxes.items():
         colour = style.COLOURS[1] if key in marked else style.COLOURS[0]
         look = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": colour, "lw": 2.4 if key in marked else 1.3}
-        ax.text(*at[key], text, ha="center", va="center", bbox=look, fontsize=9.5, linespacing=1.35, zorder=3)
+        ax.text(*at[key], text, ha="center", va="center", bbox=look, fontsize=style.SMALL, linespacing=1.35, zorder=3)
     for start, end in arrows:
         line = {"arrowstyle": "-|>", "color": "#555555", "shrinkA": 34, "shrinkB": 34, "lw": 1.3}
         ax.annotate("", at[end], at[start], arrowprops=line)

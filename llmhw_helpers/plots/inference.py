@@ -16,7 +16,7 @@ def plot_per_token(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
     style.seconds_axis(ax)
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -43,5 +43,5 @@ def plot_split(
     ax.set(xscale="log", xlim=(min(lengths), max(lengths)), xlabel="tokens in each text", ylabel=label)
     ax.set_ylim(bottom=0)
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="upper left", fontsize=9)
+    ax.legend(handles[::-1], labels[::-1], loc="upper left", fontsize=style.SMALL)
     return ax

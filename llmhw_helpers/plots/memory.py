@@ -39,7 +39,7 @@ def plot_phases(
         limits: lines from left to right, such as the memory of a card, in bytes by label.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, width=9)
+    ax = style.axes(ax, height=4.6)
     most = max(phase.bytes for phase in columns.values())
     unit, name = _unit(most)
     bottom = np.zeros(len(columns))
@@ -57,12 +57,13 @@ def plot_phases(
         ax.axhline(limit / unit, color="black", ls="--", lw=1)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         where = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "center", "bbox": box}
-        ax.annotate(label, (0.005, limit / unit), fontsize=9, **where)
+        ax.annotate(label, (0.005, limit / unit), fontsize=style.SMALL, **where)
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    style.legend_above(ax, ncols=3, handles=handles, labels=labels)
     ax.set(ylabel=name, ylim=(0, 1.05 * max([most, *(limits or {}).values()]) / unit))
     ax.margins(x=0.1 if limits else 0.03)
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 
@@ -91,11 +92,12 @@ def plot_timeline(
     for start, (phase, end) in zip([0, *ends.values()], ends.items(), strict=False):
         if start:
             ax.axvline(start / len(first), color="gray", ls=":", lw=1.2)
-        ax.annotate(phase, ((start + end) / 2 / len(first), 1.01), xycoords="axes fraction", ha="center", fontsize=10)
+        middle = (start + end) / 2 / len(first)
+        ax.annotate(phase, (middle, 1.01), xycoords="axes fraction", ha="center", fontsize=style.SMALL)
     ax.set(xlim=(0, 1), xlabel="operations of one step, first to last", ylabel=f"alive, {name}", xticks=[])
     ax.set_ylim(bottom=0)
     if len(timelines) > 1:
-        ax.legend(fontsize=9)
+        ax.legend(fontsize=style.SMALL)
     return ax
 
 

@@ -30,11 +30,11 @@ PANELS = {  # columns of a monitor that share an axis
     "power": ("package_watts", "gpu_watts"),
 }
 MOST_LINES = 12  # that marks of one name are drawn as; more of them are ticks at the foot of the first panel
-LEGEND = {"fontsize": 8, "frameon": False, "handlelength": 1.6, "columnspacing": 1.2}
+LEGEND = {"fontsize": style.SMALL, "frameon": False, "handlelength": 1.6, "columnspacing": 1.2}
 DRAWING = 0.05  # of the time: a picture takes a tenth of a second, which the run would miss
 
 
-def dashboard(series: Series, columns: int = 2) -> list[Axes]:
+def dashboard(series: Series, columns: int = 1) -> list[Axes]:
     """A panel for each thing that was sampled, over the seconds of the run, with its marks.
 
     Panels with no column in `series` are left out, and columns that no panel knows get one each. A sample is a step as
@@ -72,7 +72,7 @@ def live(monitor: Monitor, every_s: float = 1.0) -> Iterator[None]:
         return
     with plt.rc_context(style.STYLE):  # in this thread alone: it changes settings of all
         figure = Figure(layout="constrained", dpi=80)
-        panels = _panels(figure, series, 2)
+        panels = _panels(figure, series, 1)
     place = display(Image(_png(figure)), display_id=True)
     done = threading.Event()
 
@@ -108,7 +108,7 @@ def _panels(figure: Figure, series: Series, columns: int) -> list[tuple[Axes, di
         raise ValueError("a series without columns: nothing to draw")
     columns = max(1, min(columns, len(wanted)))
     rows = -(-len(wanted) // columns)
-    figure.set_size_inches(4.7 * columns, 1.75 * rows + 0.3)
+    figure.set_size_inches(style.WIDTH, 1.75 * rows + 0.3)
     every = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     for ax in every[len(wanted) :]:
         ax.remove()
@@ -118,14 +118,14 @@ def _panels(figure: Figure, series: Series, columns: int) -> list[tuple[Axes, di
         for i, name in enumerate(names):
             look = {"color": style.COLOURS[i % len(style.COLOURS)], "ls": style.LINES[i % len(style.LINES)]}
             (lines[name],) = ax.plot([], [], drawstyle="steps-pre", lw=1.6, label=name, **look)
-        ax.set_ylabel(title, fontsize=9)
-        ax.tick_params(labelsize=9)
+        ax.set_ylabel(title, fontsize=style.SMALL)
+        ax.tick_params(labelsize=style.SMALL)
         ax.legend(loc="lower left", bbox_to_anchor=(0, 0.97), ncols=3, **LEGEND)
         ax.yaxis.set_major_formatter(lambda value, _, unit=series.units[names[0]]: _tick(value, unit))
         panels.append((ax, lines))
     for ax, _ in panels[-columns:]:
         ax.xaxis.set_tick_params(labelbottom=True)
-        ax.set_xlabel("seconds", fontsize=9)
+        ax.set_xlabel("seconds", fontsize=style.SMALL)
     return panels
 
 

@@ -25,12 +25,12 @@ def plot_bits(rows: Mapping[str, Mapping[str, str]], ax: Axes | None = None) -> 
         for field, bits in fields.items():
             ax.barh([row] * len(bits), 1, 0.72, range(at, at + len(bits)), color=FIELDS[field], edgecolor="white", lw=1)
             for i, bit in enumerate(bits if longest <= LETTERED else ""):
-                ax.text(at + i + 0.5, row, bit, ha="center", va="center", fontsize=10)
+                ax.text(at + i + 0.5, row, bit, ha="center", va="center", fontsize=style.SMALL)
             at += len(bits)
     shown = {"exponent": "exponent", "mantissa": "mantissa or number", "number": "mantissa or number", "sign": "sign"}
     names = dict.fromkeys(shown[field] for fields in rows.values() for field in fields)
     patches = [Patch(color=FIELDS[name.split()[0]], label=name) for name in names]
-    ax.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=3, handles=patches)
     ax.set(xlim=(0, longest), ylim=(len(rows) - 0.5, -0.5), xticks=[])
     ax.set_yticks(range(len(rows)), list(rows))
     ax.grid(visible=False)
@@ -63,7 +63,7 @@ def plot_steps(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], ax:
         width = 1.5 + 0.5 * i  # of two formats with equal steps, the later one lies wider on the other
         ax.plot(sizes, steps, color=colour, ls=line, lw=width, label=label, drawstyle="steps-post")
     ax.set(xscale="log", yscale="log", xlabel="size of the number", ylabel="step to the next, relative to it")
-    ax.legend(fontsize=9, ncols=2)
+    ax.legend(fontsize=style.SMALL, ncols=2)
     return ax
 
 
@@ -88,5 +88,5 @@ def plot_magnitudes(
     for i, (label, limit) in enumerate(limits.items()):
         ax.axvline(limit, color=style.COLOURS[i % 5], ls=style.LINES[1 + i % 4], lw=1.6, label=label)
     ax.set(xlabel="size, as a power of two", ylabel="share of the numbers")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax

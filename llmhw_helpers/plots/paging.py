@@ -28,14 +28,14 @@ def plot_shares(rows: Mapping[str, Shares], ax: Axes | None = None) -> Axes:
         ax.barh(range(len(rows)), values, left=left, color=colour, hatch=hatch, edgecolor="white", label=label)
         for i, value in enumerate(values):
             if value > NARROW:
-                text = ax.text(left[i] + value / 2, i, f"{value:.0%}", ha="center", va="center", fontsize=10)
+                text = ax.text(left[i] + value / 2, i, f"{value:.0%}", ha="center", va="center", fontsize=style.SMALL)
                 text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5})
         left = [a + b for a, b in zip(left, values, strict=True)]
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="share of the memory, on average")
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     ax.grid(False, axis="y")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=2)
     return ax
 
 
@@ -61,10 +61,10 @@ def plot_blocks(state: Snapshot, n_columns: int = 8, ax: Axes | None = None) -> 
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
         ax.text(x + 0.45, y + 0.4, str(block), ha="center", va="center", fontsize=11, bbox=box)
         if count:
-            ax.text(x + 0.87, y + 0.78, f"x{count}", ha="right", va="bottom", fontsize=8, bbox=box)
+            ax.text(x + 0.87, y + 0.78, f"x{count}", ha="right", va="bottom", fontsize=style.SMALL, bbox=box)
     handles = [Patch(facecolor=colours[name], label=f"{name}: {_says(state, name)}") for name in names]
     handles.append(Patch(facecolor=FREE, edgecolor="#888888", hatch="///", label="free, can still be found"))
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=1, handles=handles)
     ax.set(xlim=(-0.05, n_columns), ylim=(n_rows, -0.05), aspect="auto")
     ax.set_axis_off()
     return ax

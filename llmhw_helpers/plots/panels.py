@@ -28,8 +28,8 @@ def plot_panel(panel: Panel, series: Series, ax: Axes | None = None) -> Axes:
         look = {"color": style.COLOURS[i % len(style.COLOURS)], "ls": style.LINES[i // len(style.COLOURS) % 7]}
         alone = len(values) > 0 and np.isfinite(values).sum() == 1
         ax.plot(series.seconds, values, label=name, lw=1.6, marker="o" if alone else None, **look)
-    ax.set_title(panel.title, fontsize=10, loc="left")
-    ax.set_xlabel("seconds", fontsize=9)
+    ax.set_title(panel.title, fontsize=style.SMALL, loc="left")
+    ax.set_xlabel("seconds", fontsize=style.SMALL)
     ax.set_ylim(bottom=0)
     if panel.unit in ("s", "B", "B/s", "W"):
         ax.yaxis.set_major_formatter(lambda value, _: si(value, panel.unit) if value else "0")
@@ -37,13 +37,13 @@ def plot_panel(panel: Panel, series: Series, ax: Axes | None = None) -> Axes:
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         ax.set_ylim(top=max(1.0, ax.get_ylim()[1]))
     if not series.columns:
-        ax.text(0.5, 0.5, "nothing to show yet", transform=ax.transAxes, ha="center", color="grey")
+        ax.text(0.5, 0.5, "nothing to show yet", transform=ax.transAxes, ha="center", color="#595959")
     elif [*series.columns] != [""] and len(series.columns) <= MOST_LINES:
-        ax.legend(fontsize=8, loc="best")
+        ax.legend(fontsize=style.SMALL, loc="best")
     return ax
 
 
-def plot_panels(panels: Sequence[tuple[Panel, Series]], n_columns: int = 2) -> Figure:
+def plot_panels(panels: Sequence[tuple[Panel, Series]], n_columns: int = 1) -> Figure:
     """All of them in one figure, row by row, as on the dashboard.
 
     Raises:
@@ -53,7 +53,7 @@ def plot_panels(panels: Sequence[tuple[Panel, Series]], n_columns: int = 2) -> F
         raise ValueError("no panel to draw")
     n_rows = -(-len(panels) // n_columns)
     with plt.rc_context(style.STYLE):
-        size = (5.2 * n_columns, 2.4 * n_rows)
+        size = (style.WIDTH, 2.4 * n_rows)
         figure, places = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
     for (panel, series), ax in zip(panels, places.flat, strict=False):
         plot_panel(panel, series, ax)

@@ -41,31 +41,31 @@ HELD = ("weights", "gradients", "optimizer")
 
 def plot_cuts(n_ranks: int = 2, ax: Axes | None = None) -> Axes:
     """The product ``Y = X W`` cut by batch, by columns and by rows: a colour a rank, grey what each has whole."""
-    ax = style.axes(ax, width=9, height=6)
+    ax = style.axes(ax, height=5.6)
     for row, (name, cut) in enumerate(CUTS.items()):
-        top = -row * (DEPTH + 1.8)
+        top = -row * (DEPTH + 3)
         _matrix(ax, 0, top, DEPTH, ROWS, cut.x, n_ranks)
         _matrix(ax, DEPTH + 1.5, top, COLUMNS, DEPTH, cut.w, n_ranks)
         _matrix(ax, DEPTH + COLUMNS + 3, top, COLUMNS, ROWS, cut.y, n_ranks)
         middle = top - ROWS / 2
         for x, sign in ((DEPTH + 0.75, "·"), (DEPTH + COLUMNS + 2.25, "=")):
             ax.text(x, middle, sign, ha="center", va="center", fontsize=16)
-        ax.text(-0.8, middle, name, ha="right", va="center", fontsize=11, weight="bold")
-        ax.text(DEPTH + 2 * COLUMNS + 4.1, middle, cut.sent, ha="left", va="center", fontsize=10)
+        ax.text(0, top + 0.4, name, ha="left", va="bottom", fontsize=11, weight="bold")
+        ax.text(DEPTH + 2 * COLUMNS + 3.8, middle, cut.sent, ha="left", va="center", fontsize=style.SMALL)
     for x, width, name in ((0, DEPTH, "X"), (DEPTH + 1.5, COLUMNS, "W"), (DEPTH + COLUMNS + 3, COLUMNS, "Y")):
-        ax.text(x + width / 2, 0.4, name, ha="center", va="bottom", fontsize=12)
+        ax.text(x + width / 2, 2.4, name, ha="center", va="bottom", fontsize=12)
     handles = [Patch(facecolor=_colour(rank), label=f"rank {rank}") for rank in range(n_ranks)]
     handles.append(Patch(facecolor=WHOLE, label="whole, on every rank"))
     handles.append(Patch(facecolor="white", edgecolor="#555555", hatch=TERMS, label="each rank has a term of the sum"))
-    ax.figure.legend(handles=handles, loc="outside lower center", ncols=n_ranks + 2, fontsize=9, frameon=False)
-    ax.set(xlim=(-6.5, DEPTH + 2 * COLUMNS + 13), ylim=(-3 * (DEPTH + 1.8) + 1.2, 1.6), aspect="equal")
+    ax.figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=style.SMALL, frameon=False)
+    ax.set(xlim=(-0.3, DEPTH + 2 * COLUMNS + 16), ylim=(-3 * (DEPTH + 3) + 2.4, 4.0), aspect="equal")
     ax.set_axis_off()
     return ax
 
 
 def plot_zero(n_ranks: int = 4, ax: Axes | None = None) -> Axes:
     """Who holds what at each stage of ZeRO: a column a rank, filled the part that it has."""
-    ax = style.axes(ax, width=9, height=3.3)
+    ax = style.axes(ax, height=2.6)
     for stage in range(4):
         left = stage * (n_ranks + 1.2)
         for rank in range(n_ranks):
@@ -106,7 +106,7 @@ def plot_sent(sent: Mapping[str, float], speeds: Mapping[str, float] | None = No
             row,
             si(value, "B"),
             va="center",
-            fontsize=10,
+            fontsize=style.SMALL,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     for i, (name, speed) in enumerate((speeds or {}).items()):
@@ -119,7 +119,7 @@ def plot_sent(sent: Mapping[str, float], speeds: Mapping[str, float] | None = No
     ax.xaxis.set_major_formatter(lambda value, _: si(value, "B"))
     ax.grid(False, axis="y")
     if speeds:
-        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+        style.legend_above(ax, ncols=1)
     return ax
 
 
@@ -133,7 +133,7 @@ def plot_steps(steps: Mapping[str, Mapping[str, float]], ax: Axes | None = None)
     Raises:
         ValueError: more parts than there are colours.
     """
-    ax = style.axes(ax, width=9, height=0.5 * len(steps) + 1.6)
+    ax = style.axes(ax, height=0.5 * len(steps) + 1.6)
     names = dict.fromkeys(name for parts in steps.values() for name, seconds in parts.items() if seconds)
     if len(names) > len(style.COLOURS):
         raise ValueError(f"{len(names)} parts, and {len(style.COLOURS)} colours: add some of the parts up")
@@ -145,7 +145,7 @@ def plot_steps(steps: Mapping[str, Mapping[str, float]], ax: Axes | None = None)
     ax.set_yticks(range(len(steps)), list(steps))
     ax.set(ylim=(len(steps) - 0.4, -0.6), xlabel="seconds of a step")
     ax.grid(False, axis="y")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=3)
     return ax
 
 

@@ -13,7 +13,7 @@ from . import style
 
 COLOURS = {FORWARD: style.COLOURS[0], BACKWARD: style.COLOURS[1]}
 LIGHTEST = 0.6  # how much white the last chunk's colour has
-NARROW = 0.014  # the share of the picture's width that a digit needs
+NARROW = 0.02  # the share of the picture's width that a digit needs
 
 
 def plot_schedule(events: Sequence[Event], ax: Axes | None = None) -> Axes:
@@ -29,21 +29,21 @@ def plot_schedule(events: Sequence[Event], ax: Axes | None = None) -> Axes:
     n_ranks, n_chunks = (1 + max(event[field] for event in events) for field in (0, 3))
     begin = min(event.start_s for event in events)
     length = max(event.end_s for event in events) - begin
-    ax = style.axes(ax, width=6.0, height=0.5 * n_ranks + 1.2)
+    ax = style.axes(ax, height=0.5 * n_ranks + 1.2)
     for event in events:
         seconds, start = event.end_s - event.start_s, event.start_s - begin
         colour = _lighter(COLOURS[event.kind], event.chunk, n_chunks)
         ax.barh(event.rank, seconds, 0.8, start, color=colour, edgecolor="white", linewidth=0.5)
         number = str(event.micro_batch)
         if seconds > NARROW * len(number) * length:
-            look = {"ha": "center", "va": "center", "fontsize": 8, "color": "black" if event.chunk else "white"}
+            look = {"ha": "center", "va": "center", "fontsize": style.SMALL, "color": style.ink(colour)}
             ax.text(start + seconds / 2, event.rank, number, **look)
     handles = [
         Patch(color=_lighter(COLOURS[kind], chunk, n_chunks), label=f"{kind}, chunk {chunk}" if n_chunks > 1 else kind)
         for kind in (FORWARD, BACKWARD)
         for chunk in range(n_chunks)
     ]
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=2, handles=handles)
     ax.set_yticks(range(n_ranks), [f"rank {rank}" for rank in range(n_ranks)])
     ax.set(xlim=(0, length), ylim=(n_ranks - 0.5, -0.5), xlabel="time")
     ax.xaxis.set_major_formatter(lambda seconds, _: si(seconds, "s") if seconds else "0")

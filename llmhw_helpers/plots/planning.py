@@ -11,13 +11,12 @@ from . import style
 
 PARTS = {
     "weights": style.COLOURS[0],
-    "optimizer": style.COLOURS[2],
+    "optimizer": style.COLOURS[5],
     "gradients": style.COLOURS[1],
     "cache": style.COLOURS[2],
     "activations": style.COLOURS[4],
-    "gathered": style.COLOURS[5],
-    "working": style.COLOURS[3],
-    "reserve": "#999999",
+    "gathered": style.COLOURS[3],
+    "working": "#999999",
 }
 OTHER = "#dddddd"
 LINES = ("--", ":", "-.")
@@ -49,7 +48,7 @@ def plot_parts(
         limits: lines from left to right, such as the memory of a card, in bytes by label.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, width=9)
+    ax = style.axes(ax, height=4.6)
     names = [name for name in PARTS if any(name in parts for parts in columns.values())]
     names += sorted({name for parts in columns.values() for name in parts} - set(PARTS))
     bottom = np.zeros(len(columns))
@@ -60,10 +59,11 @@ def plot_parts(
     for line, (label, limit) in zip(LINES, (limits or {}).items(), strict=False):
         ax.axhline(limit / 1e9, color="black", ls=line, lw=1.2, label=f"{label}: {si(limit, 'B')}")
     handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    style.legend_above(ax, ncols=2, handles=handles, labels=labels)
     ax.set(ylabel="GB on the fullest GPU")
     ax.set_ylim(0, 1.07 * max([*bottom, *(limit / 1e9 for limit in (limits or {}).values())]))
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 

@@ -5,15 +5,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from . import memory, style
+from . import memory, planning, style
 
-PARTS = {
-    **memory.PARTS,
-    "weights": style.COLOURS[0],
-    "cache": style.COLOURS[2],
-    "optimizer": style.COLOURS[5],
-    "gathered": style.COLOURS[3],
-}
+PARTS = {**memory.PARTS, **planning.PARTS}  # a part has one colour in all pictures
 OTHERS = "#bbbbbb"
 RESERVE = {  # what a program keeps at least, and at most
     "reserve": {"facecolor": "#dddddd", "edgecolor": "#888888", "hatch": "////", "lw": 0},
@@ -29,7 +23,7 @@ def plot_memory(plans: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> A
         plans: as in the reply of `costs.planner.answer`; the first on top, those that no other plan beats in bold.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, width=9, height=0.42 * len(plans) + 1.4)
+    ax = style.axes(ax, height=0.42 * len(plans) + 1.4)
     ends = [0.0] * len(plans)
     for part in dict.fromkeys(part for plan in plans for part in plan["memory"]["parts"]):
         sizes = [plan["memory"]["parts"].get(part, 0) / GB for plan in plans]
@@ -47,7 +41,7 @@ def plot_memory(plans: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> A
     ax.set(ylim=(len(plans) - 0.4, -0.6), xlabel="GB in the fullest GPU")
     ax.set_xlim(left=0)
     ax.grid(False, axis="y")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=3)
     return ax
 
 

@@ -31,7 +31,7 @@ def plot_pareto(models: Mapping[str, tuple[float, float]], reference: float, ax:
     ]
     ax.set_yticks(ticks, [str(n) for n in ticks])
     ax.minorticks_off()
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -46,5 +46,5 @@ def plot_outliers(ratios: Mapping[str, Sequence[float]], ax: Axes | None = None)
         layers = range(len(values))
         ax.plot(layers, values, color=style.COLOURS[i], ls=style.LINES[i], marker=style.MARKERS[i], ms=4, label=name)
     ax.set(yscale="log", xlabel="layer", ylabel="largest / middle magnitude")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax

@@ -1,5 +1,6 @@
 """Rooflines, and times against their floor."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ def plot_roofline(
 ) -> Axes:
     """Rooflines, each a machine and a number format, with measured computations under them.
 
+    Above the picture stands where memory binds under every roof, and where arithmetic does.
+
     Args:
         roofs: what to draw, in the order of the legend; the ridge of each is marked.
         points: measured computations by label.
@@ -43,7 +46,16 @@ def plot_roofline(
         ax.plot(xs, ys, ls="", marker=style.MARKERS[i], color=style.COLOURS[i], mec="white", ms=8, label=label)
     ax.set(xscale="log", yscale="log", xlim=intensities)
     ax.set(xlabel="arithmetic intensity (FLOP per byte of memory traffic)", ylabel="FLOP/s")
-    ax.legend(loc="lower right", fontsize=9)
+    ridges = sorted(roof.ridge(dtype) for roof, dtype in roofs)
+    for said, (low, high) in {
+        "memory binds": (intensities[0], min([intensities[1], *ridges])),
+        "arithmetic binds": (max([intensities[0], *ridges]), intensities[1]),
+    }.items():
+        if ridges and low < high:
+            where = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            ax.text(math.sqrt(low * high), 1.01, said, fontsize=style.SMALL, **where)
+            ax.axvline(high if low == intensities[0] else low, color="gray", ls=":", lw=1.2, zorder=0)
+    ax.legend(loc="lower right", fontsize=style.SMALL)
     return ax
 
 
@@ -61,5 +73,5 @@ def plot_times(
     ax.set(xscale="log", yscale="log", xlabel="rows multiplied at once", ylabel="seconds per product")
     ax.set_xticks(rows, [str(r) for r in rows])
     ax.minorticks_off()
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax

@@ -39,7 +39,7 @@ def plot_messages(points: Sequence[tuple[float, float]], wires: Mapping[str, Wir
     ax.xaxis.set_major_formatter(lambda size, _: si(size, "B"))
     style.seconds_axis(ax)
     ax.set(xlabel="bytes of the message", ylabel="one way")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -61,7 +61,7 @@ def plot_loads(trips: Mapping[int, Trip], ax: Axes | None = None) -> Axes:
     ax.xaxis.set_minor_locator(NullLocator())
     style.seconds_axis(ax)
     ax.set(xlabel="nodes that load at the same time", ylabel="to load")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -90,7 +90,7 @@ def plot_efficiency(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([tick for tick in TICKS if curve[0][0] <= tick <= curve[-1][0]])
     ax.set(xlabel="computed between two saves", ylabel="share of the time that counts", ylim=(0, 1.02))
-    ax.legend(fontsize=9, loc="lower center")
+    ax.legend(fontsize=style.SMALL, loc="lower center")
     return ax
 
 

@@ -19,7 +19,7 @@ COLOURS = {
     GPU: style.COLOURS[2],
     NAMED: "#dddddd",
 }
-LETTER = 0.012  # its width, as a share of the picture's
+LETTER = 0.02  # its width, as a share of the picture's
 
 
 def plot_timeline(trace: Trace, ax: Axes | None = None) -> Axes:
@@ -28,7 +28,7 @@ def plot_timeline(trace: Trace, ax: Axes | None = None) -> Axes:
     What is left white in a row of operations is a gap. A piece of a trace, ``trace.within(step)``, shows more of it.
     """
     rows = _rows(trace)
-    ax = style.axes(ax, width=8.0, height=0.4 * len(rows) + 1.3)
+    ax = style.axes(ax, height=0.4 * len(rows) + 1.3)
     for y, (_, row) in enumerate(rows):
         for kind, spans in row.items():
             bars = [(span.start_s - trace.begin_s, span.seconds) for span in spans]
@@ -37,10 +37,10 @@ def plot_timeline(trace: Trace, ax: Axes | None = None) -> Axes:
         for span in row.get(NAMED, ()):
             if len(span.name) * LETTER * trace.seconds < span.seconds:
                 middle = (span.start_s + span.end_s) / 2 - trace.begin_s
-                ax.text(middle, y, span.name, ha="center", va="center", fontsize=8)
+                ax.text(middle, y, span.name, ha="center", va="center", fontsize=style.SMALL)
     drawn = {kind for _, row in rows for kind, spans in row.items() if spans}
     handles = [Patch(color=colour, label=kind) for kind, colour in COLOURS.items() if kind in drawn]
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize=9, frameon=False)
+    style.legend_above(ax, ncols=3, handles=handles)
     ax.set_yticks(range(len(rows)), [label for label, _ in rows])
     ax.set(xlim=(0, trace.seconds), ylim=(len(rows) - 0.5, -0.5), xlabel="time")
     ax.xaxis.set_major_formatter(lambda seconds, _: si(seconds, "s") if seconds else "0")
@@ -58,11 +58,11 @@ def plot_longest(tallies: Sequence[Tally], ax: Axes | None = None) -> Axes:
         raise ValueError("no operations to draw: trace.longest() gives them")
     ax = style.axes(ax, height=0.35 * len(tallies) + 1.0)
     bars = ax.barh(range(len(tallies)), [tally.own_seconds for tally in tallies], color=COLOURS[WORKS])
-    ax.bar_label(bars, [f" {tally.count:,} x" for tally in tallies], fontsize=9)
+    ax.bar_label(bars, [f" {tally.count:,} x" for tally in tallies], fontsize=style.SMALL)
     ax.set_yticks(range(len(tallies)), [_short(tally.name) for tally in tallies])
     ax.invert_yaxis()
     ax.set_xlabel("own time")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.xaxis.set_major_formatter(lambda seconds, _: si(seconds, "s") if seconds else "0")
     ax.grid(axis="y", visible=False)
     return ax
@@ -70,7 +70,7 @@ def plot_longest(tallies: Sequence[Tally], ax: Axes | None = None) -> Axes:
 
 def _short(name: str) -> str:
     """The names of kernels are long, and often differ at their ends."""
-    return name if len(name) <= 40 else f"{name[:19]}…{name[-20:]}"
+    return name if len(name) <= 30 else f"{name[:14]}…{name[-15:]}"
 
 
 def _rows(trace: Trace) -> list[tuple[str, dict[str, list[Span]]]]:

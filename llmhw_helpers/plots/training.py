@@ -19,18 +19,19 @@ def plot_losses(
         floors: what nobody of a kind can go below, by the name of the kind.
         ax: where to draw; a new figure without it.
     """
-    ax = style.axes(ax, width=8.5)
+    ax = style.axes(ax)
     for i, (label, losses) in enumerate(curves.items()):
         ax.plot(np.arange(1, len(losses) + 1), losses, color=style.COLOURS[i], lw=1.6, label=label)
     for i, (label, floor) in enumerate((floors or {}).items()):
         ax.axhline(floor, color="black", ls=style.LINES[(i + 1) % len(style.LINES)], lw=1.1)
         where = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "center"}
-        ax.annotate(f"{label}: {floor:.2f}", (1.01, floor), fontsize=9, **where)  # beside the axes: no curve is there
+        said = f"{label}: {floor:.2f}"  # beside the axes: no curve is there
+        ax.annotate(said, (1.01, floor), fontsize=style.SMALL, **where)
     longest = max(len(losses) for losses in curves.values())
     ax.set(xscale="log", xlim=(1, longest), xlabel="step", ylabel="loss (nats a token)")
     ax.xaxis.set_major_formatter(lambda step, _: f"{step:g}")
     if len(curves) > 1:
-        ax.legend(fontsize=9)
+        ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -63,7 +64,7 @@ def plot_law(
     hollow = {"ls": "", "marker": marker, "mec": colour, "mfc": "white", "mew": 2, "ms": size + 1}
     ax.plot(*zip(*beyond, strict=True), label=f"{label}: the next, measured", **hollow)
     ax.set(xscale="log", yscale="log")
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax
 
 
@@ -87,5 +88,5 @@ def plot_predicted(
         ax.plot(grid, [predicted[label](x) for x in grid], ls=style.LINES[i], label=f"{label}: predicted", **look)
         ax.plot(xs, measured[label], ls="", marker=style.MARKERS[i], label=f"{label}: measured", **look)
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=style.SMALL)
     return ax

@@ -65,8 +65,9 @@ def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str
     plain = {_plain(key): key for key in table}
     plain_also = {_plain(other): key for other, key in also.items()}
     name = plain_also.get(_plain(name), name)
-    if _plain(name) in plain:
-        return table[plain[_plain(name)]]
+    fits = [key for key in table if _plain(key) == _plain(name)]
+    if len(fits) == 1:
+        return table[fits[0]]
     close = [key for key in table if _plain(name) and _plain(key).startswith(_plain(name))]
     close += [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.4)]
     nearest = list(dict.fromkeys(close))[:4]

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib.util
 import os
 import re
 import shutil
@@ -27,6 +28,12 @@ FLAGS = [
 
 
 @pytest.fixture(scope="session")
+def tool():
+    """What loads a program of tools/ by its name."""
+    return load_tool
+
+
+@pytest.fixture(scope="session")
 def notebooks():
     """Names of the notebooks that exist."""
     return sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -47,7 +54,17 @@ class Book(NamedTuple):
     address: str
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+def load_tool(name):
+    """The program tools/NAME.py, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Quiet(load_tool("serve_book").Handler):
+    """The book as `make serve` has it."""
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args):

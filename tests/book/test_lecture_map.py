@@ -47,6 +47,7 @@ ROWS = [
 VERDICTS = {"reproduced", "corrected", "to come", "no claim"}
 LINK = re.compile(r"\[(\d\d_\w+)\]\(\.\./notebooks/(\d\d_\w+)\.ipynb\)")
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+FOLD = re.compile(r"<details><summary>(?:test|(\d+) tests)</summary>(.*)</details>")  # students see the summary alone
 
 
 def test_every_slide_is_there_in_order():
@@ -81,11 +82,13 @@ def test_row_is_true(slide, claim, verdict, where, found, notebooks, course_map)
         assert where not in notebooks, f"{where} has arrived: say what it found"
     else:
         assert found, "say what was found"
-        links, tests = LINK.findall(where), TEST.findall(where)
+        fold = FOLD.search(where)
+        links, tests = LINK.findall(where), TEST.findall(fold[2]) if fold else []
+        assert len(tests) == (int(fold[1] or 1) if fold else 0), "the fold says how many tests are in it"
         asserted = "asserted there" in where and all("assert " in sources(target) for _, target in links)
         assert tests or (links and asserted), "name the test that holds it, or the notebook that asserts it"
-        rest = TEST.sub("", LINK.sub("", where)).replace("asserted there", "")
-        assert re.sub(r"[,\s]", "", rest) == "", f"not understood: {where}"
+        rest = FOLD.sub(lambda found: TEST.sub("", found[2]), LINK.sub("", where)).replace("asserted there", "")
+        assert re.sub(r"[,\s]", "", rest) == "", f"not understood, or not folded: {where}"
         for text, target in links:
             assert text == target
             assert target in notebooks, f"there is no notebook {target}"

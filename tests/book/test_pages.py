@@ -7,7 +7,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 HTML = Path(__file__).resolve().parents[2] / "_build/html"
-PAGES = [str(p.relative_to(HTML)) for p in sorted(HTML.rglob("*.html")) if "_static" not in p.relative_to(HTML).parts]
+FILES = [p for p in sorted(HTML.rglob("*.html")) if "_static" not in p.relative_to(HTML).parts and p.name != "404.html"]
+PAGES = [str(p.relative_to(HTML)) for p in FILES]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 WIDTHS = (390, 1280)
 SCHEMES = ("light", "dark")
@@ -33,6 +34,9 @@ LOOK = r"""() => {
     wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
     nameless: nameless.map(i => i.src.slice(0, 80)),
     width: document.scrollingElement.scrollWidth,
+    wide: [...document.querySelectorAll('table.results')]
+      .filter(t => t.getBoundingClientRect().width > t.closest('.text_html').clientWidth + 1)
+      .map(t => t.caption.textContent.slice(0, 40)),
   };
 }"""
 
@@ -54,6 +58,7 @@ def test_page(name, book, tab, keep_screenshot):
             keep_screenshot(page, name, width, scheme)
             seen = page.evaluate(LOOK)
             assert seen["width"] <= width + 1, f"scrolls sideways at {width} px: {seen['width']} px"
+            assert not seen["wide"], "tables of results that do not fit"
             assert not seen["raw"], "formulas left raw"
             assert not seen["unset"], "formulas not set"
             assert not seen["wrong"], "formulas with an error"
@@ -75,4 +80,26 @@ def test_code_can_be_copied_and_solutions_unfold(name, book, tab):
         assert fold.get_attribute("open") is None
         fold.locator("summary").click()
         assert fold.locator("pre").first.is_visible()
+    assert not faults
+
+
+@pytest.mark.parametrize("name", ["no.html", "book/no.html", "notebooks/deep/er/no.html"])
+def test_an_address_that_leads_nowhere_shows_the_way_to_pages_that_are_there(name, book, tab):
+    page, _ = tab
+    assert page.goto(book.address + name).status == 404
+    links = page.locator("main a").evaluate_all("links => links.map(link => link.href)")
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith(book.address)
+        assert page.request.get(link).ok, link
+
+
+def test_the_button_for_jupyterlab_says_what_it_needs(book, tab):
+    page, faults = tab
+    page.goto(book.address + "notebooks/00_your_machine.html", wait_until="load")
+    page.locator(".btn-open-in-lab").click()
+    shown = page.get_by_role("dialog")
+    assert "make lab" in shown.inner_text()
+    shown.get_by_role("button", name="Close").click()
+    assert not shown.is_visible()
     assert not faults

@@ -211,9 +211,9 @@ def test_mixed_precision_with_a_master_copy(oracle):
         assert phase.bytes == pytest.approx(seen.phases[phase.name], rel=1e-4), phase
 
 
-@pytest.mark.parametrize(("n_layers", "recompute"), [(32, "none"), (4, "full")])
+@pytest.mark.parametrize(("n_layers", "recompute"), [(8, "none"), (4, "full")])
 def test_an_8b_model_that_no_machine_here_could_hold(oracle, n_layers, recompute):
-    """Fake tensors: every operation's bookkeeping and no arithmetic. The one with recomputation is shorter."""
+    """Fake tensors: every operation's bookkeeping and no arithmetic. Not all of its 32 layers, for time."""
     llama, run = dataclasses.replace(model("Llama-3.1-8B"), n_layers=n_layers), Pass(1, 4096, recompute=recompute)
     recipe = recipe_of("bf16")
     seen = oracle.tracked(llama, run, optimizer_of())

@@ -58,7 +58,15 @@ def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave 1,000,020, 20 more than the right answer." in grade(lambda n: n + 20, near).line
     assert "gave 999,980, 20 less than the right answer." in grade(lambda n: np.int64(n - 20), near).line
     assert "gave [1.0, 3.0], which is not right." in grade(lambda: (1, 3), Exercise("f", [()], lambda: np.ones(2))).line
+    assert "gave (1, 2), which is not right." in grade(lambda: (1, 2), Exercise("f", [()], lambda: [1, 3])).line
     assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
+
+
+def test_nothing_and_a_wrong_sign_are_told_without_a_ratio():
+    exercise = Exercise("f", [(3,)], lambda n: n / 7)
+    assert grade(lambda n: 0.0, exercise).line == "f: not yet. f(3) gave 0, and the right answer is not 0."
+    assert grade(lambda n: -n / 7.0001, exercise).line == "f: not yet. f(3) gave -0.4286: only the sign is wrong."
+    assert "gave -0.8571, -2 times the right answer." in grade(lambda n: -2 * n / 7, exercise).line
 
 
 def test_a_large_array_is_told_by_its_shape():

@@ -17,9 +17,21 @@ def own_home(tmp_path, monkeypatch):
 def test_prediction_guess_and_measurement_stand_side_by_side():
     ledger = Ledger("00_your_machine")
     ledger.predict("one row", 2e-3, bound="memory", guess=1e-3)
-    assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "-", "-", "~memory"]
+    assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "~memory"]
     ledger.measure("one row", 3e-3)
-    assert str(ledger).splitlines()[1].split() == ["one", "row", "~1", "ms", "~2", "ms", "~3", "ms", "~1.5", "~memory"]
+    assert str(ledger).splitlines()[1].split() == [
+        "one",
+        "row",
+        "~1",
+        "ms",
+        "~2",
+        "ms",
+        "~3",
+        "ms",
+        "~1.5",
+        "↑",
+        "~memory",
+    ]
 
 
 def test_a_machine_that_has_nothing_to_measure_says_so_in_the_same_form():
@@ -27,12 +39,63 @@ def test_a_machine_that_has_nothing_to_measure_says_so_in_the_same_form():
     ledger = Ledger("03_attention")
     ledger.predict("crossing", 300.0, unit="")
     ledger.measure("crossing", None)
-    assert str(ledger).splitlines()[1].split() == ["crossing", "-", "~300", "~not", "told", "~no", "-"]
+    assert str(ledger).splitlines()[1].split() == ["crossing", "~300", "~not", "told", "~no"]
 
 
 def test_a_measurement_without_a_prediction_is_refused():
     with pytest.raises(ValueError, match="predict 'one row' before you measure it"):
         Ledger("00_your_machine").measure("one row", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"), [(0.9, "↓"), (0.92, "✓"), (1.0, "✓"), (1.09, "✓"), (1.11, "↑"), (0.0, "↓"), (-1.0, "↓")]
+)
+def test_a_ratio_has_its_verdict(found, verdict):
+    ledger = Ledger("00_your_machine")
+    ledger.predict("a", 1.0)
+    ledger.measure("a", found)
+    assert str(ledger).splitlines()[1].split()[-1] == verdict
+
+
+def test_a_key_need_not_be_typed_exactly_and_that_is_said(capsys):
+    ledger = Ledger("00_your_machine")
+    ledger.predict("one row, 512 to read", 1.0)
+    ledger.measure("One row 512 to read", 2.0)
+    assert capsys.readouterr().out == "'One row 512 to read' is taken for 'one row, 512 to read'\n"
+    assert {name: entry["measured"] for name, entry in ledger.entries().items()} == {"one row, 512 to read": 2.0}
+    ledger.measure("one row, 512 to read", 3.0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_key_that_fits_two_predictions_or_none_is_refused_with_the_nearest():
+    ledger = Ledger("00_your_machine")
+    ledger.predict("1.5 GB", 1.0)
+    ledger.predict("15 GB", 1.0)
+    for wrong in ("1,5 GB", "16 GB"):
+        with pytest.raises(ValueError, match=r"predict '1\S+ GB' before you measure it.*did you mean .*15 GB"):
+            ledger.measure(wrong, 2.0)
+    assert not any("measured" in entry for entry in ledger.entries().values())
+
+
+def test_a_guess_waits_for_its_prediction_under_any_spelling():
+    ledger = Ledger("00_your_machine")
+    ledger.guess("One  Row", np.float32(3))
+    ledger.guess("another", 1)
+    ledger.guess("another", None)
+    ledger.predict("one row", 2.0)
+    ledger.predict("another", 2.0)
+    assert {name: entry["guess"] for name, entry in ledger.entries().items()} == {"one row": 3.0, "another": None}
+    ledger.predict("one row", 2.0, guess=4)
+    assert ledger.entries()["one row"]["guess"] == 4.0
+    assert "no row" not in str(ledger)
+
+
+def test_a_guess_that_no_prediction_takes_is_told_with_the_nearest_name():
+    ledger = Ledger("00_your_machine")
+    ledger.guess("first tokn", 3)
+    ledger.predict("first token", 2.0)
+    assert "your guess has no row: unknown prediction 'first tokn'; did you mean first token?" in str(ledger)
+    assert "first tokn" in ledger._repr_html_()
 
 
 def test_the_next_kernel_and_the_next_notebook_go_on_with_it():

@@ -1,6 +1,8 @@
-"""The ledgers that notebooks print, read back: what a Ledger holds is what comes out."""
+"""The ledgers that notebooks show, read back: what a Ledger holds is what comes out."""
 
 import json
+import re
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -9,6 +11,7 @@ import pytest
 from llmhw_helpers.course.ledger import Ledger
 from llmhw_helpers.course.report import Compared
 from llmhw_helpers.course.stored_ledgers import stored_report
+from llmhw_helpers.course.tables import ResultTable
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,9 +23,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "notebooks"
 
 
-def store(folder, name, *prints):
-    outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in prints]
-    cells = [nbformat.v4.new_code_cell("print(ledger)", outputs=[output]) for output in outputs]
+def store(folder, name, *shown):
+    outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text=each)
+        if isinstance(each, str)
+        else nbformat.v4.new_output("display_data", {"text/plain": str(each), "text/html": each._repr_html_()})
+        for each in shown
+    ]
+    cells = [nbformat.v4.new_code_cell("display(ledger)", outputs=[output]) for output in outputs]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
 
 
@@ -37,13 +45,13 @@ ROWS = [
 ]
 
 
-def test_what_a_ledger_prints_is_read_back(folder):
+def test_what_a_ledger_shows_is_read_back(folder):
     ledger = Ledger("00_your_machine")
     for name, predicted, unit, bound, guess, found in ROWS:
         ledger.predict(name, predicted, unit, bound, guess)
         if found is not None:
             ledger.measure(name, None if found == "nothing" else found)
-    store(folder, "00_your_machine", f"{ledger}\n~floors: nothing was clearly faster than its floor\n")
+    store(folder, "00_your_machine", ledger, "~floors: nothing was clearly faster than its floor\n")
     expected = [
         Compared("00_your_machine", name, unit, predicted, None if found == "nothing" else found, guess, bound)
         for name, predicted, unit, bound, guess, found in ROWS
@@ -55,19 +63,19 @@ def test_what_a_ledger_prints_is_read_back(folder):
             assert getattr(each, figure) == (pytest.approx(getattr(right, figure)) if getattr(right, figure) else None)
 
 
-def test_of_a_ledger_printed_twice_the_later_figures_count(folder):
+def test_of_a_ledger_shown_twice_the_later_figures_count(folder):
     ledger = Ledger("01_autodiff")
     ledger.predict("a", 1.0)
-    first = str(ledger)
+    first = ledger.table()
     ledger.measure("a", 2.0)
     ledger.predict("b", 3.0)
-    store(folder, "01_autodiff", f"{first}\n", f"words before\n{ledger}\nwords after, 3 of them\n")
+    store(folder, "01_autodiff", first, "words before\n", ledger, "words after, 3 of them\n")
     assert [(each.name, each.measured) for each in stored_report(folder).entries] == [("a", 2.0), ("b", None)]
 
 
-def test_other_prints_and_notebooks_without_a_ledger_give_nothing(folder):
-    table = "   your guess  was good\n" + "x" * 80 + "\n"
-    store(folder, "02_training", table, "a                        -      ~1 ms\n")
+def test_other_tables_and_notebooks_without_a_ledger_give_nothing(folder):
+    other = ResultTable(["predicted", "measured"], {"a": ["~1 ms", "~2 ms"]}, "No ledger")
+    store(folder, "02_training", other, Ledger("02_training"), "a                        -      ~1 ms\n")
     found = stored_report(folder)
     assert found.entries == ()
     assert "02_training" in found.missing()
@@ -79,17 +87,14 @@ def test_the_machine_is_the_one_that_notebook_00_prints(folder):
     assert stored_report(folder).machine == "AMD EPYC, 2 cores, 24 GiB of memory, no GPU"
 
 
-def test_the_committed_notebooks_have_figures_and_every_printed_row_is_read():
-    """Each line of a printed ledger has five cells behind its name: those that begin with a tilde are counted here."""
+def test_the_committed_notebooks_have_figures_and_every_row_shown_is_read():
     found, rows = stored_report(ROOT / "notebooks"), set()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        inside = False
-        for cell in json.loads(path.read_text())["cells"]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             for output in cell.get("outputs", ()):
-                for line in "".join(output.get("text", ())).splitlines():
-                    inside = "your guess" in line or (inside and line.count("~") + line.count(" -") >= 4)
-                    if inside and "your guess" not in line:
-                        rows.add((path.stem, line.split("  ")[0]))
+                page = "".join(output.get("data", {}).get("text/html", ()))
+                if "<caption>Ledger of " in page:
+                    rows |= {(path.stem, unescape(name)) for name in re.findall(r'<th scope="row">([^<]*)</th>', page)}
     assert len(found.entries) >= 90
     assert {(each.notebook, each.name) for each in found.entries} == rows
     assert len([each for each in found.entries if each.measured is not None]) >= 0.9 * len(found.entries)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import llmhw_helpers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECTIONS = {"files", "post", "environment", "test", "runscript", "labels", "help"}
 
@@ -106,4 +108,4 @@ def test_test_section_refuses_a_broken_image(definition, broken, tmp_path):
 
 def test_labels_agree_with_the_project(definition, project):
     labels = dict(line.split(maxsplit=1) for line in definition[1]["labels"].splitlines() if line.strip())
-    assert (labels["Version"], labels["Licenses"]) == (project["version"], project["license"])
+    assert (labels["Version"], labels["Licenses"]) == (llmhw_helpers.__version__, project["license"])

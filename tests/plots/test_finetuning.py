@@ -17,7 +17,7 @@ def test_columns_are_as_high_as_the_sum_of_their_parts():
     tops = [max(bar.get_y() + bar.get_height() for bar in ax.patches if round(bar.get_x() + 0.3) == i) for i in (0, 1)]
     assert tops == [3.0, 4.5]
     assert [text.get_text() for text in ax.texts] == ["3", "4.5"]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["z", "y", "x"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["x", "y", "z"]
     assert ax.get_ylabel() == "seconds"
 
 

@@ -48,7 +48,7 @@ def test_nothing_yet():
 
 def test_all_of_them_in_one_figure():
     empty = Series([0.0], {}, {})
-    figure = plot_panels([(panel, empty) for panel in SERVING[:3]])
+    figure = plot_panels([(panel, empty) for panel in SERVING[:3]], n_columns=2)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [*(panel.title for panel in SERVING[:3]), ""]
     assert not figure.axes[3].axison
     with pytest.raises(ValueError, match="no panel"):

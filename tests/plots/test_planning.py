@@ -24,7 +24,7 @@ def test_columns_are_as_high_as_their_parts_and_limits_are_lines():
     tops = [max(bar.get_y() + bar.get_height() for bar in ax.patches if round(bar.get_x() + 0.3) == x) for x in (0, 1)]
     assert tops == pytest.approx([105, 52])
     assert any(list(line.get_ydata()) == [80, 80] for line in ax.get_lines())
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["own", "cache", "weights", "card: 80 GB"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["card: 80 GB", "weights", "cache", "own"]
     assert ax.get_ylim()[1] > 105
 
 

@@ -31,6 +31,27 @@ def test_a_roof_rises_to_its_ridge_and_stays_flat():
     assert all(y[~below] == 1e12)
 
 
+def test_what_binds_is_written_beside_the_ridge_on_its_own_side():
+    said = {text.get_text(): text.get_position()[0] for text in plot_roofline(ROOFS).texts}
+    assert set(said) == {"memory binds", "arithmetic binds"}
+    assert said["memory binds"] < 10 < 20 < said["arithmetic binds"]
+    assert [text.get_text() for text in plot_roofline(ROOFS, intensities=(0.1, 5)).texts] == ["memory binds"]
+
+
+def test_ink_stands_out_on_every_colour_and_a_pale_label_is_found(require_legible):
+    for colour in style.COLOURS:
+        assert style.contrast(style.ink(colour), colour) >= 4.5
+    figure, ax = plt.subplots(layout="constrained", figsize=(5, 3))
+    ax.bar([0], [1], color=style.COLOURS[4])
+    ax.text(0, 0.5, "pale", color="white", fontsize=11)
+    with pytest.raises(AssertionError, match="pale on"):
+        require_legible(figure)
+    ax.texts[0].set(color="black", fontsize=8)
+    with pytest.raises(AssertionError, match="pale"):
+        require_legible(figure)
+    plt.close(figure)
+
+
 def test_points_are_drawn_where_they_were_measured_and_named():
     ax = plot_roofline(ROOFS, {"products": [Point(0.5, 1e10), Point(5, 2e11)]})
     (points,) = [line for line in ax.get_lines() if line.get_label() == "products"]

@@ -24,7 +24,7 @@ def test_each_run_is_drawn_against_itself_before_its_change():
         for line in lines:
             assert line.get_xdata().tolist() == [-1, 0, 1, 2, 3]
             assert line.get_ydata() == pytest.approx([1, 1, after, after, after])
-    assert [ax.get_xlabel() != "" for ax in panels] == [False, True, True, True]
+    assert [ax.get_xlabel() != "" for ax in panels] == [False, False, True, True]
     plt.close("all")
 
 

@@ -134,7 +134,7 @@ EXERCISES = [
         right=mlp_backward_flops,
         mistakes=[
             Mistake(
-                "Nearly: nobody asks for the gradient of the data. The first layer needs one product only.",
+                "Almost: nobody asks for the gradient of the data. The first layer needs one product only.",
                 lambda sizes, rows: 2 * mlp_forward_flops(sizes, rows),
             ),
             Mistake(

@@ -87,23 +87,23 @@ EXERCISES = [
         right=_better,
         mistakes=[
             Mistake(
-                "A plan that is worse in nothing and better in one thing is better: it need not be in all three.",
+                "You asked for better in all three: better in one, and worse in none, is enough.",
                 lambda mine, others: [
                     name for name, (p, s, q) in others.items() if p < mine[0] and s > mine[1] and q < mine[2]
                 ],
             ),
             Mistake(
-                "Better in one thing and worse in another is another compromise, not a better plan.",
+                "You took every plan that is better in one: it must also be worse in none.",
                 lambda mine, others: [
                     name for name, (p, s, q) in others.items() if p < mine[0] or s > mine[1] or q < mine[2]
                 ],
             ),
             Mistake(
-                "A plan that is equal in everything is not better.",
+                "You took a plan that is equal in all three: at least one must be better.",
                 lambda mine, others: [name for name, each in others.items() if all(_covers(each, mine))],
             ),
             Mistake(
-                "Of speed, more is better; of price and loss, less.",
+                "You took less of all three for better: of speed, more is better.",
                 lambda mine, others: [
                     name
                     for name, each in others.items()
@@ -111,7 +111,7 @@ EXERCISES = [
                 ],
             ),
             Mistake(
-                "Compare the losses as well: what is cheap may answer worse.",
+                "You left out the loss: compare it as well.",
                 lambda mine, others: [
                     name for name, each in others.items() if all(_covers(each, mine)[:2]) and each[:2] != mine[:2]
                 ],
@@ -123,12 +123,12 @@ EXERCISES = [
         cases=HEADS,
         right=_hours,
         mistakes=[
-            Mistake("Each task of the array is a job of its own.", lambda head: _hours(head, tasks=False)),
-            Mistake("GPUs are counted for each node: times the nodes.", lambda head: _hours(head, nodes=False)),
-            Mistake("The time begins with days.", lambda head: _hours(head, days=False)),
-            Mistake("%4 says how many tasks run at once; all of them run, and cost.", _at_once),
+            Mistake("You left out the array: each of its tasks is a job.", lambda head: _hours(head, tasks=False)),
+            Mistake("You counted the GPUs of one node: times the nodes.", lambda head: _hours(head, nodes=False)),
+            Mistake("You left out the days: the time begins with them.", lambda head: _hours(head, days=False)),
+            Mistake("You counted the 4 tasks of %4, which run at once: all of them run, and cost.", _at_once),
             Mistake(
-                "From 0 to 19 there are 20 tasks.",
+                "You counted 0-19 as 19 tasks: from 0 to 19 there are 20 tasks.",
                 lambda head: _hours(head, tasks=False) * int(head.get("array", "1-1").split("%")[0].split("-")[1]),
             ),
         ],
@@ -139,23 +139,27 @@ EXERCISES = [
         right=_jobs,
         mistakes=[
             Mistake(
-                "Each job spends its start again before the first step.",
+                "You left out start_s: each job spends its start again.",
                 lambda n, step, start, limit, signal: math.ceil(n / math.ceil((limit - signal) / step)),
             ),
             Mistake(
-                "The signal ends the steps, not the limit.",
+                "You left out signal_s: the signal ends the steps, not the limit.",
                 lambda n, step, start, limit, signal: math.ceil(n / math.ceil((limit - start) / step)),
             ),
             Mistake(
-                "The step that is under way when the signal comes is finished, and counts: round up.",
+                "You rounded the steps of a job down: the one at hand when the signal comes is finished, and counts.",
                 lambda n, step, start, limit, signal: math.ceil(n / max(1, int((limit - signal - start) // step))),
             ),
             Mistake(
-                "Part of a job is a job: round up.",
+                "You returned part of a job: round up.",
                 lambda n, step, start, limit, signal: n / math.ceil((limit - signal - start) / step),
             ),
             Mistake(
-                "All time over the limit leaves out what each job spends beside its steps.",
+                "You rounded the jobs down: the rest of the steps takes a job, too.",
+                lambda n, step, start, limit, signal: n // math.ceil((limit - signal - start) / step),
+            ),
+            Mistake(
+                "You divided all time by the limit: each job also spends start_s and signal_s beside its steps.",
                 lambda n, step, start, limit, signal: math.ceil(n * step / limit),
             ),
         ],
@@ -167,20 +171,23 @@ EXERCISES = [
         rtol=1e-9,  # a document more or less counts
         mistakes=[
             Mistake(
-                "What is left over is read by nobody: the first tasks take one more each.",
+                "Nobody reads what your division leaves over: the first tasks take one more each.",
                 lambda task, n, docs: ((task - 1) * (docs // n), task * (docs // n)),
             ),
             Mistake(
-                "Rounded up, the last tasks have less than the others, or nothing: the first ones take one more each.",
+                "You rounded up, so the last tasks have less than the others, or nothing: round down.",
                 _ceiling,
             ),
             Mistake(
-                "The last task takes all that is left over: the first ones take one more each.",
+                "Your last task takes all that is left over: let the first ones take one more each.",
                 lambda task, n, docs: ((task - 1) * (docs // n), docs if task == n else task * (docs // n)),
             ),
-            Mistake("The tasks of this array are counted from 1.", lambda task, n, docs: _share(task + 1, n, docs)),
             Mistake(
-                "Return where the share begins and where it ends, as `documents[start:stop]` takes them.",
+                "You counted the tasks from 0: here they are counted from 1.",
+                lambda task, n, docs: _share(task + 1, n, docs),
+            ),
+            Mistake(
+                "You returned the number of the last document: stop is one more, as in `documents[start:stop]`.",
                 lambda task, n, docs: (_share(task, n, docs)[0], _share(task, n, docs)[1] - 1),
             ),
         ],

@@ -23,18 +23,27 @@ EXERCISES = [
         right=_interval,
         mistakes=[
             Mistake(
-                "Any of the GPUs ends the run: with n of them, failures come n times as often.",
+                "You took the time between failures of one GPU: with n of them, failures come n times as often.",
                 lambda p, rate, gpu, n: _interval(p, rate, gpu, 1),
             ),
             Mistake(
-                "To go on, it needs the optimizer's state, too: 14 bytes a parameter, not 2.",
+                "You saved the weights alone: to go on, a run needs the optimizer's state, too, 14 bytes a parameter.",
                 lambda *a: _interval(*a, weights_only=True),
             ),
-            Mistake("Young's interval is the root of twice cost times time.", lambda *a: _interval(*a) / sqrt(2)),
-            Mistake("Take the square root.", lambda *a: _interval(*a) ** 2),
-            Mistake("That is what a save takes, not how often to save.", lambda p, rate, *_: 14 * p / rate),
-            Mistake("Seconds, not minutes or hours.", lambda *a: _interval(*a) / 60),
-            Mistake("The rate is in bytes, not in bits.", lambda *a: _interval(*a, bits=8)),
+            Mistake(
+                "There is no 2 under your root: it is the root of twice the cost times the time between failures.",
+                lambda *a: _interval(*a) / sqrt(2),
+            ),
+            Mistake(
+                "You multiplied by n_gpus: with more GPUs the time between failures is shorter, so divide.",
+                lambda p, rate, gpu, n: n * _interval(p, rate, gpu, n),
+            ),
+            Mistake("You returned twice the cost times the time: take its square root.", lambda *a: _interval(*a) ** 2),
+            Mistake("You returned the seconds of one save, not how often to save.", lambda p, rate, *_: 14 * p / rate),
+            Mistake("You returned minutes; seconds are asked for.", lambda *a: _interval(*a) / 60),
+            Mistake(
+                "You multiplied the bytes by 8: the rate is in bytes, not in bits.", lambda *a: _interval(*a, bits=8)
+            ),
         ],
     )
 ]

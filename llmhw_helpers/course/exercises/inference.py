@@ -122,7 +122,7 @@ EXERCISES = [
                 "That quotient is the ridge, in FLOP/B: how many bytes has a weight, and how many operations?",
                 lambda f, m, b: f / m,
             ),
-            Mistake("Nearly: that is right for weights of one byte only.", lambda f, m, b: f / (2 * m)),
+            Mistake("Almost: that is right for weights of one byte only.", lambda f, m, b: f / (2 * m)),
             Mistake(
                 "The more bytes a weight has, the longer it is fetched, and the *more* texts keep up with that.",
                 lambda f, m, b: f / (m * b * 2),

@@ -94,15 +94,16 @@ EXERCISES = [
         right=_at_work,
         mistakes=[
             Mistake(
-                "Being the larger share is not enough: below half of both peaks, neither is at work.",
+                'You never return "neither": where the larger share is below one half, neither is at work.',
                 lambda *a: _at_work(*a, least=0) if a[0] or a[1] else ...,
             ),
-            Mistake("A rate says little: divide each by what the machine could do.", _by_rate),
+            Mistake("You compared operations with bytes: divide each by what the machine could do.", _by_rate),
             Mistake(
-                "What is not busy with arithmetic need not be busy with memory: look at both shares.", _compute_alone
+                "You looked at the arithmetic alone: its rest need not be memory, so compute both shares.",
+                _compute_alone,
             ),
             Mistake(
-                "Operations and bytes are counts: divide by the seconds, too.",
+                "You left out the seconds: operations and bytes are counts, and the peaks are rates.",
                 lambda flops, n_bytes, seconds, *peaks: _at_work(flops, n_bytes, 1.0, *peaks),
             ),
         ],
@@ -113,27 +114,27 @@ EXERCISES = [
         right=_per_second,
         mistakes=[
             Mistake(
-                "A counter never falls: where it did, the program had started again, from 0.",
+                "You took the last reading less the first: a counter that falls began again at 0. Go step by step.",
                 lambda readings: (readings[-1][1] - readings[0][1]) / (readings[-1][0] - readings[0][0]),
             ),
             Mistake(
-                "After a restart the whole new value was counted since: do not throw it away.",
+                "You count nothing for a step in which the counter fell: its new value was counted since the restart.",
                 lambda readings: _per_second(readings, lambda before, after: 0),
             ),
             Mistake(
-                "After a restart it began at 0, not where it had been: the increase is the new value alone.",
+                "Where the counter fell you add both values: it began again at 0, so the new value alone counts.",
                 lambda readings: _per_second(readings, lambda before, after: before + after),
             ),
             Mistake(
-                "Divide by the seconds from the first reading to the last, not by how many readings there are.",
+                "You divided by how many readings there are: divide by the seconds from the first to the last.",
                 lambda readings: _per_second(readings) * (readings[-1][0] - readings[0][0]) / len(readings),
             ),
             Mistake(
-                "That is how much it increased; divide by the seconds from the first reading to the last.",
+                "You returned how much it increased: divide by the seconds from the first reading to the last.",
                 lambda readings: _per_second(readings) * (readings[-1][0] - readings[0][0]),
             ),
             Mistake(
-                "The mean of the rates of each step is not the rate of all: steps have different lengths.",
+                "You took the mean of the steps' rates, but steps have different lengths: divide the sum once.",
                 lambda readings: (
                     math.fsum(_per_second([a, b]) for a, b in itertools.pairwise(readings)) / (len(readings) - 1)
                 ),
@@ -145,20 +146,23 @@ EXERCISES = [
         cases=EVENTS,
         right=_idle_share,
         mistakes=[
-            Mistake("That is the share in which something ran; the rest is asked for.", lambda e: 1 - _idle_share(e)),
             Mistake(
-                "Operations lie inside one another: their durations do not add up to the time that something ran.",
+                "You returned the share in which something ran; the rest is asked for.", lambda e: 1 - _idle_share(e)
+            ),
+            Mistake(
+                "You added up all durations: operations lie inside one another, and would be counted twice.",
                 _durations,
             ),
             Mistake(
-                "The one before may be over while an earlier one still runs: keep the latest end so far.", _neighbours
+                "You compared each with the one before, but an earlier one may still run: keep the latest end so far.",
+                _neighbours,
             ),
             Mistake(
-                "They need not come in the order of their starts: sort them first.",
+                "You took the events in the order in which they came: sort them first.",
                 lambda events: _neighbours(events, order=list),
             ),
             Mistake(
-                "The time starts with the first operation, not at 0.",
+                "Your time begins at 0: it begins with the first operation.",
                 lambda events: (
                     (_idle_share(events) * _span(events) + min(start for start, _ in events))
                     / max(start + duration for start, duration in events)

@@ -31,24 +31,26 @@ EXERCISES = [
         right=_line,
         mistakes=[
             Mistake(
-                "Beta is the time of a byte: one over the rate.",
+                "Your beta is a rate, in bytes a second: beta is one over the rate, the seconds of a byte.",
                 lambda sizes, seconds: (_line(sizes, seconds)[0], 1 / _line(sizes, seconds)[1]),
             ),
-            Mistake("First alpha, then beta.", lambda sizes, seconds: _line(sizes, seconds)[::-1]),
             Mistake(
-                "Seconds over bytes of the largest message count its start as if it were wire: take differences.",
+                "You returned beta before alpha: alpha comes first.", lambda sizes, seconds: _line(sizes, seconds)[::-1]
+            ),
+            Mistake(
+                "Your beta is all seconds of the largest message over its bytes: take differences, without the start.",
                 lambda sizes, seconds: (_line(sizes, seconds)[0], seconds[-1] / sizes[-1]),
             ),
             Mistake(
-                "The smallest message has bytes, too, and they take time: go on to a message of none.",
+                "Your alpha is the time of the smallest message: it has bytes, too, so take their time away.",
                 lambda sizes, seconds: (seconds[0], _line(sizes, seconds)[1]),
             ),
             Mistake(
-                "The smallest message has bytes, too, and the largest has a start: take differences of both.",
+                "You took alpha from the smallest message and beta from the largest alone: take differences of both.",
                 lambda sizes, seconds: (seconds[0], seconds[-1] / sizes[-1]),
             ),
             Mistake(
-                "A line through zero has no alpha: let it begin above.",
+                "Your alpha is 0, as of a line through zero: let the line begin above it.",
                 lambda sizes, seconds: (0.0, float(np.dot(sizes, seconds) / np.dot(sizes, sizes))),
             ),
         ],

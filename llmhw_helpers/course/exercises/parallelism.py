@@ -9,7 +9,7 @@ from ..grading import Exercise, Mistake
 BF16 = 2
 # A model's n_params, n_layers, d_model; tokens in a step, its seconds of computing, a link's bytes a second. In turn:
 # 70 billion parameters on NVLink, InfiniBand and Ethernet; two links on which one way is just too slow; little to do
-# on InfiniBand, and a link that is hopeless.
+# on InfiniBand; a link on which two ways just keep up, and one that is hopeless.
 NETWORKS = [
     (70e9, 80, 8192, 2**20, 1500.0, 300e9),
     (70e9, 80, 8192, 2**20, 1500.0, 12.5e9),
@@ -17,6 +17,7 @@ NETWORKS = [
     (8e9, 32, 4096, 2**16, 10.5, 45e9),
     (70e9, 80, 8192, 2**16, 92.0, 10e9),
     (8e9, 32, 4096, 2**14, 2.6, 12.5e9),
+    (8e9, 32, 4096, 2**20, 168.0, 1e9),
     (8e9, 32, 4096, 2**14, 2.6, 1e8),
 ]
 # Which collective each rank began, in its order. A rank that skips one is out of step from there on.
@@ -60,6 +61,11 @@ def _changed(**factors: float):
     return lambda *case: _keep_up(*case, sent=sent)
 
 
+def _tensor_once(n_params, n_layers, *rest):
+    """The sums of one layer only."""
+    return _changed(tensor=1 / n_layers)(n_params, n_layers, *rest)
+
+
 def _parted(*logs: Sequence[str]) -> tuple[int, int]:
     """The rank that leaves the others, and the place of the first collective that it does not share with them."""
     for place in range(max(map(len, logs))):
@@ -77,6 +83,15 @@ def _shortest(*logs: Sequence[str]) -> tuple[int, int]:
     return lengths.index(min(lengths)), min(lengths)
 
 
+def _unlike_the_first(*logs: Sequence[str]) -> tuple[int, int]:
+    """The first rank and place at which a log differs from that of rank 0."""
+    for place in range(max(map(len, logs))):
+        for rank, log in enumerate(logs):
+            if log[place : place + 1] != logs[0][place : place + 1]:
+                return rank, place
+    raise ValueError("all keep step")
+
+
 EXERCISES = [
     Exercise(
         name="ring_bytes",
@@ -92,6 +107,20 @@ EXERCISES = [
                 lambda n_bytes, n: 2 * (n - 1) * n_bytes,
             ),
             Mistake(
+                "In each step a rank sends one piece of n, not its whole array; and there are two rounds.",
+                lambda n_bytes, n: (n - 1) * n_bytes,
+            ),
+            Mistake(
+                "That is the array once. Count the steps of both rounds, and one piece of n in each.",
+                lambda n_bytes, n: n_bytes,
+            ),
+            Mistake(
+                "One piece a round? A round has n - 1 steps, and a rank sends a piece in each.",
+                lambda n_bytes, n: 2 * n_bytes / n,
+            ),
+            Mistake("That is how many times the array; bytes are asked for.", lambda n_bytes, n: 2 * (n - 1) / n),
+            Mistake("That is one piece: in how many steps does a rank send one?", lambda n_bytes, n: n_bytes / n),
+            Mistake(
                 "A rank's own piece need not go all the way round: n - 1 steps a round, not n.",
                 lambda n_bytes, n: 2 * n_bytes,
             ),
@@ -103,11 +132,20 @@ EXERCISES = [
         right=_heads,
         mistakes=[
             Mistake(
-                "Half a head is nothing that a rank can work with: (0, 0) where they do not divide.",
+                "A rank cannot work with half a head: (0, 0) where the heads do not divide.",
                 lambda n, k, ranks: (n // ranks, max(1, k // ranks)),
             ),
             Mistake(
-                "Heads of keys and values must divide, too, or else the ranks among them.",
+                "You round down, and so lose heads: (0, 0) where they do not divide; and each rank holds at least one "
+                "head of keys and values.",
+                lambda n, k, ranks: (n // ranks, k // ranks),
+            ),
+            Mistake(
+                "Parts of heads: a rank has whole ones, or it cannot be done.",
+                lambda n, k, ranks: (n / ranks, k / ranks),
+            ),
+            Mistake(
+                "Heads of keys and values must divide among the ranks, too, or the ranks among those heads.",
                 lambda n, k, ranks: (0, 0) if n % ranks else (n // ranks, max(1, k // ranks)),
             ),
             Mistake(
@@ -133,9 +171,17 @@ EXERCISES = [
                     p, layers, *rest, sent=lambda *case: _sent(*case) | {"pipeline": layers * _sent(*case)["pipeline"]}
                 ),
             ),
+            Mistake("Each half sends across the border once: the one forwards, the other back.", _changed(pipeline=2)),
+            Mistake("In a ring of two, each sends the gradient once: twice (2 - 1)/2 of it.", _changed(data=2)),
+            Mistake("Two sums in *every* layer: n_layers times as much.", _tensor_once),
+            Mistake(
+                "The link's figure is in bytes already, not in bits.", lambda *case: _keep_up(*case, share=0.1 / 8)
+            ),
+            Mistake("The names in the order data, tensor, pipeline.", lambda *case: _keep_up(*case)[::-1]),
             Mistake("A tenth of the time to compute is asked for.", lambda *case: _keep_up(*case, share=1.0)),
             Mistake(
-                "Those that do *not* keep up.", lambda *case: [n for n in _sent(1, 1, 1, 1) if n not in _keep_up(*case)]
+                "You list those that do *not* keep up; the others are asked for.",
+                lambda *case: [n for n in _sent(1, 1, 1, 1) if n not in _keep_up(*case)],
             ),
         ],
     ),
@@ -149,7 +195,11 @@ EXERCISES = [
                 "something else than the others.",
                 _shortest,
             ),
-            Mistake("First the rank, then the place.", lambda *logs: _parted(*logs)[::-1]),
+            Mistake(
+                "You compare with rank 0, and it may be the one out of step: compare with what most ranks began.",
+                _unlike_the_first,
+            ),
+            Mistake("You give the place first: first the rank, then the place.", lambda *logs: _parted(*logs)[::-1]),
             Mistake("Places are counted from 0.", lambda *logs: (_parted(*logs)[0], _parted(*logs)[1] + 1)),
         ],
     ),

@@ -41,23 +41,23 @@ EXERCISES = [
         right=_choice,
         mistakes=[
             Mistake(
-                "The first byte takes a while to come: add wait to the time of reading.",
+                "You left out wait: the storage takes that long before its first byte.",
                 lambda n, size, speed, rate, wait: _by_times(n * size / rate, n / speed),
             ),
             Mistake(
-                "Whoever waits wants the shorter time: you took the longer one.",
+                "You took the way that takes longer: return the faster one.",
                 lambda n, size, speed, rate, wait: _by_times(n / speed, wait + n * size / rate),
             ),
             Mistake(
-                "bytes_per_s counts bytes, not bits: there is no 8 in it.",
+                "You multiplied the bytes by 8: bytes_per_s counts bytes, not bits.",
                 lambda n, size, speed, rate, wait: _by_times(wait + 8 * n * size / rate, n / speed),
             ),
             Mistake(
-                "All tokens of the prefix are read, not one: it is n_tokens * token_bytes.",
+                "You read the bytes of one token: the prefix has n_tokens * token_bytes.",
                 lambda n, size, speed, rate, wait: _by_times(wait + size / rate, n / speed),
             ),
             Mistake(
-                "To compute takes time, too: n_tokens / tokens_per_s seconds, not a single token's.",
+                "You computed one token: the prefix takes n_tokens / tokens_per_s seconds.",
                 lambda n, size, speed, rate, wait: _by_times(wait + n * size / rate, 1 / speed),
             ),
         ],

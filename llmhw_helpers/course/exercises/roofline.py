@@ -114,11 +114,11 @@ EXERCISES = [
         right=_rows_at_ridge,
         mistakes=[
             Mistake(
-                "Nearly: that leaves out the input and the output, which grow with the rows, too.",
+                "Almost: that leaves out the input and the output, which grow with the rows, too.",
                 lambda k, n, b, ridge: ridge * b / 2,
             ),
             Mistake(
-                "Nearly: that leaves out the output, which is written and grows with the rows, too.",
+                "Almost: that leaves out the output, which is written and grows with the rows, too.",
                 lambda k, n, b, ridge: x if (x := 1 / (2 / (ridge * b) - 1 / n)) > 0 else float("inf"),
             ),
             Mistake("With a multiply-add as two operations, half of that.", lambda k, n, b, ridge: ridge * b),

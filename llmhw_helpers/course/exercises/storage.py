@@ -31,14 +31,24 @@ EXERCISES = [
         cases=HEAPS,
         right=_choose,
         mistakes=[
-            Mistake("More files than the quota allows cannot lie there at all.", lambda *a: _choose(*a, bounded=False)),
-            Mistake("Each file has to be found and opened, too: count the opens.", lambda *a: _choose(*a, open_s=0)),
             Mistake(
-                "An archive without an index is read from its beginning to its end, however few files are wanted.",
+                "You left out the quota: more files than that cannot lie there as files.",
+                lambda *a: _choose(*a, bounded=False),
+            ),
+            Mistake(
+                "You counted no opens: each file takes 1 / files_per_s seconds before it is read.",
+                lambda *a: _choose(*a, open_s=0),
+            ),
+            Mistake(
+                "You read the wanted files alone from the archive: without an index all n_files are read.",
                 lambda *a: _choose(*a, whole=False),
             ),
-            Mistake("An archive is not always faster: compare the seconds of both.", lambda *a: "tar"),
-            Mistake("Files are not always faster: compare the seconds of both.", lambda *a: "files"),
+            Mistake(
+                "You took the way that takes longer: return the faster one.",
+                lambda n, *a: "tar" if n > a[-1] or _choose(n, *a) == "files" else "files",
+            ),
+            Mistake("You always take the archive: compare the seconds of both.", lambda *a: "tar"),
+            Mistake("You always take the files: compare the seconds of both.", lambda *a: "files"),
         ],
     )
 ]

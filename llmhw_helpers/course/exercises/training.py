@@ -62,7 +62,7 @@ EXERCISES = [
                 lambda c, m: 2 * (1 - m) / c,
             ),
             Mistake(
-                "Nearly: all of 2 + 2 * momentum is divided by the curvature. Brackets?",
+                "Almost: all of 2 + 2 * momentum is divided by the curvature. Brackets?",
                 lambda c, m: 2 + 2 * m / c,
             ),
             Mistake("Upside down: a steeper curve takes smaller steps.", lambda c, m: c / (2 * (1 + m))),
@@ -152,7 +152,7 @@ EXERCISES = [
                 lambda w, bits: 2.0 ** -(bits + 1),
             ),
             Mistake(
-                "Nearly: the distance is the same for all weights between two powers of two.",
+                "Almost: the distance is the same for all weights between two powers of two.",
                 lambda w, bits: w * 2.0 ** -(bits + 1),
             ),
             Mistake(

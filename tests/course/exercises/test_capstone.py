@@ -77,17 +77,17 @@ WRONG = {
     "better_plans": [
         (
             lambda mine, others: [k for k, v in others.items() if v[0] < mine[0] and v[1] > mine[1] and v[2] < mine[2]],
-            "need not be in all three",
+            "better in all three",
         ),
         (
             lambda mine, others: [k for k, v in others.items() if v[0] < mine[0] or v[1] > mine[1] or v[2] < mine[2]],
-            "another compromise",
+            "every plan that is better in one",
         ),
         (
             lambda mine, others: [
                 k for k, v in others.items() if v[0] <= mine[0] and v[1] >= mine[1] and v[2] <= mine[2]
             ],
-            "equal in everything",
+            "equal in all three",
         ),
         (
             lambda mine, others: [
@@ -99,13 +99,13 @@ WRONG = {
             lambda mine, others: [
                 k for k, v in others.items() if v[0] <= mine[0] and v[1] >= mine[1] and v[:2] != mine[:2]
             ],
-            "Compare the losses",
+            "left out the loss",
         ),
     ],
     "gpu_hours": [
-        (lambda head: reserved(head) / read_tasks(head), "a job of its own"),
+        (lambda head: reserved(head) / read_tasks(head), "left out the array"),
         (lambda head: reserved(head) / int(head["nodes"]), "times the nodes"),
-        (lambda head: reserved(head) / read_time(head) * (read_time(head) % 24), "begins with days"),
+        (lambda head: reserved(head) / read_time(head) * (read_time(head) % 24), "left out the days"),
         (lambda head: reserved(head) / (5 if "%" in head.get("array", "") else 1), "run at once"),
         (lambda head: reserved(head) * (0.95 if "0-19" in head.get("array", "") else 1), "there are 20 tasks"),
     ],
@@ -116,14 +116,15 @@ WRONG = {
             lambda n, step, start, limit, signal: math.ceil(n / math.floor((limit - signal - start) / step)),
             "is finished, and counts",
         ),
-        (lambda n, step, start, limit, signal: n / math.ceil((limit - signal - start) / step), "Part of a job"),
+        (lambda n, step, start, limit, signal: n / math.ceil((limit - signal - start) / step), "part of a job"),
+        (lambda n, step, start, limit, signal: n // -int(-(limit - signal - start) // step), "rounded the jobs down"),
         (lambda n, step, start, limit, signal: math.ceil(n * step / limit), "beside its steps"),
     ],
     "my_documents": [
-        (lambda task, n, docs: (docs // n * (task - 1), docs // n * task), "read by nobody"),
+        (lambda task, n, docs: (docs // n * (task - 1), docs // n * task), "Nobody reads"),
         (
             lambda task, n, docs: (min(docs, -(-docs // n) * (task - 1)), min(docs, -(-docs // n) * task)),
-            "Rounded up",
+            "rounded up, so",
         ),
         (
             lambda task, n, docs: (docs // n * (task - 1), docs // n * task if task < n else docs),
@@ -133,7 +134,7 @@ WRONG = {
             lambda task, n, docs: tuple(i * (docs // n) + min(i, docs % n) for i in (task, task + 1)),
             "counted from 1",
         ),
-        (lambda task, n, docs: (split(task, n, docs)[0], split(task, n, docs)[1] - 1), "where it ends"),
+        (lambda task, n, docs: (split(task, n, docs)[0], split(task, n, docs)[1] - 1), "number of the last document"),
     ],
 }
 

@@ -20,10 +20,11 @@ WRONG = {
     "save_every": [
         (lambda p, rate, gpu, n: young(p, rate, gpu, 1), "n times as often"),
         (lambda *a: young(*a, per_param=2), "optimizer's state"),
-        (lambda *a: young(*a, factor=1), "root of twice"),
-        (lambda p, rate, gpu, n: 2 * 14 * p / rate * gpu / n, "square root"),
-        (lambda p, rate, gpu, n: (2 + 12) * p / rate, "what a save takes"),
-        (lambda *a: young(*a) / 60, "not minutes"),
+        (lambda *a: young(*a, factor=1), "no 2 under your root"),
+        (lambda p, rate, gpu, n: 2 * 14 * p / rate * gpu / n, "take its square root"),
+        (lambda p, rate, gpu, n: young(p, rate, gpu * n, 1), "so divide"),
+        (lambda p, rate, gpu, n: (2 + 12) * p / rate, "seconds of one save"),
+        (lambda *a: young(*a) / 60, "returned minutes"),
         (lambda p, rate, gpu, n: young(p, rate / 8, gpu, n), "not in bits"),
     ]
 }

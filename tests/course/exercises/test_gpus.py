@@ -32,7 +32,7 @@ RIGHT = {
     "cost_of_a_million": [lambda r, p: p * 1e6 / r / 3600, lambda r, p: p / (r * 3600 / 1e6)],
     "bits_kept": [
         lambda bits, kept, of: kept * (bits + math.ceil(math.log2(of))) / of,
-        lambda bits, kept, of: bits * kept / of + kept * {2: 1, 4: 2, 8: 3}[of] / of,
+        lambda bits, kept, of: bits * kept / of + kept * {2: 1, 4: 2, 6: 3, 8: 3}[of] / of,
     ],
     "best_range": [by_list, from_above],
     "pick_card": [BY_HAND.get, OTHERS.get],
@@ -40,15 +40,26 @@ RIGHT = {
 WRONG = {
     "cost_of_a_million": [
         (lambda r, p: p * 1e6 / r, "3600 seconds"),
+        (lambda r, p: p * 1e6 / r / 60, "not 60"),
+        (lambda r, p: p * 3600 * 1e6 / r, "less, not more"),
+        (lambda r, p: p / r, "left out two things"),
+        (lambda r, p: r * 3600 / p, "turn it over"),
+        (lambda r, p: 1e6 / r / 3600, "what do they cost"),
         (lambda r, p: p / r / 3600, "price of one token"),
         (lambda r, p: p * r / 3600 * 1e6, "divide by the speed"),
         (lambda r, p: r * 3600 / 1e6, "how many million tokens"),
     ],
     "bits_kept": [
         (lambda bits, kept, of: bits * kept / of, "bits for its place"),
+        (lambda bits, kept, of: bits * kept / of + math.ceil(math.log2(of)), "zeros are not stored"),
+        (lambda bits, kept, of: kept / of * (bits + of), "two bits among four"),
+        (lambda bits, kept, of: (kept * bits + math.ceil(math.log2(of))) / of, "a place of its own"),
         (lambda bits, kept, of: bits * kept / of + math.log2(of), "zeros are not stored"),
-        (lambda bits, kept, of: kept / of * (bits + of), "takes two bits"),
-        (lambda bits, kept, of: kept * (bits + math.log2(of)), "not for each group"),
+        (lambda bits, kept, of: (kept * bits + of) / of, "a mask"),
+        (lambda bits, kept, of: bits + math.ceil(math.log2(of)), "not for each kept weight"),
+        (lambda bits, kept, of: kept * (bits + math.ceil(math.log2(of))), "not for each group"),
+        (lambda bits, kept, of: kept * (bits + 2) / of, "Two bits name"),
+        (lambda bits, kept, of: kept * (bits + math.log2(of)) / of, "a whole number of bits"),
     ],
     "best_range": [
         (lambda shares, factor: (min(shares), max(shares)), "at most 1.3 times low"),
@@ -59,12 +70,12 @@ WRONG = {
     "pick_card": [
         (lambda task: "T4", "16 GB are needed"),
         (lambda task: "L4", "12 tokens a second: too slow"),
-        (lambda task: "H100", "4.4 times the price of an hour"),
-        (lambda task: "RTX 4090", "nobody's price"),
+        (lambda task: "H100", "an hour costs 4.4 times as much"),
+        (lambda task: "RTX 4090", "has no price"),
         (lambda task: "A1000", "did you mean"),
         (lambda task: 7, "the name of a card"),
         (lambda task: "A10", "50 GB are needed"),
-        (lambda task: {**BY_HAND, "fine-tuning": "A10"}[task], "1.8 times the price of a token"),
+        (lambda task: {**BY_HAND, "fine-tuning": "A10"}[task], "a token costs 1.8 times as much"),
     ],
 }
 

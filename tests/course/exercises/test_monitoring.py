@@ -87,22 +87,22 @@ RIGHT = {
 }
 WRONG = {
     "at_work": [
-        (lambda *a: by_shares(*a, least=0), "not enough"),
-        (lambda f, b, s, pf, pb: "compute" if f / pf > b / pb else "memory", "not enough"),
-        (lambda f, b, *rest: "compute" if f > b else "memory", "divide each"),
-        (lambda f, b, s, pf, pb: "compute" if f / s > pf / 2 else "memory", "need not be busy with memory"),
-        (lambda f, b, s, pf, pb: by_shares(f, b, 1, pf, pb), "divide by the seconds"),
+        (lambda *a: by_shares(*a, least=0), "below one half"),
+        (lambda f, b, s, pf, pb: "compute" if f / pf > b / pb else "memory", "below one half"),
+        (lambda f, b, *rest: "compute" if f > b else "memory", "operations with bytes"),
+        (lambda f, b, s, pf, pb: "compute" if f / s > pf / 2 else "memory", "the arithmetic alone"),
+        (lambda f, b, s, pf, pb: by_shares(f, b, 1, pf, pb), "left out the seconds"),
         (lambda *a: "busy", "not right"),
         (lambda *a: 0.7, "a str is asked for"),
     ],
     "per_second": [
-        (first_to_last, "never falls"),
-        (positive, "do not throw it away"),
+        (first_to_last, "last reading less the first"),
+        (positive, "count nothing"),
         (
             lambda r: (
                 sum(b - a if b >= a else b + a for (_, a), (_, b) in itertools.pairwise(r)) / (r[-1][0] - r[0][0])
             ),
-            "not where it had been",
+            "add both values",
         ),
         (lambda r: by_steps(r) * (r[-1][0] - r[0][0]) / len(r), "how many readings"),
         (lambda r: by_steps(r) * (r[-1][0] - r[0][0]), "how much it increased"),
@@ -111,11 +111,11 @@ WRONG = {
     ],
     "idle_share": [
         (lambda e: 1 - by_edges(e), "the rest is asked for"),
-        (lambda e: 1 - sum(d for _, d in e) / span(e), "do not add up"),
-        (lambda e: max(0, 1 - sum(d for _, d in e) / span(e)), "do not add up"),
+        (lambda e: 1 - sum(d for _, d in e) / span(e), "counted twice"),
+        (lambda e: max(0, 1 - sum(d for _, d in e) / span(e)), "counted twice"),
         (lambda e: next_to(sorted(e)), "latest end so far"),
         (next_to, "sort them first"),
-        (lambda e: 1 - (1 - by_edges(e)) * span(e) / max(s + d for s, d in e), "not at 0"),
+        (lambda e: 1 - (1 - by_edges(e)) * span(e) / max(s + d for s, d in e), "begins at 0"),
     ],
 }
 

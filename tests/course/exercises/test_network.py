@@ -24,9 +24,9 @@ RIGHT = {"alpha_beta": [by_two_points, by_least_squares]}
 WRONG = {
     "alpha_beta": [
         (rate, "one over the rate"),
-        (lambda sizes, seconds: by_two_points(sizes, seconds)[::-1], "First alpha"),
-        (lambda sizes, seconds: (by_two_points(sizes, seconds)[0], seconds[-1] / sizes[-1]), "as if it were wire"),
-        (lambda sizes, seconds: (seconds[0], by_two_points(sizes, seconds)[1]), "a message of none"),
+        (lambda sizes, seconds: by_two_points(sizes, seconds)[::-1], "alpha comes first"),
+        (lambda sizes, seconds: (by_two_points(sizes, seconds)[0], seconds[-1] / sizes[-1]), "without the start"),
+        (lambda sizes, seconds: (seconds[0], by_two_points(sizes, seconds)[1]), "take their time away"),
         (lambda sizes, seconds: (min(seconds), max(seconds) / max(sizes)), "differences of both"),
         (lambda sizes, seconds: (0, np.dot(sizes, seconds) / np.square(sizes).sum()), "begin above"),
     ]

@@ -15,15 +15,19 @@ RIGHT = {
 WRONG = {
     "bubble": [
         (lambda p, m, v: (p - 1) / v / m, "share of the *work*"),
-        (lambda p, m, v: v * m / (v * m + p - 1), "how much is left"),
+        (lambda p, m, v: (p - 1) / m, "share of the *work*"),
+        (lambda p, m, v: (p - 1) / (m + p - 1) / v, "does not fall by all of"),
+        (lambda p, m, v: 2 * (p - 1) / (2 * (p - 1) + m), "the waiting twice"),
+        (lambda p, m, v: (p - 1) / (m + p), "on top of the work"),
+        (lambda p, m, v: v * m / (v * m + p - 1), "in which share does it wait"),
         (lambda p, m, v: (p - 1) / (m + p - 1), "make each piece of work, and so the waiting, shorter"),
         (lambda p, m, v: (p * v - v) / (m + p * v - v), "they do not multiply it"),
         (lambda p, m, v: 1 - v * m / (v * m + p), "p - 1 others have worked"),
         (lambda p, m, v: (p - 1) / (v * m + p), "on top of the work"),
-        (lambda p, m, v: 1 - 1 / p, "no micro-batches"),
+        (lambda p, m, v: 1 - 1 / p, "batch in one piece"),
         (lambda p, m, v: (p - 1) / v, "waiting in micro-batches"),
         (lambda p, m, v: p - 1, "waiting in chunks"),
-        (lambda p, m, v: 0.0, "times the right answer"),
+        (lambda p, m, v: 0.0, "is not 0"),
     ]
 }
 

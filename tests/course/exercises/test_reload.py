@@ -27,11 +27,14 @@ def answer(read, computed):
 RIGHT = {"recompute_or_reload": [by_seconds, by_rates]}
 WRONG = {
     "recompute_or_reload": [
-        (lambda n, b, s, r, w: "reload" if r > b * s else "recompute", "first byte takes a while"),
-        (lambda n, b, s, r, w: "recompute" if by_seconds(n, b, s, r, w) == "reload" else "reload", "shorter time"),
+        (lambda n, b, s, r, w: "reload" if r > b * s else "recompute", "left out wait"),
+        (
+            lambda n, b, s, r, w: "recompute" if by_seconds(n, b, s, r, w) == "reload" else "reload",
+            "return the faster one",
+        ),
         (lambda n, b, s, r, w: answer(w + n * b / (r / 8), n / s), "not bits"),
-        (lambda n, b, s, r, w: answer(w + b / r, n / s), "not one"),
-        (lambda n, b, s, r, w: answer(w + n * b / r, 1 / s), "not a single token's"),
+        (lambda n, b, s, r, w: answer(w + b / r, n / s), "bytes of one token"),
+        (lambda n, b, s, r, w: answer(w + n * b / r, 1 / s), "computed one token"),
     ]
 }
 

@@ -18,11 +18,15 @@ def by_margin(n, size, wanted, opens, rate, quota):
 RIGHT = {"tar_or_files": [by_seconds, by_margin]}
 WRONG = {
     "tar_or_files": [
-        (lambda n, *a: by_seconds(n, *a[:-1], 10**9), "the quota allows"),
-        (lambda *a: by_seconds(*a, opening=False), "count the opens"),
-        (lambda *a: by_seconds(*a, whole=False), "from its beginning"),
-        (lambda *a: "tar", "archive is not always"),
-        (lambda *a: "files", "Files are not always"),
+        (lambda n, *a: by_seconds(n, *a[:-1], 10**9), "left out the quota"),
+        (lambda *a: by_seconds(*a, opening=False), "counted no opens"),
+        (lambda *a: by_seconds(*a, whole=False), "wanted files alone"),
+        (
+            lambda n, *a: "tar" if n > a[-1] else {"tar": "files", "files": "tar"}[by_seconds(n, *a)],
+            "return the faster one",
+        ),
+        (lambda *a: "tar", "always take the archive"),
+        (lambda *a: "files", "always take the files"),
     ]
 }
 
