@@ -143,6 +143,8 @@ def settled(read: Callable[[], T], *paths: Path) -> T:
 def _version(path: Path, held: ExitStack) -> tuple[int, int] | None:
     """The file's number, which no other file can be given while it is open; None where none can be opened."""
     try:
+        if not path.is_file():  # a pipe waits for a writer for ever
+            return None
         file = held.enter_context(open(path, "rb"))  # noqa: SIM115 (the stack closes it)
     except OSError:
         return None

@@ -8,11 +8,12 @@ import os
 import random
 import re
 import struct
+import threading
 import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,7 +28,7 @@ from tokenizers import Tokenizer as Library
 
 from llmhw_helpers.course.ledger import Ledger
 from llmhw_helpers.llm.adapters import load_adapter, save_adapter
-from llmhw_helpers.llm.checkpoints import load_model
+from llmhw_helpers.llm.checkpoints import ModelNotFound, load_model
 from llmhw_helpers.llm.headers import read_gguf_header, read_safetensors_header
 from llmhw_helpers.llm.lora import BadAdapter, add_lora
 from llmhw_helpers.llm.model_files import BadModelFile
@@ -459,12 +460,12 @@ def calibration(folder: Path) -> None:
 
 def read_model(folder: Path) -> None:
     file = folder / "model.gguf"
-    load_model(file if file.exists() else folder, progress=False)
+    load_model(file if os.path.lexists(file) else folder, progress=False)
 
 
 def read_tokenizer(folder: Path) -> None:
     file = folder / "model.gguf"
-    tokenizer = load_tokenizer(file if file.exists() else folder)
+    tokenizer = load_tokenizer(file if os.path.lexists(file) else folder)
     tokens = tokenizer.encode("hello <|im_end|>") + tokenizer.prompt("hello")
     tokenizer.decode(tokens)
     with suppress(BadText):  # a file may have no template, or one that is none
@@ -636,6 +637,7 @@ def test_no_file_takes_more_memory_than_ten_times_its_size(name, what, n, tmp_pa
     monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
     reader = READERS[name]
     reader.make(tmp_path)
+    fault(lambda: reader.read(tmp_path), reader.errors)  # what it imports is not the damaged file's
     path, content = next(tmp_path.rglob(reader.files[0])), many(what, n)
     path.write_bytes(content)
     tracemalloc.start()
@@ -654,6 +656,55 @@ def test_a_template_that_would_loop_for_ever_is_refused():
         ChatTemplate(source, {}).render([])
     looks = "{% for a in messages %}{{ loop.index }} of {{ loop.length }}{{ '' if loop.last else ', ' }}{% endfor %}"
     assert ChatTemplate(looks, {}).render([{"role": "user"}] * 2) == "1 of 2, 2 of 2"
+
+
+# What may lie where a file is wanted.
+NO_FILES = {
+    "a folder": Path.mkdir,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a name that is too long": lambda path: path.symlink_to("x" * 300),
+    "a pipe": os.mkfifo,
+}
+
+
+@contextmanager
+def nobody_waits_for(pipe: Path):
+    """For whoever opens it to read: there is no writer. One who does is set free, and reported."""
+    done, waiting = threading.Event(), []
+
+    def look():
+        while not done.wait(0.02):
+            with suppress(OSError):  # there is no reader
+                os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                waiting.append(pipe.name)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert not waiting
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("name", [name for name in READERS if name != "chat template"])  # whose file is a tokenizer's
+def test_what_is_no_file_is_refused_in_one_short_line(name, kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LLMHW_HOME", str(tmp_path))
+    reader = READERS[name]
+    reader.make(tmp_path)
+    for file in reader.files:
+        path = next(tmp_path.rglob(file))
+        content = path.read_bytes()
+        path.unlink()
+        NO_FILES[kind](path)
+        with nobody_waits_for(path) if kind == "a pipe" else nullcontext():
+            found = fault(lambda: reader.read(tmp_path), (*reader.errors, FileNotFoundError, ModelNotFound))
+        assert found is None, f"{file}: {found}"
+        (path.rmdir if kind == "a folder" else path.unlink)()
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", READERS)

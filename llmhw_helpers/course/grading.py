@@ -135,7 +135,8 @@ def _off(given: object, expected: object) -> str:
     if isinstance(expected, np.ndarray) and isinstance(given, list | tuple):
         with contextlib.suppress(TypeError, ValueError):
             given = np.asarray(given, float)  # as good as an array
-    if type(given) is not type(expected):
+    lists = isinstance(given, list | tuple) and isinstance(expected, list | tuple)  # as good as each other
+    if type(given) is not type(expected) and not lists:
         kind = type(expected).__name__
         kind = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
         return f"gave {type(given).__name__} {_plain(given):.60}; {kind} is asked for."

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..files import saving, settled
-from ..specs.json_text import parse_json
+from ..specs.json_text import parse_json, read_file
 from .lora import BadAdapter, LoRALinear, adapters, add_lora
 from .transformer import Transformer
 
@@ -98,12 +98,18 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
 
     Raises:
         FileNotFoundError: there is no adapter.
-        BadAdapter: it is damaged, for another base, or of a kind that is not known here. Nothing is changed then.
+        BadAdapter: it cannot be read, is damaged, for another base, or of a kind that is not known here. Nothing is
+            changed then.
     """
     folder = Path(folder)
-    config, tensors, about = settled(lambda: _read(folder), folder / CONFIG, folder / TENSORS)
+    try:
+        config, tensors, about = settled(lambda: _read(folder), folder / CONFIG, folder / TENSORS)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadAdapter(f"{folder.name} cannot be read: {error.strerror or error}") from None
     rank, alpha = config["r"], float(config["lora_alpha"])
-    if float(about.get("lora_alpha", alpha)) != alpha:
+    if not _same_number(about.get("lora_alpha"), alpha):
         raise BadAdapter(f"{folder.name}: the two files are of different adapters; save it again")
     _check_base(model, folder.name, about)
     _check_head(model, folder.name, tensors.pop(HEAD, None))
@@ -120,10 +126,18 @@ def load_adapter(model: Transformer, folder: Path) -> dict[str, LoRALinear]:
     return made
 
 
+def _same_number(said: str | None, number: float) -> bool:
+    """Whether a file says nothing else."""
+    try:
+        return said is None or float(said) == number
+    except ValueError:
+        return False
+
+
 def _read(folder: Path) -> tuple[dict, dict[str, Tensor], dict[str, str]]:
     """The description and the rest; that of a save that was not finished is in the other file."""
     path, tensors, about = folder / CONFIG, {}, {}
-    text = path.read_bytes() if path.exists() else b""
+    text = read_file(path) if path.exists() else b""
     if not text and (folder / TENSORS).exists():
         tensors, about = _read_tensors(folder / TENSORS)
         text = about.get("config", "")
@@ -183,6 +197,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.exists():
         other = " (an adapter_model.bin is a pickle, which may run any program: convert it to safetensors)"
         raise FileNotFoundError(f"no {path.name} in {path.parent}{other if path.with_suffix('.bin').exists() else ''}")
+    if not path.is_file():  # a pipe waits for a writer for ever
+        raise BadAdapter(f"{path.name} is no file")
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118

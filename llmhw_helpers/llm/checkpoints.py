@@ -115,12 +115,19 @@ def open_checkpoint(path: Path | None = None) -> Checkpoint:
 
     Raises:
         ModelNotFound: there is no such file.
-        BadModelFile: it is truncated, of another format or another architecture, or asks for what is not known here.
+        BadModelFile: it cannot be read, is truncated, of another format or architecture, or asks for what is unknown.
     """
     path = Path(path) if path is not None else find_model()
-    if not path.exists():
-        raise ModelNotFound(f"no model file {path}; get SmolLM2-135M-Instruct (98 MB) with: {GET_MODEL}")
-    checkpoint = Checkpoint(path, *(open_snapshot(path) if path.is_dir() else open_gguf(path, _again(path))))
+    try:
+        if not path.exists():
+            raise ModelNotFound(f"no model file {path}; get SmolLM2-135M-Instruct (98 MB) with: {GET_MODEL}")
+        if not path.is_dir() and not path.is_file():  # a pipe waits for a writer for ever
+            raise BadModelFile(f"{path} is neither a model file nor a folder")
+        checkpoint = Checkpoint(path, *(open_snapshot(path) if path.is_dir() else open_gguf(path, _again(path))))
+    except ModelNotFound:
+        raise
+    except OSError as error:
+        raise BadModelFile(f"{path} cannot be read: {error.strerror or error}") from None
     if empty := next((name for name, shape in checkpoint.shapes.items() if 0 in shape), None):
         # Without numbers, it could say any number of rows: what a file holds bounds all that is made for it.
         raise BadModelFile(f"{path}: {empty} is {checkpoint.shapes[empty]}, without a number in it")

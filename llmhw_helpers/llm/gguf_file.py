@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import gguf
 import numpy as np
@@ -110,6 +111,24 @@ def open_gguf(path: Path, again: str) -> tuple[Mapping, Mapping, Mapping, Mappin
     head_dim = config.get("head_dim")
     fill = {tensor.name: partial(_dequantise, reader, path, tensor, head_dim) for tensor in reader.tensors}
     return shapes, metadata, config, fill
+
+
+class Stored(NamedTuple):
+    """A tensor as it lies in a GGUF file.
+
+    Attributes:
+        kind: its format's name, such as "Q4_1".
+        data: rows of bytes, or of numbers, in the mapped file; queries and keys in llama.cpp's order, in which the two
+            numbers that rotate together are side by side.
+    """
+
+    kind: str
+    data: np.ndarray
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a file that `open_gguf` opens, by name; what is not touched is not read."""
+    return {tensor.name: Stored(tensor.tensor_type.name, tensor.data) for tensor in _Reader(path).tensors}
 
 
 def is_big_endian(version: bytes) -> bool:

@@ -129,7 +129,8 @@ def read_gguf_header(path: Path) -> Header:
     """Metadata and tensors of a GGUF file (versions 2 and 3, little-endian), by the specification docs/gguf.md of ggml.
 
     Raises:
-        BadModelFile: no such file; or a count, length, type, name or offset that cannot be.
+        FileNotFoundError: there is no such file.
+        BadModelFile: it cannot be read; or a count, length, type, name or offset that cannot be.
     """
     return _read(path, _gguf)
 
@@ -140,12 +141,24 @@ def read_safetensors_header(path: Path) -> Header:
     As the format demands, the tensors fill the rest of the file, without holes and without overlapping.
 
     Raises:
-        BadModelFile: no such file; or a length, type, shape or offset that cannot be.
+        FileNotFoundError: there is no such file.
+        BadModelFile: it cannot be read; or a length, type, shape or offset that cannot be.
     """
     return _read(path, _safetensors)
 
 
 def _read(path: Path, parse: Callable[[mmap.mmap], Header]) -> Header:
+    try:
+        return _mapped(path, parse)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadModelFile(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _mapped(path: Path, parse: Callable[[mmap.mmap], Header]) -> Header:
+    if path.exists() and not path.is_file():  # a pipe waits for a writer for ever
+        raise BadModelFile(f"{path} is no file")
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size < 8:
             raise BadModelFile(f"{path} is too short for a model file")

@@ -41,6 +41,8 @@ def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:
         BadCheckpoint: truncated, damaged, or not a checkpoint of this course.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe waits for a writer for ever
+        raise BadCheckpoint(f"{path.name} is no file; name another")
     return settled(lambda: _read(path), path) if path.exists() else None
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..specs.json_text import parse_json
+from ..specs.json_text import parse_json, read_file
 from .model_files import ROWS, BadModelFile, check_architecture
 from .scaled_weights import BESIDES, SCALES, Scheme, check_scale, scaled, scheme
 
@@ -76,7 +76,7 @@ def open_snapshot(path: Path) -> tuple[Mapping, Mapping, Mapping, Mapping[str, C
 
 def _json(path: Path, missing: str) -> object:
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(read_file(path))
     except FileNotFoundError:
         raise BadModelFile(missing) from None
     except OSError as error:
@@ -134,6 +134,8 @@ def _only_file(path: Path) -> str:
 
 
 def _read(file: Path) -> Iterator[Stored]:
+    if file.exists() and not file.is_file():  # a pipe waits for a writer for ever
+        raise BadModelFile(f"{file} is no file")
     try:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dictionary)

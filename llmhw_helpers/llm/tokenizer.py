@@ -17,8 +17,9 @@ from tokenizers import Tokenizer as Library
 from .characters import BYTE, HALF, Characters, raw
 from .checkpoints import BadModelFile, Checkpoint, open_checkpoint
 from .templates import BadText, ChatTemplate
+from .tokenizer_json import panicked
 from .vocabularies import GPT2 as GPT2
-from .vocabularies import of_gguf, of_snapshot, panicked
+from .vocabularies import of_gguf, of_snapshot
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: threads would only warn at each fork
 
@@ -210,6 +211,8 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
         return Tokenizer(found.library, found.end, found.template, ends=found.ends, names=found.names)
     except BadModelFile:
         raise
+    except OSError as error:
+        raise BadModelFile(f"{checkpoint.path} cannot be read: {error.strerror or error}") from None
     except BaseException as error:  # a list where a text should be, and the like
         if not isinstance(error, OTHER_FORM) and not panicked(error):
             raise

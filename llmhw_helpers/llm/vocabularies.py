@@ -11,9 +11,10 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as Library
 
-from ..specs.json_text import parse_json
+from ..specs.json_text import parse_json, read_file
 from ..specs.settings import shown
 from .checkpoints import BadModelFile, Checkpoint
+from .tokenizer_json import check_length, read_library
 
 # How a text is cut into words before any merge, by GGUF's name for it (llama.cpp, llm_tokenizer_bpe). SmolLM2's own
 # tokenizer.json says the same: Digits(individual_digits=True), then ByteLevel with GPT-2's expression.
@@ -54,9 +55,6 @@ ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 DECODERS = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece", "BPEDecoder"}
 # The classes of tokenizer_config.json that take tokenizer.json as it stands; of the others, each asks for its own kind.
 GENERIC = ("PreTrainedTokenizerFast", "PreTrainedTokenizer", "TokenizersBackend")
-# Commas, colons and opening brackets of a tokenizer.json: real ones have one in four letters, or fewer
-MOST_SMALL, LETTERS_EACH = 10_000, 3
-MOST_STEPS = 1_000  # of its pipelines, which have twenty
 ADDED = {"add_bos_token", "add_eos_token"}
 OFF = {"add_space_prefix", "add_sep_token", "remove_extra_whitespaces"}  # nothing that byte-level BPE has
 
@@ -145,7 +143,7 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
         BadModelFile: there is none, or it asks for what is not known here.
     """
     folder = checkpoint.path
-    library = _library(folder)
+    library = read_library(folder)
     said = _read(folder / "tokenizer_config.json")
     if "added_tokens_decoder" not in said:
         said |= _read(folder / "special_tokens_map.json")
@@ -160,26 +158,6 @@ def of_snapshot(checkpoint: Checkpoint) -> Vocabulary:
         files = "tokenizer_config.json (eos_token) nor generation_config.json (eos_token_id)"
         raise BadModelFile(f"{folder}: no token ends a turn: neither {files} names one")
     return Vocabulary(library, ends[0], _templates_in(folder, said), names, frozenset(ends))
-
-
-def _library(folder: Path) -> Library:
-    """The library takes 32 bytes and more for each value, and a kilobyte for each step of a pipeline."""
-    try:
-        content = (folder / "tokenizer.json").read_bytes()
-        if sum(map(content.count, (b",", b":", b"[", b"{"))) > MOST_SMALL + len(content) // LETTERS_EACH:
-            raise ValueError(f"more values than {len(content):,} letters of a tokenizer have")
-        if (n_steps := content.count(b'"type"')) > MOST_STEPS:
-            raise ValueError(f"{n_steps:,} steps")
-        return Library.from_buffer(content)
-    except BaseException as error:  # the library raises plain ones
-        if isinstance(error, Exception) or panicked(error):
-            raise BadModelFile(f"{folder}: no tokenizer.json that can be read ({error})") from None
-        raise
-
-
-def panicked(error: BaseException) -> bool:
-    """Whether the tokenizers library met what its authors took for impossible: it raises no `Exception` then."""
-    return type(error).__name__ == "PanicException"
 
 
 def _is_ours(key: str) -> bool:
@@ -198,7 +176,7 @@ def _read(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        found = parse_json(path.read_bytes())
+        found = parse_json(read_file(path))
     except ValueError as error:
         raise BadModelFile(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -219,6 +197,8 @@ def _add_tokens(folder: Path, library: Library, said: Mapping[str, object], most
     if (n_tokens := max(map(len, (named, extra, beside, added)))) > most:  # before one is made of each
         raise BadModelFile(f"{folder}: {n_tokens} tokens beside tokenizer.json, and an embedding for {most}")
     texts = {token.content for token in named.values()}
+    for text in added:
+        check_length(text)
     known = {token.content: token for _, token in sorted(library.get_added_tokens_decoder().items())}
     known |= {token["content"]: _token(token) for _, token in sorted(beside.items(), key=lambda item: int(item[0]))}
     for text, _ in sorted(added.items(), key=lambda item: item[1]):
@@ -279,7 +259,7 @@ def _templates_in(folder: Path, said: Mapping[str, object]) -> str | dict[str, s
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():
         files = {"default": folder / "chat_template.jinja"} | files
-    found = {name: path.read_text(encoding="utf-8") for name, path in files.items()} or said.get("chat_template")
+    found = {name: read_file(path).decode() for name, path in files.items()} or said.get("chat_template")
     if isinstance(found, list):
         found = {each["name"]: each["template"] for each in found}
     if not all(isinstance(each, str) for each in (found.values() if isinstance(found, dict) else [found or ""])):
@@ -290,8 +270,10 @@ def _templates_in(folder: Path, said: Mapping[str, object]) -> str | dict[str, s
 def _token(said: object) -> AddedToken:
     """A token as these files write it: its text, which makes it a special one, or an object with its flags."""
     if isinstance(said, str):
+        check_length(said)
         return AddedToken(said, special=True)
     if not isinstance(said, Mapping):
         raise TypeError(f"a token is a text or an object, not {said!r}")
     flags = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    check_length(said["content"])
     return AddedToken(**{key: said[key] for key in flags if key in said})

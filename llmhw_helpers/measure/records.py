@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..files import alone, drafts
-from ..specs.json_text import parse_json
+from ..specs.json_text import parse_json, read_file
 
 _KEPT: dict[Path, list[Callable[[dict], None]]] = {}  # by file, changes that could not be saved: all of a kernel's
 _ONE = threading.RLock()  # thread at a time: another's change must not come between a save and its end
@@ -73,7 +73,7 @@ class Record:
     def _load(self) -> dict | None:
         """What the file holds; empty where there is none yet, None where it is damaged."""
         try:
-            record = parse_json(self.path.read_bytes())
+            record = parse_json(read_file(self.path))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError:  # neither JSON nor even text

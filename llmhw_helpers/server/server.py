@@ -21,6 +21,7 @@ from ..costs.inference import kv_bytes
 from ..llm.checkpoints import BadModelFile, ModelNotFound, find_model, load_model, open_checkpoint
 from ..llm.tokenizer import load_tokenizer
 from ..llm.transformer import NotThisFamily
+from ..serving.decoding import decoder_of
 from ..serving.engine import Engine
 from ..serving.kv_folder import KVFolder
 from ..serving.weights import Served
@@ -191,8 +192,10 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
     elif hasattr(options, "kv_gb"):
         raise ValueError("--kv-gb says how large the folder of --kv-dir may become: give both, or neither")
     model = load_model(path, dtype, options.device, progress=False)
+    served = Served(model, compiled=options.compiled)
+    decoder_of(served)  # now, or the first client would wait for the compiler
     engine = Engine(
-        Served(model),
+        served,
         options.n_blocks,
         options.block_size,
         max_batch_size=options.max_batch_size,
@@ -249,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", choices=DTYPES, default="float32", help="of the weights and the cache")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", choices=["cpu", "cuda"], default=device, help="where the model computes")
+    add(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="decode with one compiled program a step, on a CPU",
+    )
     add("--threads", type=count, default=torch.get_num_threads(), help="threads that share a product on a CPU")
     return parser
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +11,9 @@ from torch import Tensor
 from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from ..specs.architectures import Model
+from .compiled.decoder import Decoder, new_decoder
 from .kv_cache import KVCache
+from .quantized_cache import QuantizedCache
 from .sampling import Sampling
 
 
@@ -50,6 +53,21 @@ class ServedModel(Protocol):
         """Logits from the residual stream at one position of each sequence."""
 
 
+_DECODERS: WeakKeyDictionary[ServedModel, Decoder | None] = WeakKeyDictionary()
+
+
+def decoder_of(served: ServedModel) -> Decoder | None:
+    """The compiled step of a model that wants it (``Served(model, compiled=True)``), made when first asked for.
+
+    None where it is not wanted, or cannot be: a line says why, and PyTorch decodes.
+    """
+    if not getattr(served, "compiled", False):
+        return None
+    if served not in _DECODERS:
+        _DECODERS[served] = new_decoder(served.model, served.activations)
+    return _DECODERS[served]
+
+
 def new_cache(served: ServedModel, batch_size: int, capacity: int) -> KVCache:
     """An empty cache in the format and on the device of the weights; raises as `KVCache` does."""
     return KVCache(served.spec, batch_size, capacity, served.dtype, served.device)
@@ -83,22 +101,37 @@ def prefill(served: ServedModel, prompts: Sequence[Sequence[int]], cache: KVCach
 def decode(served: ServedModel, tokens: Int[Tensor, " batch"], cache: KVCache) -> Float[Tensor, "batch vocab_size"]:
     """One more token in every sequence, and the logits of what comes after it.
 
+    With a compiled step (see `decoder_of`) they are in fp32, whatever the format of the weights.
+
     Raises:
         TokenError: a number that is no token.
         CacheFull: a sequence has no slot left.
+        CannotQuantize: a key or value that a cache of codes cannot hold.
         ValueError: weights of another format than the cache's.
     """
+    _check_format(served, cache)
+    decoder = decoder_of(served) if type(cache) in (KVCache, QuantizedCache) else None
+    if decoder is not None:
+        cache.check_room(1)
+        tables = [[i] for i in range(cache.batch_size)]
+        logits = decoder.logits(tokens.tolist(), cache.lengths, tables, cache)
+        cache.advance(1)
+        return logits
     stream = _read(served, tokens[:, None], cache)
     cache.advance(1)
     return served.head(stream[:, -1])
 
 
-def _read(served: ServedModel, tokens: Tensor, cache: KVCache) -> Tensor:
+def _check_format(served: ServedModel, cache: KVCache) -> None:
     if served.dtype != cache.dtype:
         raise ValueError(
             f"the weights are {served.dtype} and the cache is {cache.dtype}: make it with new_cache, or with "
             f"dtype={served.dtype}"
         )
+
+
+def _read(served: ServedModel, tokens: Tensor, cache: KVCache) -> Tensor:
+    _check_format(served, cache)
     window = cache.window(tokens.shape[1])
     return served.forward(tokens, window.positions, window.attend)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from .blocks import BlockManager
-from .decoding import ServedModel
+from .decoding import ServedModel, decoder_of
 from .kv_folder import KVFolder, NoFolder
 from .paged_cache import Chunk, PagedCache
 from .request import Request, Writer
@@ -121,19 +121,34 @@ class Engine:
             for each in scheduled:
                 self.scheduler.preempt(each)
             raise
-        window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in scheduled.items()])
-        tokens = [token for each, n in scheduled.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
-        rows = torch.tensor([tokens], device=self.served.device)
-        stream = self.served.forward(rows, window.positions, window.attend)
         ready = [i for i, (each, n) in enumerate(scheduled.items()) if n == each.n_unread]
         requests = [list(scheduled)[i] for i in ready]
-        logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
+        logits, sound = self._read(scheduled, ready)
         self._count(scheduled)
-        sound = stream[0].isfinite().all(-1).split(list(scheduled.values()))
-        self.scheduler.advance(scheduled, {each for each, rows in zip(scheduled, sound, strict=True) if not rows.all()})
+        self.scheduler.advance(
+            scheduled, {each for each, is_sound in zip(scheduled, sound, strict=True) if not is_sound}
+        )
         for request, row in zip(requests, logits, strict=True):
             self._write(request, row)
         return list(scheduled)
+
+    def _read(self, scheduled: dict[Request, int], ready: list[int]) -> tuple[Tensor | tuple[()], list[bool]]:
+        """The pass itself: logits of those that are `ready` for a token, and whose numbers are all finite.
+
+        Where each reads a single token and the model has a compiled step, that one reads them.
+        """
+        tokens = [token for each, n in scheduled.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
+        decoder = decoder_of(self.served) if max(scheduled.values()) == 1 else None
+        if decoder is not None:
+            positions, tables = [each.n_cached for each in scheduled], [each.block_table for each in scheduled]
+            logits = decoder.logits(tokens, positions, tables, self.cache)
+            return logits[ready], logits.isfinite().all(-1).tolist()  # NaN in the stream comes out as NaN
+        window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in scheduled.items()])
+        rows = torch.tensor([tokens], device=self.served.device)
+        stream = self.served.forward(rows, window.positions, window.attend)
+        logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
+        sound = stream[0].isfinite().all(-1).split(list(scheduled.values()))
+        return logits, [bool(rows.all()) for rows in sound]
 
     def cancel(self, request: Request) -> None:
         """End `request` now, its blocks are free at once. One that has ended stays as it is."""

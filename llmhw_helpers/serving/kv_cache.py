@@ -35,7 +35,9 @@ class KVCache:
     Attributes:
         dtype, device: what attention computes in, and where.
         lengths: tokens of each sequence so far.
-        keys, values: ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
+        pools: keys and values in the order in which they lie ``[n_layers, batch, capacity, n_kv_heads, head_dim]``, as
+            in a `PagedCache` with one block a sequence: a token's heads are side by side.
+        keys, values: views of them ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
 
     Raises:
         ValueError: sizes below 1, or a capacity beyond the model's context.
@@ -60,10 +62,10 @@ class KVCache:
         self._set_aside()
 
     def _set_aside(self) -> None:
-        shape = (self.spec.n_layers, self.batch_size, self.spec.n_kv_heads, self.capacity, self.spec.head_dim)
+        shape = (self.spec.n_layers, self.batch_size, self.capacity, self.spec.n_kv_heads, self.spec.head_dim)
         # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
-        self.keys = torch.zeros(shape, dtype=self.dtype, device=self.device)
-        self.values = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        self.pools = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        self.keys, self.values = (pool.transpose(2, 3) for pool in self.pools)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All that it holds, each ``[..., batch, n_kv_heads, capacity, numbers]``."""
@@ -78,6 +80,21 @@ class KVCache:
     def used_bytes(self) -> int:
         """Bytes that hold a token's keys or values."""
         return sum(self.lengths) * self.nbytes // (self.batch_size * self.capacity)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens in a block, of which each sequence has one: to the compiled step it is a paged cache like others."""
+        return self.capacity
+
+    def check_room(self, n_new: int) -> None:
+        """Nothing, if `n_new` more tokens fit in every sequence.
+
+        Raises:
+            CacheFull: they do not.
+        """
+        longest, capacity = max(self.lengths), self.capacity
+        if longest + n_new > capacity:
+            raise CacheFull(f"{longest} tokens and {n_new} more do not fit into a cache of {capacity} slots a sequence")
 
     def window(self, n_new: int) -> "Window":
         """The next `n_new` slots of every sequence, to be filled by one pass through the model.
@@ -104,11 +121,8 @@ class Slots:
         if n_new < 1:
             raise ValueError(f"a pass reads at least one token, not {n_new}")
         lengths, device = cache.lengths, cache.device
+        cache.check_room(n_new)
         end = max(lengths) + n_new
-        if end > cache.capacity:
-            raise CacheFull(
-                f"{max(lengths)} tokens and {n_new} more do not fit into a cache of {cache.capacity} slots a sequence"
-            )
         self.positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(n_new, device=device)
         self._end = end
         self._start = lengths[0] if min(lengths) == max(lengths) else None  # where all begin, if they do so together

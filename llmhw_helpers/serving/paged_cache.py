@@ -72,6 +72,11 @@ class PagedCache:
         """Bytes set aside, used or not."""
         return self.keys.nbytes + self.values.nbytes
 
+    @property
+    def pools(self) -> tuple[Tensor, Tensor]:
+        """Keys and values, as the compiled step sees them."""
+        return self.keys, self.values
+
     def block(self, i: int) -> tuple[Tensor, Tensor]:
         """Keys and values of block `i` in all layers: views ``[n_layers, block_size, n_kv_heads, head_dim]``."""
         return self.keys[:, i], self.values[:, i]

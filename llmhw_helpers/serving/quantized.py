@@ -72,7 +72,7 @@ class Int4(NamedTuple):
         return sum(each.nbytes for each in (self.packed, self.steps_and_middles, self.bias) if each is not None)
 
 
-def serve(model: Transformer, activation_bits: int | None = None) -> Served:
+def serve(model: Transformer, activation_bits: int | None = None, compiled: bool = False) -> Served:
     """A model of `quantize_model` or `gptq_model`, with its matrices multiplied from their small numbers.
 
     What lies between the products (norms, attention, the cache) is in the model's own format. The table of tokens stays
@@ -83,12 +83,18 @@ def serve(model: Transformer, activation_bits: int | None = None) -> Served:
         activation_bits: None leaves activations in 16 bits (W8A16, W4A16): made for few rows. 8 and 16 round those of
             each token to so many bits, and multiply int8 weights in the CPU's unit for integers (W8A8): made for
             batches and prompts. Where there is no such unit, a warning says so: the numbers are the same, and slow.
+            With `compiled`, 8 rounds while decoding those that int4 is multiplied by, 32 neighbours together.
+        compiled: decode with one compiled program a step, see `Served`: from int8 where the model has it, and from a
+            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations.
 
     Raises:
         NoKernel: a matrix is not quantised, or by another scheme than int8 with a scale a row and int4 in groups of
-            32, 64, 128 or 256; or a format, a number of bits or a device that is not named above.
+            32, 64, 128 or 256; or a format, a number of bits or a device that is not named above; or, `compiled`, bits
+            that nothing would be rounded to.
     """
-    weight = model.token_embd.weight
+    weight, activations = model.token_embd.weight, None
+    if compiled:
+        activation_bits, activations = None, _activations(model, activation_bits)
     if activation_bits is not None and activation_bits not in LARGEST:
         raise NoKernel(f"activations of {activation_bits} bits: None, 8 and 16 can be multiplied")
     if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.bfloat16):
@@ -98,7 +104,20 @@ def serve(model: Transformer, activation_bits: int | None = None) -> Served:
             "no unit for small integers here that PyTorch uses: its products are computed in fp32, right but slow",
             stacklevel=2,
         )
-    return Served(model, hold=partial(held, activation_bits=activation_bits))
+    hold = partial(held, activation_bits=activation_bits)
+    return Served(model, hold=hold, compiled=compiled, activations=activations)
+
+
+def _activations(model: Transformer, bits: int | None) -> str:
+    """Those of the compiled step."""
+    if bits is None:
+        return "wide"
+    schemes = [layer.quantized.scheme for layer in model.modules() if hasattr(layer, "quantized")]
+    if bits != 8 or all(scheme.bits != 4 for scheme in schemes):
+        raise NoKernel(
+            f"activations of {bits} bits, compiled: None, and 8 for a model with int4; int8 has wide ones alone there"
+        )
+    return "rounded"
 
 
 def held(layers: Sequence[nn.Module], activation_bits: int | None = None) -> Int8 | Int4 | IntegerMatrix:

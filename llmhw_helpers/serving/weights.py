@@ -126,13 +126,18 @@ class Served:
         packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
             that decode together) take about half the time. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``) on a CPU; prompts are PyTorch's.
+            Where it cannot be, a line says why, once, and PyTorch decodes, too.
+        activations: of the compiled step of a quantised model; None lets it multiply by the weights that the small
+            numbers stand for, ``"wide"`` or ``"rounded"`` by the small numbers, as ``compiled.held.hold`` has it.
 
     Attributes:
-        model: as above.
+        model, compiled, activations: as above.
         spec: its architecture.
 
     Raises:
         NotPlain: a layer has an adapter.
+        ValueError: `activations` without `compiled`, or another word.
     """
 
     def __init__(
@@ -140,11 +145,16 @@ class Served:
         model: Transformer,
         packed: bool = False,
         hold: Callable[[Sequence[nn.Module]], Multiplied] | None = None,
+        compiled: bool = False,
+        activations: str | None = None,
     ):
+        if activations not in (None, "wide", "rounded") or (activations and not compiled):
+            raise ValueError(f"activations={activations!r}: 'wide' or 'rounded', both with compiled=True, or None")
         for name, layer in model.blk.named_modules():
             if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
                 raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
         self.model, self.spec = model, model.spec
+        self.compiled, self.activations = compiled, activations
         hold = hold or partial(_side_by_side, packed=packed)
         self._layers = [_Layer(block, hold) for block in model.blk]
         self._norm = _Norm(model.output_norm)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import families, families_layer_norm
 from .architectures import Model
-from .json_text import parse_json
+from .json_text import parse_json, read_file
 from .rotary import read_rotary
 from .settings import Settings, one_line, shown
 
@@ -138,8 +138,8 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
     (``quantization_config``) is no part of the architecture. Heads for further tokens (MTP) are not counted.
 
     Raises:
-        ValueError: not JSON, an architecture without a formula here, a setting that is missing or no size, or one that
-            is not known here and may change what is computed.
+        ValueError: not to be read, not JSON, an architecture without a formula here, a setting that is missing or no
+            size, or one that is not known here and may change what is computed.
         FileNotFoundError: no file there.
 
     >>> from_config({"model_type": "llama", "num_hidden_layers": 30, "num_attention_heads": 9})
@@ -151,9 +151,13 @@ def from_config(config: Mapping | str | PathLike, name: str | None = None) -> Mo
     if not isinstance(config, Mapping):
         where = str(config)
         try:
-            config = parse_json(Path(config).read_bytes())
+            config = parse_json(read_file(Path(config)))
         except ValueError as error:
             raise ValueError(f"{where}: not JSON ({error})") from None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ValueError(f"{where} cannot be read: {error.strerror}") from None
     if not isinstance(config, Mapping) or "model_type" not in config:
         raise ValueError(f"{where}: 'model_type' is missing; is it the config.json of a model?")
     kind, notes, unread = config["model_type"], [], []

@@ -1,6 +1,8 @@
 """JSON from elsewhere: read in one way by all that reads a model's or the course's own files."""
 
+import errno
 import json
+from pathlib import Path
 
 MOST_DIGITS = 100  # of a whole number; transformers writes 31 where it means "no limit"
 MOST_NESTED_JSON = 64  # lists and objects within each other; real files have fewer than ten
@@ -49,6 +51,17 @@ def parse_json(content: bytes | str) -> object:
         if not level:
             return found
     raise ValueError(f"lists and objects are nested more than {MOST_NESTED_JSON} deep")
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file, and of nothing else: a pipe waits for a writer for ever, and a device may never end.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no file, but a folder, a pipe or a device", str(path))
+    return path.read_bytes()
 
 
 def _whole_number(digits: str) -> int:

@@ -34,6 +34,9 @@ LOOK = r"""() => {
     wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
     nameless: nameless.map(i => i.src.slice(0, 80)),
     width: document.scrollingElement.scrollWidth,
+    wide: [...document.querySelectorAll('table.results')]
+      .filter(t => t.getBoundingClientRect().width > t.closest('.text_html').clientWidth + 1)
+      .map(t => t.caption.textContent.slice(0, 40)),
   };
 }"""
 
@@ -55,6 +58,7 @@ def test_page(name, book, tab, keep_screenshot):
             keep_screenshot(page, name, width, scheme)
             seen = page.evaluate(LOOK)
             assert seen["width"] <= width + 1, f"scrolls sideways at {width} px: {seen['width']} px"
+            assert not seen["wide"], "tables of results that do not fit"
             assert not seen["raw"], "formulas left raw"
             assert not seen["unset"], "formulas not set"
             assert not seen["wrong"], "formulas with an error"

@@ -58,6 +58,7 @@ def test_what_kind_is_asked_for_is_said_with_its_article():
     assert "gave 1,000,020, 20 more than the right answer." in grade(lambda n: n + 20, near).line
     assert "gave 999,980, 20 less than the right answer." in grade(lambda n: np.int64(n - 20), near).line
     assert "gave [1.0, 3.0], which is not right." in grade(lambda: (1, 3), Exercise("f", [()], lambda: np.ones(2))).line
+    assert "gave (1, 2), which is not right." in grade(lambda: (1, 2), Exercise("f", [()], lambda: [1, 3])).line
     assert "gave tuple (1,); a float is asked for." in grade(lambda n: (n,), Exercise("f", [(1,)], float)).line
 
 

@@ -294,6 +294,12 @@ def test_junk_in_any_setting_is_read_or_refused_in_one_line(snapshot, saved, jun
         remove_lora(model)
 
 
+@pytest.mark.parametrize("said", ["a\nb", "", "nan", "12"])
+def test_a_scale_beside_the_tensors_that_is_another_or_none_is_refused(snapshot, saved, said):
+    save_file(load_file(saved / TENSORS), saved / TENSORS, {"format": "pt", "lora_alpha": said})
+    refused(snapshot, saved, "the two files are of different adapters")
+
+
 def test_missing_files_say_what_makes_them(snapshot, saved, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(snapshot, tmp_path / "empty", r"save_adapter\(model, folder\) makes one", FileNotFoundError)

@@ -209,6 +209,14 @@ def test_the_options_reach_the_engine(monkeypatch):
     assert (engine.cache.keys.dtype, name, seen) == (server.torch.bfloat16, NAME, [3])
 
 
+@pytest.mark.parametrize(("option", "wanted"), [("--compiled", True), ("--no-compiled", False)])
+def test_the_compiled_step_is_made_before_the_first_client_comes(monkeypatch, option, wanted):
+    made = []
+    monkeypatch.setattr(server, "decoder_of", lambda served: made.append(served.compiled))
+    engine, _ = server._load(server._parser().parse_args([option, "--n-blocks", "9", "--device", "cpu"]))
+    assert made == [engine.served.compiled] == [wanted]
+
+
 def test_a_folder_for_keys_and_values_reaches_the_engine(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(server.torch, "set_num_threads", lambda n: None)
 

@@ -19,7 +19,7 @@ from tokenizers import decoders, models
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.tokenizer import Tokenizer, load_tokenizer
 from llmhw_helpers.llm.transformer import TokenError
-from llmhw_helpers.serving.decoding import decode, generate, new_cache, prefill
+from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.kv_folder import KVFolder
 from llmhw_helpers.serving.request import AnswerFailed
@@ -35,6 +35,18 @@ ATOL = 1e-4  # of logits up to some 30, in fp32
 def exact(tiny):
     """In fp64: in fp32 a drawn token can hang on the last bit, which depends on who shares the batch."""
     return Served(tiny.double())
+
+
+@pytest.fixture(params=["PyTorch", "compiled"])
+def compiled(request):
+    """Whether a step that reads one token of each text is the compiled one; for what ends, fails or is no number."""
+    return request.param == "compiled"
+
+
+@pytest.fixture
+def either(tiny, compiled):
+    """In fp64, or by the compiled step, which has fp32: a drawn token hangs on the last bit once in a million."""
+    return Served(tiny, compiled=True) if compiled else Served(tiny.double())
 
 
 def alone(served, prompt, n_new, **how):
@@ -72,10 +84,10 @@ def consistent(engine, failed=False):
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 16])
 @pytest.mark.parametrize("n_blocks_of_4", [12, 100], ids=["scarce", "plenty"])
-@pytest.mark.parametrize("max_step_tokens", [4, 7, 256])
-def test_every_request_gets_what_it_gets_alone(tiny, block_size, n_blocks_of_4, max_step_tokens):
+@pytest.mark.parametrize(("max_step_tokens", "way"), [(4, {}), (7, {}), (256, {}), (7, {"compiled": True})])
+def test_every_request_gets_what_it_gets_alone(tiny, block_size, n_blocks_of_4, max_step_tokens, way):
     served, n_blocks = Served(tiny), 4 * n_blocks_of_4 // block_size
-    engine = Engine(served, n_blocks, block_size, max_batch_size=4, max_step_tokens=max_step_tokens)
+    engine = Engine(Served(tiny, **way), n_blocks, block_size, max_batch_size=4, max_step_tokens=max_step_tokens)
     prompts = [TEXTS[0][:5], TEXTS[1][:1], TEXTS[2][:16], TEXTS[0][:9], TEXTS[3][:17], TEXTS[0][:5], TEXTS[1][:24]]
     counts = [20, 7, 16, 1, 30, 3, 9]
     requests = [engine.submit(prompt, n) for prompt, n in zip(prompts, counts, strict=True)]
@@ -88,15 +100,21 @@ def test_every_request_gets_what_it_gets_alone(tiny, block_size, n_blocks_of_4, 
     assert engine.statistics.n_written == sum(counts)
 
 
+def change_logits(served, change):
+    """All logits that `served` gives out from now on, whoever computes them, are what `change` makes of them."""
+    stack = ExitStack()
+    for owner, name in ((served, "head"), (decoder_of(served), "logits")):
+        if owner is not None:
+            compute = getattr(owner, name)
+            changed = lambda *arguments, compute=compute: change(compute(*arguments))  # noqa: E731
+            stack.enter_context(patch.object(owner, name, changed))
+    return stack
+
+
 def keep_logits(served):
     """A list that gets all logits which `served` gives out from now on."""
-    kept, head = [], served.head
-
-    def keeping(x):
-        kept.append(head(x))
-        return kept[-1]
-
-    served.head = keeping
+    kept = []
+    change_logits(served, lambda logits: kept.append(logits) or logits)
     return kept
 
 
@@ -108,10 +126,10 @@ def alone_logits(served, text, n_prompt):
     return torch.cat(logits)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("way", [{}, {"packed": True}, {"compiled": True}])
 @pytest.mark.parametrize("lengths", [[1, 4, 8, 5], [16, 3, 4, 15]])
-def test_logits_are_those_of_each_text_alone(tiny, lengths, packed):
-    served = Served(tiny, packed)
+def test_logits_are_those_of_each_text_alone(tiny, lengths, way):
+    served = Served(tiny, **way)
     kept = keep_logits(served)
     engine = Engine(served, 60, 4, max_batch_size=4, max_step_tokens=7)
     requests = [engine.submit(text[:n], 12) for text, n in zip(TEXTS, lengths, strict=True)]
@@ -169,12 +187,12 @@ def test_the_hit_rate_counts_what_was_found(tiny):
 
 @pytest.mark.parametrize("n_prompt", [5, 8, 1])
 @pytest.mark.parametrize("max_batch_size", [3, 2], ids=["room", "no room"])
-def test_several_answers_to_one_prompt_are_those_of_each_alone(exact, n_prompt, max_batch_size):
-    engine = Engine(exact, 60, 4, max_batch_size=max_batch_size)
+def test_several_answers_to_one_prompt_are_those_of_each_alone(either, n_prompt, max_batch_size):
+    engine = Engine(either, 60, 4, max_batch_size=max_batch_size)
     request = engine.submit(TEXTS[0][:n_prompt], 12, n=3, temperature=0.9, seed=5)
     run(engine)
     for i, each in enumerate([request, *request.siblings]):
-        assert each.output == alone(exact, TEXTS[0][:n_prompt], 12, temperature=0.9, seed=5 + i)
+        assert each.output == alone(either, TEXTS[0][:n_prompt], 12, temperature=0.9, seed=5 + i)
     if max_batch_size == 3:
         assert engine.statistics.n_read == n_prompt + 3 * 11  # the prompt once
 
@@ -211,8 +229,8 @@ def test_a_stop_string_that_is_a_special_tokens_ends_the_answer_at_it(new_engine
     assert (request.finished, request.output) == ("stop", whole[: whole.index(token)])
 
 
-def test_a_stream_gives_tokens_as_they_come_and_frees_its_blocks_when_it_is_closed(tiny):
-    served = Served(tiny)
+def test_a_stream_gives_tokens_as_they_come_and_frees_its_blocks_when_it_is_closed(tiny, compiled):
+    served = Served(tiny, compiled=compiled)
     engine = Engine(served, 60, 4)
     other = engine.submit(TEXTS[1][:5], 4)
     stream = engine.stream(TEXTS[0][:5], 20)
@@ -309,10 +327,10 @@ def test_what_is_held_back_for_a_stop_string_is_given_out_at_the_end(new_engine,
     assert (request.finished, request.text) == ("length", text)
 
 
-def test_scores_that_are_no_numbers_end_their_request_with_the_reason(tiny):
+def test_scores_that_are_no_numbers_end_their_request_with_the_reason(tiny, compiled):
     with torch.no_grad():
         tiny.token_embd.weight[7] = torch.nan
-    engine = Engine(Served(tiny), 60, 4)
+    engine = Engine(Served(tiny, compiled=compiled), 60, 4)
     request = engine.submit(TEXTS[0][:4], 5)
     run(engine)
     assert request.finished == "error"
@@ -326,30 +344,28 @@ def test_scores_that_are_no_numbers_end_their_request_with_the_reason(tiny):
 
 def one_row_is_nan(served, which):
     """From the third step on that gives scores for several texts, those of one text are NaN."""
-    head, calls = served.head, []
+    calls = []
 
-    def failing(x):
-        logits = head(x)
+    def spoil(logits):
         calls.append(len(logits))
         if len(logits) > 1 and len(calls) >= 3:
             logits[which] = torch.nan
         return logits
 
-    served.head = failing
+    return change_logits(served, spoil)
 
 
-def test_scores_of_one_text_that_are_no_numbers_end_it_alone(tiny):
+def test_scores_of_one_text_that_are_no_numbers_end_it_alone(tiny, compiled):
     expected = [alone(Served(tiny), text[:6], 12) for text in TEXTS[:3]]
-    served = Served(tiny)
-    one_row_is_nan(served, 1)
+    served = Served(tiny, compiled=compiled)
     engine = Engine(served, 60, 4)
     requests = [engine.submit(text[:6], 12) for text in TEXTS[:3]]
-    for _ in range(3):
-        engine.step()
+    with one_row_is_nan(served, 1):
+        for _ in range(3):
+            engine.step()
     consistent(engine)
     assert [each.finished for each in requests] == [None, "error", None]
     assert requests[1].output == expected[1][:2]
-    del served.head
     run(engine)
     assert [each.finished for each in requests] == ["length", "error", "length"]
     assert [requests[0].output, requests[2].output] == [expected[0], expected[2]]
@@ -358,14 +374,14 @@ def test_scores_of_one_text_that_are_no_numbers_end_it_alone(tiny):
 
 @pytest.mark.parametrize("max_step_tokens", [6, 64])
 @pytest.mark.parametrize("block_size", [1, 4, 16])
-def test_a_token_that_is_no_number_spoils_no_other_text(tiny, block_size, max_step_tokens):
+def test_a_token_that_is_no_number_spoils_no_other_text(tiny, block_size, max_step_tokens, compiled):
     """Beside it, in the blocks that it leaves behind, and after the same beginning."""
     with torch.no_grad():
         tiny.output = torch.nn.Linear(32, 50, bias=False)
         tiny.output.weight.copy_(tiny.token_embd.weight)
         tiny.token_embd.weight[49] = torch.nan
         tiny.output.weight[49] = 0  # never the best one
-    served, first = Served(tiny), [i % 49 for i in TEXTS[0]]
+    served, first = Served(tiny, compiled=compiled), [i % 49 for i in TEXTS[0]]
     spoilt, texts = [*first[:17], 49, 5, 6], [first[1:6], first[:20], first[30:38]]
     engine = Engine(served, 24 * 16 // block_size, block_size, max_step_tokens=max_step_tokens, max_batch_size=4)
     expected = [alone(served, text, 9) for text in texts]
@@ -404,8 +420,8 @@ def test_rows_that_are_no_tokens_are_never_drawn(exact, how):
     assert set(engine.generate([[1, 2]], 60, **how)[0]) | set(engine.stream([1, 2], 60, **how)) <= {*KNOWN}
 
 
-def test_a_text_that_cannot_be_made_ends_its_answer_alone(tiny, stumbling):
-    served = Served(tiny)
+def test_a_text_that_cannot_be_made_ends_its_answer_alone(tiny, stumbling, compiled):
+    served = Served(tiny, compiled=compiled)
     expected = [alone(served, text[:6], 12) for text in TEXTS[:3]]
     (wrong, *_) = [token for token in expected[1] if token not in {*expected[0], *expected[2]}]
     engine = Engine(served, 60, 4, tokenizer=stumbling(wrong))
@@ -446,25 +462,24 @@ def test_an_end_that_has_no_text_frees_the_blocks_all_the_same(tiny, stumbling, 
     assert engine.blocks.n_free == 60
 
 
-def test_a_pass_that_fails_is_told_and_the_next_one_goes_on_where_it_was(exact, monkeypatch):
-    expected = [alone(exact, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
-    engine = Engine(exact, 60, 4)
+def test_a_pass_that_fails_is_told_and_the_next_one_goes_on_where_it_was(either):
+    expected = [alone(either, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
+    engine = Engine(either, 60, 4)
     first = engine.submit(TEXTS[0][:6], 9, n=3, temperature=1.0, seed=0)
     engine.step()
-    for part in ("forward", "head"):
-        with monkeypatch.context() as patch:
-            patch.setattr(exact, part, lambda *arguments: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                engine.step()
+    decoder = decoder_of(either)
+    for owner, part in [(either, "forward"), (either, "head")] if decoder is None else [(decoder, "logits")]:
+        with patch.object(owner, part, side_effect=ZeroDivisionError), pytest.raises(ZeroDivisionError):
+            engine.step()
         consistent(engine)
     run(engine)
     assert [each.output for each in (first, *first.siblings)] == expected
 
 
-def test_a_copy_that_fails_is_made_again(exact):
+def test_a_copy_that_fails_is_made_again(either):
     """The answers share the last block of their prompt, and each but one writes into a copy of it."""
-    expected = [alone(exact, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
-    engine = Engine(exact, 60, 4)
+    expected = [alone(either, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
+    engine = Engine(either, 60, 4)
     first = engine.submit(TEXTS[0][:6], 9, n=3, temperature=1.0, seed=0)
     engine.step()
     with patch.object(engine.cache, "copy", side_effect=MemoryError), pytest.raises(MemoryError):
@@ -475,16 +490,16 @@ def test_a_copy_that_fails_is_made_again(exact):
 
 
 @pytest.mark.parametrize("n_drawn", range(5))
-def test_an_interrupt_between_two_draws_loses_no_token(exact, n_drawn):
-    expected = [alone(exact, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
-    engine = Engine(exact, 60, 4)
+def test_an_interrupt_between_two_draws_loses_no_token(either, n_drawn):
+    expected = [alone(either, TEXTS[0][:6], 9, temperature=1.0, seed=i) for i in range(3)]
+    engine = Engine(either, 60, 4)
     other = engine.submit(TEXTS[1][:5], 9)
     first = engine.submit(TEXTS[0][:6], 9, n=3, temperature=1.0, seed=0)
     with interrupted_after(n_drawn):
         run(engine)
     run(engine)
     assert [each.output for each in (first, *first.siblings)] == expected
-    assert other.output == alone(exact, TEXTS[1][:5], 9)
+    assert other.output == alone(either, TEXTS[1][:5], 9)
     assert engine.blocks.n_free == 60
 
 
@@ -599,11 +614,14 @@ class AnyOrder(RuleBasedStateMachine):
         request.sampling = Spoilt(request.sampling.temperature, seed=request.sampling.seed)
 
     @rule(
-        part=st.sampled_from(["copy", "window", "forward", "head"]),
+        part=st.sampled_from(["copy", "window", "forward", "head", "logits"]),
         error=st.sampled_from([MemoryError, KeyboardInterrupt]),
     )
     def fail(self, part, error):
-        owner = self.engine.cache if part in ("copy", "window") else self.served
+        cache, decoder = self.engine.cache, decoder_of(self.served)
+        owner = {"copy": cache, "window": cache, "logits": decoder}.get(part, self.served)
+        if owner is None:
+            return
         self.failed = True
         with patch.object(owner, part, side_effect=error), suppress(error):
             self.engine.step()
@@ -709,10 +727,10 @@ class WithFolder(AnyOrder):
             self.folder.cleanup()
 
 
-@pytest.mark.parametrize("kind", [AnyOrder, WithFolder])
-def test_any_order_of_events_loses_no_block_and_changes_no_text(exact, kind):
+@pytest.mark.parametrize(("kind", "compiled"), [(AnyOrder, False), (AnyOrder, True), (WithFolder, False)])
+def test_any_order_of_events_loses_no_block_and_changes_no_text(either, kind):
     """The same orders each time; `LLMHW_FUZZ=10` tries ten times as many, and others each time."""
-    machine = type("Machine", (kind,), {"served": exact, "expected": {}})
+    machine = type("Machine", (kind,), {"served": either, "expected": {}})
     longer = int(os.environ.get("LLMHW_FUZZ", "1"))
     machine.TestCase.settings = settings(
         **{"max_examples": 30 * longer, "stateful_step_count": 25, "derandomize": longer == 1, "deadline": None},

@@ -22,6 +22,7 @@ from . import (
     pretraining,
     quantization,
     reload,
+    roof,
     roofline,
     storage,
     training,
@@ -54,6 +55,7 @@ ROOMS = (
     diagnosis,
     capstone,
     examination,
+    roof,
 )
 EXERCISES = {exercise.name: exercise for room in ROOMS for exercise in room.EXERCISES}
 assert len(EXERCISES) == sum(len(room.EXERCISES) for room in ROOMS), "two exercises of one name"

@@ -1,5 +1,8 @@
 """Exercises on choosing a GPU (notebook 12). Two are graded by rules: every answer that keeps to them is right."""
 
+import math
+from collections.abc import Callable
+
 from ...costs.pruning import sparse_bits
 from ...costs.workloads import jobs, run_on
 from ...specs.accelerators import accelerator
@@ -87,6 +90,11 @@ def _range_broken(given: object, shares: list, factor: float) -> str:
     return f"{found} of {len(shares)} lie inside; {best} can" if found < best else ""
 
 
+def _of_a_power(answer: Callable) -> Callable:
+    """`answer` for groups of 2, 4, 8, ...; for others whatever is given fits, rounded up or not."""
+    return lambda bits, kept, of: answer(bits, kept, of) if of & (of - 1) == 0 else ...
+
+
 EXERCISES = [
     Exercise(
         name="cost_of_a_million",
@@ -99,6 +107,13 @@ EXERCISES = [
                 "An hour's price is that of 3600 seconds: a second costs less, not more.",
                 lambda rate, price: price * 3600 * 1e6 / rate,
             ),
+            Mistake(
+                "You left out two things: a million tokens are asked for, and an hour has 3600 seconds.",
+                lambda r, p: p / r,
+            ),
+            Mistake(
+                "That is how many tokens the price of one hour buys, for 1: turn it over.", lambda r, p: r * 3600 / p
+            ),
             Mistake("Those are the hours that it takes: what do they cost?", lambda rate, price: 1e6 / rate / 3600),
             Mistake("That is the price of one token; a million of them are asked for.", lambda r, p: p / r / 3600),
             Mistake(
@@ -110,7 +125,7 @@ EXERCISES = [
     ),
     Exercise(
         name="bits_kept",
-        cases=[(16, 2, 4), (8, 2, 4), (16, 4, 8), (4, 1, 2)],
+        cases=[(16, 2, 4), (8, 2, 4), (16, 4, 8), (4, 1, 2), (8, 1, 4), (8, 3, 6)],
         right=sparse_bits,
         mistakes=[
             Mistake(
@@ -119,15 +134,23 @@ EXERCISES = [
             ),
             Mistake(
                 "Only the weights that are kept need a place: zeros are not stored at all.",
-                lambda bits, kept, of: bits * kept / of + (of - 1).bit_length(),
+                _of_a_power(lambda bits, kept, of: bits * kept / of + (of - 1).bit_length()),
             ),
             Mistake(
                 "A place among `of` takes log2(of) bits, rounded up, and not `of` of them: two bits among four.",
                 lambda bits, kept, of: kept / of * (bits + of),
             ),
             Mistake(
+                "Two bits name a place among four. Among `of` it takes log2(of) of them, rounded up.",
+                lambda bits, kept, of: kept * (bits + 2) / of,
+            ),
+            Mistake(
+                "A place takes a whole number of bits: round log2(of) up.",
+                lambda bits, kept, of: kept * (bits + math.log2(of)) / of,
+            ),
+            Mistake(
                 "You store one place for the whole group. Each of the kept weights has a place of its own.",
-                lambda bits, kept, of: (bits * kept + (of - 1).bit_length()) / of,
+                _of_a_power(lambda bits, kept, of: (bits * kept + (of - 1).bit_length()) / of),
             ),
             Mistake(
                 "You store one bit for each dense weight, a mask. For 2 of 4 that is as much; here each kept weight "
@@ -136,11 +159,11 @@ EXERCISES = [
             ),
             Mistake(
                 "Bits for each weight of the dense matrix are asked for, not for each kept weight.",
-                lambda bits, kept, of: bits + (of - 1).bit_length(),
+                _of_a_power(lambda bits, kept, of: bits + (of - 1).bit_length()),
             ),
             Mistake(
                 "Bits for each weight of the dense matrix are asked for, not for each group.",
-                lambda bits, kept, of: kept * (bits + (of - 1).bit_length()),
+                _of_a_power(lambda bits, kept, of: kept * (bits + (of - 1).bit_length())),
             ),
         ],
     ),

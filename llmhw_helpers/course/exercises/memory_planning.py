@@ -1,5 +1,7 @@
 """Exercises on what fits into memory: texts at once, and lines of public calculators to mend (notebook 13)."""
 
+from collections.abc import Callable
+
 from ...costs.activations import Pass
 from ...costs.inference import kv_bytes
 from ...costs.paging import blocks_for
@@ -68,25 +70,49 @@ def _texts(limit: float, weights: float, reserve: float, per_token: int, context
     return max(0, blocks // blocks_for(context, BLOCK_SIZE))
 
 
+def _with_room(answer: Callable) -> Callable:
+    """`answer` from what weights and reserve leave; where that is nothing, whatever is given fits."""
+
+    def given(limit, weights, reserve, *rest):
+        room = limit - weights - reserve
+        return answer(room, weights, reserve, *rest) if room > 0 else ...
+
+    return given
+
+
 EXERCISES = [
     Exercise(
         name="texts_at_once",
         cases=SERVERS,
         right=_texts,
         mistakes=[
-            Mistake("The program keeps something, too: subtract the reserve.", lambda a, w, _, *b: _texts(a, w, 0, *b)),
-            Mistake("The weights lie in the same memory: subtract them.", lambda a, _, *b: _texts(a, 0, *b)),
+            Mistake(
+                "The program keeps something, too: subtract the reserve.",
+                _with_room(lambda room, w, r, n, c: _texts(room + r, 0, 0, n, c)),
+            ),
+            Mistake(
+                "The weights lie in the same memory: subtract them.",
+                _with_room(lambda room, w, r, n, c: _texts(room + w, 0, 0, n, c)),
+            ),
             Mistake(
                 "A text holds whole blocks of 16 tokens, the last one perhaps half empty: round up for each text.",
-                lambda a, w, r, n, c: max(0, int((a - w - r) // (n * c))),
+                _with_room(lambda room, w, r, n, c: room // (n * c)),
+            ),
+            Mistake(
+                "You give a text part of a block, and count parts of texts: round its blocks up and the texts down.",
+                _with_room(lambda room, w, r, n, c: room / (n * c)),
             ),
             Mistake(
                 "The last block of a text is not always full, but it belongs to this text: round its blocks up.",
-                lambda a, w, r, n, c: max(0, int((a - w - r) // (BLOCK_SIZE * n)) // (c // BLOCK_SIZE)),
+                _with_room(lambda room, w, r, n, c: int(room // (BLOCK_SIZE * n)) // (c // BLOCK_SIZE)),
             ),
             Mistake(
                 "A block has 16 tokens: it takes 16 * per_token bytes.",
-                lambda a, w, r, n, c: max(0, int((a - w - r) // n) // blocks_for(c, BLOCK_SIZE)),
+                _with_room(lambda room, w, r, n, c: int(room // n) // blocks_for(c, BLOCK_SIZE)),
+            ),
+            Mistake(
+                "A text has context / 16 blocks, rounded up; you count a block for each of its tokens.",
+                _with_room(lambda room, w, r, n, c: room // (BLOCK_SIZE * n * c)),
             ),
             Mistake(
                 "A number of texts is never below 0: where the weights alone are too large, it is 0.",
@@ -94,11 +120,11 @@ EXERCISES = [
             ),
             Mistake(
                 "Part of a text is no text: round down.",
-                lambda a, w, r, n, c: max(0, (a - w - r) / n / (BLOCK_SIZE * blocks_for(c, BLOCK_SIZE))),
+                _with_room(lambda room, w, r, n, c: room / n / (BLOCK_SIZE * blocks_for(c, BLOCK_SIZE))),
             ),
             Mistake(
                 "Those are tokens; texts of `context` tokens are asked for.",
-                lambda a, w, r, n, _: max(0, int((a - w - r) // (BLOCK_SIZE * n)) * BLOCK_SIZE),
+                _with_room(lambda room, w, r, n, c: int(room // (BLOCK_SIZE * n)) * BLOCK_SIZE),
             ),
         ],
     ),
@@ -119,6 +145,14 @@ EXERCISES = [
                 "Query heads share keys and values in groups: count n_kv_heads.",
                 lambda layers, n, k, size, t: 2 * layers * n * size * 2 * t,
             ),
+            Mistake(
+                "Two factors of 2 are missing: a token has a key *and* a value, and a number has two bytes.",
+                lambda *c: CACHES[c] // 4,
+            ),
+            Mistake(
+                "Queries are not kept: only keys and values are.",
+                lambda layers, n, k, size, t: 2 * layers * (n + 2 * k) * size * t,
+            ),
             Mistake("That is one layer's: each has keys and values of its own.", lambda *c: CACHES[c] // c[0]),
             Mistake("That is one token's: the cache keeps all n_tokens.", lambda *c: CACHES[c] // c[-1]),
         ],
@@ -134,7 +168,7 @@ EXERCISES = [
             Mistake("A head that is not tied is a matrix of its own.", lambda v, d, inside, _: inside + v * d),
             Mistake(
                 "A tied head is the embedding, and that one matrix is still there: count it once.",
-                lambda v, d, inside, tied: inside + (0 if tied else 2) * v * d,
+                lambda v, d, inside, tied: inside if tied else ...,
             ),
             Mistake(
                 "The wrong way round: tied means that there is one matrix.",
@@ -160,6 +194,9 @@ EXERCISES = [
                 "Both lack the other weights, `rest`: they lie in memory and are read, too.",
                 lambda n, k, each, rest: [2 * n * each, 2 * k * each],
             ),
+            Mistake(
+                "One token reads the other weights, `rest`, as well.", lambda n, k, each, rest: [..., 2 * k * each]
+            ),
             Mistake("Bytes are asked for, 2 a weight.", lambda n, k, each, rest: [rest + n * each, rest + k * each]),
         ],
     ),
@@ -179,6 +216,14 @@ EXERCISES = [
             Mistake(
                 "You left out what is there at the loss: with many tokens that is the fullest moment.",
                 lambda kept, gradients, _: kept + gradients,
+            ),
+            Mistake(
+                "What is kept is there at the loss as well: add it to both moments.",
+                lambda kept, gradients, at_loss: max(kept + gradients, at_loss),
+            ),
+            Mistake(
+                "You took the emptier of the two moments; the peak is the fuller one.",
+                lambda kept, gradients, at_loss: kept + min(gradients, at_loss),
             ),
             Mistake("What is kept is there in every phase: add it to the larger one.", lambda *parts: max(parts)),
         ],

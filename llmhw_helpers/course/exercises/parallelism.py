@@ -61,6 +61,11 @@ def _changed(**factors: float):
     return lambda *case: _keep_up(*case, sent=sent)
 
 
+def _tensor_once(n_params, n_layers, *rest):
+    """The sums of one layer only."""
+    return _changed(tensor=1 / n_layers)(n_params, n_layers, *rest)
+
+
 def _parted(*logs: Sequence[str]) -> tuple[int, int]:
     """The rank that leaves the others, and the place of the first collective that it does not share with them."""
     for place in range(max(map(len, logs))):
@@ -76,6 +81,15 @@ def _shortest(*logs: Sequence[str]) -> tuple[int, int]:
     """Whoever began least, where it stopped: where the program hangs, and not why."""
     lengths = [len(log) for log in logs]
     return lengths.index(min(lengths)), min(lengths)
+
+
+def _unlike_the_first(*logs: Sequence[str]) -> tuple[int, int]:
+    """The first rank and place at which a log differs from that of rank 0."""
+    for place in range(max(map(len, logs))):
+        for rank, log in enumerate(logs):
+            if log[place : place + 1] != logs[0][place : place + 1]:
+                return rank, place
+    raise ValueError("all keep step")
 
 
 EXERCISES = [
@@ -100,6 +114,11 @@ EXERCISES = [
                 "That is the array once. Count the steps of both rounds, and one piece of n in each.",
                 lambda n_bytes, n: n_bytes,
             ),
+            Mistake(
+                "One piece a round? A round has n - 1 steps, and a rank sends a piece in each.",
+                lambda n_bytes, n: 2 * n_bytes / n,
+            ),
+            Mistake("That is how many times the array; bytes are asked for.", lambda n_bytes, n: 2 * (n - 1) / n),
             Mistake("That is one piece: in how many steps does a rank send one?", lambda n_bytes, n: n_bytes / n),
             Mistake(
                 "A rank's own piece need not go all the way round: n - 1 steps a round, not n.",
@@ -115,6 +134,15 @@ EXERCISES = [
             Mistake(
                 "A rank cannot work with half a head: (0, 0) where the heads do not divide.",
                 lambda n, k, ranks: (n // ranks, max(1, k // ranks)),
+            ),
+            Mistake(
+                "You round down, and so lose heads: (0, 0) where they do not divide; and each rank holds at least one "
+                "head of keys and values.",
+                lambda n, k, ranks: (n // ranks, k // ranks),
+            ),
+            Mistake(
+                "Parts of heads: a rank has whole ones, or it cannot be done.",
+                lambda n, k, ranks: (n / ranks, k / ranks),
             ),
             Mistake(
                 "Heads of keys and values must divide among the ranks, too, or the ranks among those heads.",
@@ -145,6 +173,10 @@ EXERCISES = [
             ),
             Mistake("Each half sends across the border once: the one forwards, the other back.", _changed(pipeline=2)),
             Mistake("In a ring of two, each sends the gradient once: twice (2 - 1)/2 of it.", _changed(data=2)),
+            Mistake("Two sums in *every* layer: n_layers times as much.", _tensor_once),
+            Mistake(
+                "The link's figure is in bytes already, not in bits.", lambda *case: _keep_up(*case, share=0.1 / 8)
+            ),
             Mistake("The names in the order data, tensor, pipeline.", lambda *case: _keep_up(*case)[::-1]),
             Mistake("A tenth of the time to compute is asked for.", lambda *case: _keep_up(*case, share=1.0)),
             Mistake(
@@ -162,6 +194,10 @@ EXERCISES = [
                 "That is where the program stops. It went wrong earlier: at the first place where one rank begins "
                 "something else than the others.",
                 _shortest,
+            ),
+            Mistake(
+                "You compare with rank 0, and it may be the one out of step: compare with what most ranks began.",
+                _unlike_the_first,
             ),
             Mistake("You give the place first: first the rank, then the place.", lambda *logs: _parted(*logs)[::-1]),
             Mistake("Places are counted from 0.", lambda *logs: (_parted(*logs)[0], _parted(*logs)[1] + 1)),

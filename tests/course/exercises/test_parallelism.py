@@ -66,6 +66,12 @@ def stopped(*logs):
     return rank, len(logs[rank])
 
 
+def like_the_first(*logs):
+    off = [[log[i : i + 1] != logs[0][i : i + 1] for i in range(5)] for log in logs]
+    place = min(each.index(True) for each in off if True in each)
+    return next(rank for rank, each in enumerate(off) if each[place]), place
+
+
 RIGHT = {
     "ring_bytes": [lambda n_bytes, n: 2 * (n - 1) / n * n_bytes, walked],
     "heads_on_rank": [by_remainders, by_search],
@@ -80,6 +86,8 @@ WRONG = {
         (lambda n_bytes, n: (n - 1) * n_bytes, "not its whole array"),
         (lambda n_bytes, n: n_bytes, "the array once"),
         (lambda n_bytes, n: n_bytes / n, "is one piece"),
+        (lambda n_bytes, n: 2 * n_bytes / n, "One piece a round"),
+        (lambda n_bytes, n: walked(1, n), "how many times the array"),
         (lambda n_bytes, n: 3 * walked(n_bytes, n), "3 times the right answer"),
     ],
     "heads_on_rank": [
@@ -87,6 +95,8 @@ WRONG = {
         (lambda n, k, r: (n // r, k // r or 1) if n % r == 0 else (0, 0), "among those heads"),
         (lambda n, k, r: (n // r, k // r) if n % r == k % r == 0 else (0, 0), "no obstacle"),
         (lambda n, k, r: (by_remainders(n, k, r)[0], k // r if any(by_remainders(n, k, r)) else 0), "not none"),
+        (lambda n, k, r: (n // r, k // r), "lose heads"),
+        (lambda n, k, r: (n / r, k / r), "Parts of heads"),
         (lambda n, k, r: n // r, "a tuple is asked for"),
     ],
     "cuts_that_keep_up": [
@@ -95,6 +105,8 @@ WRONG = {
         (lambda *case: ways(*case, pipeline=2 * case[1]), "not after every layer"),
         (lambda *case: ways(*case, pipeline=4), "the other back"),
         (lambda *case: ways(*case, data=4), "sends the gradient once"),
+        (lambda *case: ways(*case, tensor=8 / case[1]), "in *every* layer"),
+        (lambda *case: ways(*case, share=0.0125), "not in bits"),
         (lambda *case: ways(*case)[::-1], "in the order"),
         (lambda *case: ways(*case, share=1), "A tenth"),
         (lambda *case: [n for n in ("data", "tensor", "pipeline") if n not in ways(*case)], "those that do *not*"),
@@ -102,6 +114,7 @@ WRONG = {
     ],
     "out_of_step": [
         (stopped, "where the program stops"),
+        (like_the_first, "with rank 0"),
         (lambda *logs: by_columns(*logs)[::-1], "first the rank"),
         (lambda *logs: (by_columns(*logs)[0], by_columns(*logs)[1] + 1), "from 0"),
         (lambda *logs: (0, 0), "which is not right"),

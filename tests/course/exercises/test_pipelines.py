@@ -15,6 +15,10 @@ RIGHT = {
 WRONG = {
     "bubble": [
         (lambda p, m, v: (p - 1) / v / m, "share of the *work*"),
+        (lambda p, m, v: (p - 1) / m, "share of the *work*"),
+        (lambda p, m, v: (p - 1) / (m + p - 1) / v, "does not fall by all of"),
+        (lambda p, m, v: 2 * (p - 1) / (2 * (p - 1) + m), "the waiting twice"),
+        (lambda p, m, v: (p - 1) / (m + p), "on top of the work"),
         (lambda p, m, v: v * m / (v * m + p - 1), "in which share does it wait"),
         (lambda p, m, v: (p - 1) / (m + p - 1), "make each piece of work, and so the waiting, shorter"),
         (lambda p, m, v: (p * v - v) / (m + p * v - v), "they do not multiply it"),

@@ -1,0 +1,38 @@
+"""The order in which the compiled step reads int4: tiles of rows, a word of 16 bits for four neighbours of one row."""
+
+import torch
+from jaxtyping import Int16
+from torch import Tensor
+
+from ...llm.quantization import Quantized
+
+Tiled = Int16[Tensor, "n_tiles n_groups lanes"]
+
+
+def tiles(quantized: Quantized, lanes: int) -> tuple[Int16[Tensor, "n_tiles words lanes"], Tiled, Tiled | None]:
+    """Codes, four in a word, scales and minima of int4: of all rows the first column, then the second, and so on.
+
+    Row ``lanes * t + r`` is lane ``r`` of tile ``t``. Words have the first of four neighbours in their lowest bits, and
+    codes from 0 to 15. Scales and minima are the bits of fp16 numbers. A last tile that is not full has zeros for the
+    rows that are missing.
+
+    >>> from ...llm.quantization import Scheme, quantize
+    >>> words, scales, _ = tiles(quantize(torch.tensor([[1.0, -7, 3, 0]]), Scheme(4)), lanes=2)
+    >>> [f"{word & 0xFFFF:04x}" for word in words[0, 0].tolist()], scales.view(torch.float16).tolist()
+    (['8b19', '0000'], [[[7.0, 0.0]]])
+    """
+    codes = quantized.codes.short() + (8 if quantized.scheme.kind == "absmax" else 0)
+    first, second, third, fourth = codes.unflatten(1, (-1, 4)).unbind(2)
+    words = first | second << 4 | third << 8 | fourth << 12
+    minima = None if quantized.minima is None else _tiled(_bits(quantized.minima), lanes)
+    return _tiled(words, lanes), _tiled(_bits(quantized.scales), lanes), minima
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    return numbers.half().view(torch.int16)
+
+
+def _tiled(rows: Tensor, lanes: int) -> Tensor:
+    missing = -len(rows) % lanes
+    full = torch.cat((rows, rows.new_zeros(missing, rows.shape[1])))
+    return full.view(-1, lanes, rows.shape[1]).transpose(1, 2).contiguous()

@@ -1,0 +1,98 @@
+"""Who asks for the compiled step: `generate` and the engine, for steps that read one token of each text, if told to."""
+
+import pytest
+import torch
+
+from llmhw_helpers.serving import decoding
+from llmhw_helpers.serving.compiled.decoder import Decoder
+from llmhw_helpers.serving.decoding import decode, decoder_of, generate, prefill
+from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.kv_cache import CacheFull, KVCache
+from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
+from llmhw_helpers.serving.weights import Served
+
+PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9]]
+
+
+class ByPyTorch(Decoder):
+    """Has a decoder's face and computes with PyTorch, from the same tables and pools."""
+
+    def __init__(self, model, activations=None):
+        self.served, self.positions = Served(model), []
+
+    def logits(self, tokens, positions, block_tables, cache):
+        self.positions.append(list(positions))
+        paged = PagedCache(self.served.spec, cache.pools[0].shape[1], cache.block_size, cache.pools[0].dtype)
+        paged.keys, paged.values = cache.pools
+        paged.blocks = list(zip(*(pool.unbind(0) for pool in cache.pools), strict=True))
+        paged.slots = list(zip(*(pool.flatten(1, 2).unbind(0) for pool in cache.pools), strict=True))
+        chunks = [Chunk(table, position, 1) for table, position in zip(block_tables, positions, strict=True)]
+        window = paged.window(chunks)
+        return self.served.head(self.served.forward(torch.tensor([tokens]), window.positions, window.attend)[0])
+
+
+@pytest.fixture
+def compiled(monkeypatch, tiny):
+    monkeypatch.setattr(decoding, "new_decoder", ByPyTorch)
+    return Served(tiny, compiled=True)
+
+
+def test_generate_reads_the_prompt_with_pytorch_and_each_token_with_the_step(compiled, tiny):
+    found = list(generate(compiled, PROMPTS[0], 6))
+    assert found == list(generate(Served(tiny), PROMPTS[0], 6))
+    assert decoder_of(compiled).positions == [[5], [6], [7], [8], [9]]
+
+
+def test_texts_of_different_lengths_decode_together(compiled, tiny):
+    logits = []
+    for served in (compiled, Served(tiny)):
+        cache = KVCache(tiny.spec, 3, 12)
+        prefill(served, PROMPTS, cache)
+        logits.append([decode(served, torch.tensor([i, 7, 8]), cache) for i in range(3)])
+        assert cache.lengths == [8, 4, 12]
+        with pytest.raises(CacheFull, match="12 tokens and 1 more do not fit"):
+            decode(served, torch.tensor([1, 2, 3]), cache)
+        assert cache.lengths == [8, 4, 12]
+    torch.testing.assert_close(torch.stack(logits[0]), torch.stack(logits[1]), atol=1e-4, rtol=1e-4)
+    assert decoder_of(compiled).positions == [[5, 1, 9], [6, 2, 10], [7, 3, 11]]
+
+
+def test_the_engines_steps_with_a_chunk_of_a_prompt_stay_with_pytorch(compiled, tiny):
+    engine, plain = (Engine(served, 40, 4, max_batch_size=4, max_step_tokens=6) for served in (compiled, Served(tiny)))
+    assert engine.generate(PROMPTS, 8) == plain.generate(PROMPTS, 8)
+    steps = decoder_of(compiled).positions
+    assert 0 < len(steps) < engine.statistics.n_steps
+    assert [len(step) for step in steps].count(3) >= 4
+
+
+def test_what_is_no_number_ends_its_text_alone_and_is_found_by_nobody(compiled, tiny):
+    engine = Engine(compiled, 40, 4)
+    bad, good = engine.submit(PROMPTS[0], 9), engine.submit(PROMPTS[2], 9)
+    for _ in range(3):
+        engine.step()
+    tiny.token_embd.weight.data[bad.tokens[-1]] = torch.nan  # the head is the same matrix: all scores get one
+    engine.step()
+    assert (bad.finished, good.finished) == ("error", "error")
+    assert engine.blocks.n_free == engine.blocks.n_blocks
+
+
+def test_it_is_off_unless_asked_for_and_leaves_other_caches_to_pytorch(compiled, tiny):
+    assert decoder_of(Served(tiny)) is None
+
+    class Another(KVCache):
+        """Whose windows do something else."""
+
+    cache = Another(tiny.spec, 1, 12)
+    prefill(compiled, [PROMPTS[0]], cache)
+    decode(compiled, torch.tensor([1]), cache)
+    assert decoder_of(compiled).positions == []
+
+
+def test_a_contiguous_cache_is_a_paged_one_of_one_block_a_text(tiny):
+    cache = KVCache(tiny.spec, 2, 12)
+    for pool, view in zip(cache.pools, cache.tensors(), strict=True):
+        assert pool.is_contiguous()
+        assert pool.shape == (3, 2, 12, 2, 8)
+        assert view.shape == (3, 2, 2, 12, 8)
+        assert pool.data_ptr() == view.data_ptr()
+    assert (cache.block_size, cache.nbytes) == (12, 2 * 4 * 3 * 2 * 12 * 2 * 8)
