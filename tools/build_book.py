@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book/_ext"))
 INDEX = ROOT / "_build" / "html" / "index.html"
 CLI = "from jupyter_book.cli.main import main; main()"
 # Jupyter Book's own start page names no icon, so a browser asks for /favicon.ico, which is not there.
@@ -54,6 +55,9 @@ OPTIONS = ["--config", "_config.yml", "--toc", "book/_toc.yml", "-W", "--keep-go
 
 
 def main() -> int:
+    from api_modules import write_pages
+
+    write_pages(ROOT / "book/api")
     INDEX.unlink(missing_ok=True)  # so that an index found afterwards is this build's
     status = subprocess.run([sys.executable, "-c", CLI, "build", ".", *OPTIONS], cwd=ROOT).returncode
     if status == 0 and INDEX.is_file():

@@ -8,7 +8,9 @@ pytestmark = pytest.mark.browser
 
 HTML = Path(__file__).resolve().parents[2] / "_build/html"
 FILES = [p for p in sorted(HTML.rglob("*.html")) if "_static" not in p.relative_to(HTML).parts and p.name != "404.html"]
-PAGES = [str(p.relative_to(HTML)) for p in FILES]
+# The pages of the package's modules have all one form: the longest stand for them.
+PACKAGE = sorted((p for p in FILES if p.parent.name == "api"), key=lambda path: path.stat().st_size)
+PAGES = [str(p.relative_to(HTML)) for p in FILES if p not in PACKAGE[:-4]]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 WIDTHS = (390, 1280)
 SCHEMES = ("light", "dark")
