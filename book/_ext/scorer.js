@@ -1,5 +1,5 @@
 // The search's order: what the course says stands before the pages of its package.
-const PACKAGE = "book/api";
+const PACKAGE = "book/api/";
 
 var Scorer = {
   score: ([page, , , , score]) => (page.startsWith(PACKAGE) ? score - 1000 : score),

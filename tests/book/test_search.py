@@ -78,7 +78,7 @@ def test_either_spelling_finds_the_same_pages(book, tab, british, american):
 
 @pytest.mark.browser
 def test_notebooks_stand_before_the_pages_of_the_package(book, tab):
-    found = ["/book/api" in link for link in results(tab[0], book.address, "roofline")]
+    found = ["/book/api/" in link for link in results(tab[0], book.address, "roofline")]
     assert True in found
     assert False in found
     assert found == sorted(found)
