@@ -3,6 +3,8 @@
 import copy
 import importlib.util
 import itertools
+import re
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -63,6 +65,16 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it_and_a_caption(note
 
 def test_a_ledger_is_shown_as_a_table_and_not_printed(notebook):
     assert not [cell.source for cell in code(notebook) if "print(ledger)" in cell.source], "display(ledger)"
+
+
+def test_a_guess_has_a_place_before_the_prediction_and_its_row_in_the_ledger(notebook):
+    source = "\n".join(cell.source for cell in code(notebook))
+    shown = [output.data.get("text/html", "") for cell in code(notebook) for output in cell.outputs if "data" in output]
+    rows = {unescape(name) for page in shown for name in re.findall(r'<th scope="row">([^<]*)</th>', page)}
+    if "display(ledger)" in source:
+        assert re.search(r"^(my_guess|your_guess) = |^ledger\.guess\(", source, re.MULTILINE)
+    assert set(re.findall(r'^ledger\.guess\("([^"]+)", None\)', source, re.MULTILINE)) <= rows
+    assert source.count("ledger.guess(") == len(re.findall(r'^ledger\.guess\(f?"[^"]+", None\)', source, re.MULTILINE))
 
 
 def test_cells_hold_one_idea(notebook):

@@ -24,6 +24,25 @@ def test_a_processor_holds_pytorch_to_its_instructions(processor, capability):
     assert run.stdout.strip() == capability
 
 
+@pytest.mark.parametrize(("processor", "registers"), [("avx2", "ymm"), ("plainest", "xmm")])
+def test_a_processor_holds_numba_to_its_registers(processor, registers):
+    if not portable.X86:
+        pytest.skip("registers have these names on x86")
+    code = """
+import re, numba
+
+@numba.njit("void(f4[::1], f4[::1])")
+def double(x, y):
+    for i in range(x.size):
+        y[i] = x[i] + x[i]
+
+print(*sorted(set(re.findall("[xyz]mm", *double.inspect_asm().values()))))
+"""
+    environment = os.environ | portable.PROCESSORS[processor]
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split()[-1] == registers
+
+
 def fake_python(folder: Path, minor: int, works: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"python3.{minor}"

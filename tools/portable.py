@@ -1,7 +1,7 @@
 """The tests and the notebooks as other processors, and on the newest Python of this machine.
 
-PyTorch, oneDNN and MKL can be held to a smaller instruction set, so that one machine stands for several: what hangs on
-the luck of one processor's rounding, on its units or on its speed shows here and not on a student's laptop.
+PyTorch, oneDNN, MKL and numba can be held to a smaller instruction set, so that one machine stands for several: what
+hangs on the luck of one processor's rounding, on its units or on its speed shows here and not on a student's laptop.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-SSE = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+AVX2 |= {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c"}
+PLAINEST = {"ATEN_CPU_CAPABILITY": "default", "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+SSE = PLAINEST | {"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 PROCESSORS = {
     "own": {},
     "avx2": AVX2,  # most laptops: no unit for bf16, none for int8
-    "plainest": SSE if X86 else {"ATEN_CPU_CAPABILITY": "default"},
+    "plainest": SSE if X86 else PLAINEST,
 }
 HERE = [name for name in PROCESSORS if X86 or name != "avx2"]  # an Arm processor cannot play an x86 one
 UNIT = ["tests", "llmhw_helpers", "--doctest-modules", "-n", "2", "--dist", "loadscope"]

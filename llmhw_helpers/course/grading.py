@@ -128,7 +128,7 @@ def _off(given: object, expected: object) -> str:
                 more = "more" if beyond > 0 else "less"
                 return f"gave {float(given):,.12g}, {abs(beyond):,.4g} {more} than the right answer."
             if ratio == 0:
-                return "gave 0, and it is not 0."
+                return "gave 0, and the right answer is not 0."
             if f"{ratio:.4g}" == "-1":
                 return f"gave {float(given):.4g}: only the sign is wrong."
             return f"gave {float(given):.4g}, {ratio:.4g} times the right answer."

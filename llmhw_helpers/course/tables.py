@@ -14,13 +14,17 @@ table.results { display: table; table-layout: auto; width: auto; max-width: 100%
   border-collapse: collapse; --near: #1b6e33; --off: #a63f12; }
 :is(html[data-theme="dark"], body[data-jp-theme-light="false"]) table.results { --near: #6fcf8a; --off: #f0a17a; }
 .results :is(th, td) { padding: 0.2em 0.5em; text-align: right; white-space: nowrap; min-width: 0; }
-.results tr :first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.results tbody tr { border-top: 1px solid rgb(128 128 128 / 0.35); }
+.results tr :first-child { text-align: left; white-space: normal; overflow-wrap: break-word; }
 .results tbody th { font-weight: normal; }
 .results thead th { white-space: normal; vertical-align: bottom; }
 .results .near { color: var(--near); font-weight: 600; }
 .results .off { color: var(--off); font-weight: 600; }
 .results caption { caption-side: bottom; text-align: left; color: inherit; font-size: 0.9em; padding: 0.3em 0.5em; }
-@media (max-width: 600px) { .results :is(th, td) { padding: 0.2em; } }
+@media (max-width: 600px) {
+  table.results { font-size: 0.75rem; }
+  .results :is(th, td) { padding: 0.3em 0.2em; }
+}
 </style>"""
 
 

@@ -30,6 +30,7 @@ def plot_stacks(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axe
     style.legend_above(ax, ncols=3, handles=handles, labels=labels)
     ax.set(ylabel=ylabel)
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 

@@ -63,6 +63,7 @@ def plot_phases(
     ax.set(ylabel=name, ylim=(0, 1.05 * max([most, *(limits or {}).values()]) / unit))
     ax.margins(x=0.1 if limits else 0.03)
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 

@@ -13,7 +13,7 @@ from . import style
 
 COLOURS = {FORWARD: style.COLOURS[0], BACKWARD: style.COLOURS[1]}
 LIGHTEST = 0.6  # how much white the last chunk's colour has
-NARROW = 0.014  # the share of the picture's width that a digit needs
+NARROW = 0.02  # the share of the picture's width that a digit needs
 
 
 def plot_schedule(events: Sequence[Event], ax: Axes | None = None) -> Axes:

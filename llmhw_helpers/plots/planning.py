@@ -63,6 +63,7 @@ def plot_parts(
     ax.set(ylabel="GB on the fullest GPU")
     ax.set_ylim(0, 1.07 * max([*bottom, *(limit / 1e9 for limit in (limits or {}).values())]))
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax
 
 

@@ -1,5 +1,6 @@
 """One look for every figure: colours that colour-blind readers tell apart, a white ground on dark pages too."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 # A phone leaves 342 pixels for a picture. Letters of SMALL points in one of WIDTH inches are 8.5 pixels high there.
 WIDTH, SMALL = 5.6, 10
+LETTERS = 45  # that stand side by side below a picture
 STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -40,6 +42,15 @@ def legend_above(ax: Axes, ncols: int, **more: Any) -> None:
     """The legend over the axes, where no data are and no letters are lost at the sides."""
     look = {"fontsize": SMALL, "frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, **(look | more))
+
+
+def slant_labels(ax: Axes, labels: Iterable[str]) -> None:
+    """Slant the names below columns where the longest line of one would touch its neighbours."""
+    labels = list(labels)
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    if longest * len(labels) > LETTERS:
+        for tick in ax.get_xticklabels():
+            tick.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
 def ink(ground: str | tuple[float, ...]) -> str:

@@ -47,4 +47,5 @@ def plot_shares(columns: Mapping[str, Mapping[str, float]], ylabel: str, ax: Axe
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     style.legend_above(ax, ncols=2)
     ax.grid(axis="x", visible=False)
+    style.slant_labels(ax, columns)
     return ax

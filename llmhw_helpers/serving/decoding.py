@@ -13,6 +13,7 @@ from ..llm.tokenizer import Tokenizer
 from ..specs.architectures import Model
 from .compiled.decoder import Decoder, new_decoder
 from .kv_cache import KVCache
+from .quantized_cache import QuantizedCache
 from .sampling import Sampling
 
 
@@ -105,10 +106,11 @@ def decode(served: ServedModel, tokens: Int[Tensor, " batch"], cache: KVCache) -
     Raises:
         TokenError: a number that is no token.
         CacheFull: a sequence has no slot left.
+        CannotQuantize: a key or value that a cache of codes cannot hold.
         ValueError: weights of another format than the cache's.
     """
     _check_format(served, cache)
-    decoder = decoder_of(served) if type(cache) is KVCache else None
+    decoder = decoder_of(served) if type(cache) in (KVCache, QuantizedCache) else None
     if decoder is not None:
         cache.check_room(1)
         tables = [[i] for i in range(cache.batch_size)]

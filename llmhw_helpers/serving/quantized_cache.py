@@ -1,7 +1,7 @@
 """A KV cache of small whole numbers: codes of 8 or 4 bits, and an fp16 scale for each head of each token.
 
-It saves memory, not time: attention here widens the codes of a layer before it uses them. A kernel that widens them in
-registers, on their way into the product, would read fewer bytes and save time, too.
+With PyTorch it saves memory, not time: attention widens the codes of a layer before it uses them. The compiled step
+(``compiled.attention``) widens a head's on their way into the product: it reads fewer bytes.
 """
 
 import torch
@@ -31,8 +31,10 @@ class QuantizedCache(KVCache):
         bits: 8, or 4 with two codes a byte.
 
     Attributes:
-        codes: ``[n_layers, 2, batch, n_kv_heads, capacity, head_dim * bits / 8]``, keys before values.
-        scales: ``[n_layers, 2, batch, n_kv_heads, capacity, 1]``.
+        pools: codes of keys and of values as they lie ``[n_layers, batch, capacity, n_kv_heads, head_dim * bits / 8]``.
+        scale_pools: likewise ``[n_layers, batch, capacity, n_kv_heads, 1]``.
+        codes: view of them ``[n_layers, 2, batch, n_kv_heads, capacity, head_dim * bits / 8]``, keys before values.
+        scales: likewise ``[n_layers, 2, batch, n_kv_heads, capacity, 1]``.
 
     Raises:
         CannotQuantize: other bits, or 4 for heads of an odd size.
@@ -56,10 +58,12 @@ class QuantizedCache(KVCache):
         super().__init__(spec, batch_size, capacity, dtype, device)
 
     def _set_aside(self) -> None:
-        shape = (self.spec.n_layers, 2, self.batch_size, self.spec.n_kv_heads, self.capacity)
+        shape = (2, self.spec.n_layers, self.batch_size, self.capacity, self.spec.n_kv_heads)
         kind, width = (torch.int8, self.spec.head_dim) if self.bits == 8 else (torch.uint8, self.spec.head_dim // 2)
-        self.codes = torch.zeros((*shape, width), dtype=kind, device=self.device)
-        self.scales = torch.zeros((*shape, 1), dtype=torch.float16, device=self.device)
+        codes = torch.zeros((*shape, width), dtype=kind, device=self.device)
+        scales = torch.zeros((*shape, 1), dtype=torch.float16, device=self.device)
+        self.pools, self.scale_pools = tuple(codes), tuple(scales)
+        self.codes, self.scales = (each.transpose(0, 1).transpose(3, 4) for each in (codes, scales))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """As `KVCache.tensors`."""

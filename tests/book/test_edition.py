@@ -145,3 +145,19 @@ def test_summaries_tell_pages_apart():
 def test_a_notebook_can_be_downloaded_from_the_book_itself(path):
     (link,) = re.findall(r'<a href="([^"]*\.ipynb)"[^>]*\n?\s*class="[^"]*download-source-button', path.read_text())
     assert (path.parent / link).resolve().read_bytes() == (ROOT / f"notebooks/{path.stem}.ipynb").read_bytes()
+
+
+@pytest.mark.browser
+@built
+def test_a_link_to_a_term_tells_what_it_means():
+    links = [
+        link
+        for path in sorted(HTML.glob("notebooks/*.html"))
+        for link in re.findall(r"<a [^>]*glossary\.html#term-[^>]*>", path.read_text(encoding="utf-8"))
+    ]
+    assert len(links) >= 100
+    told = {match[1] for link in links if (match := re.search(r'title="([^"]{20,})"', link))}
+    assert all(re.search(r'title="[^"]{20,}"', link) for link in links)
+    assert not [text for text in told if re.search(r"[a-z]{3,}(19|20)\d\d", text)], "a paper's key"
+    (lora,) = {text for text in told if text.startswith("Low-rank adaptation")}
+    assert lora.endswith("and a product of two thin matrices, added to them, is trained."), "its paper's key is gone"

@@ -63,7 +63,7 @@ def test_what_kind_is_asked_for_is_said_with_its_article():
 
 def test_nothing_and_a_wrong_sign_are_told_without_a_ratio():
     exercise = Exercise("f", [(3,)], lambda n: n / 7)
-    assert grade(lambda n: 0.0, exercise).line == "f: not yet. f(3) gave 0, and it is not 0."
+    assert grade(lambda n: 0.0, exercise).line == "f: not yet. f(3) gave 0, and the right answer is not 0."
     assert grade(lambda n: -n / 7.0001, exercise).line == "f: not yet. f(3) gave -0.4286: only the sign is wrong."
     assert "gave -0.8571, -2 times the right answer." in grade(lambda n: -2 * n / 7, exercise).line
 

@@ -59,14 +59,14 @@ def states(draw: Draw) -> Question:
     parts = [held["master"] + held["exp_avg"] + held["exp_avg_sq"], held["gradients"], held["parameters"]]
     by_stage = [sum(parts[:stage]) / dp_size + sum(parts[stage:]) for stage in range(4)]
     hints = {
-        0: "ZeRO divides something among the GPUs: you counted every copy whole.",
-        1: "ZeRO-1 divides what belongs to the optimizer only.",
-        2: "ZeRO-2 divides optimizer and gradients, and leaves the weights whole.",
+        0: "You counted every copy whole: ZeRO divides some among the GPUs.",
+        1: "You divided the optimizer's part alone, as ZeRO-1 does.",
+        2: "You divided optimizer and gradients, as ZeRO-2 does.",
         3: "You divided everything, as ZeRO-3 does.",
     }
     slips = [(by_stage[stage], hint) for stage, hint in hints.items() if stage != zero]
     light = by_stage[zero] - 4 * n / dp_size
-    slips.append((light, "The optimizer keeps weights of its own in fp32, 4 bytes more a parameter."))
+    slips.append((light, "You left out the optimizer's own weights in fp32: 4 bytes more a parameter."))
     return Question(
         "memory of training",
         "02 and 13",
@@ -95,15 +95,15 @@ def weights(draw: Draw) -> Question:
         "parameters",
         m.n_params,
         [
-            (m.n_params + narrow, "Keys and values have n_kv_heads heads, fewer than the queries."),
+            (m.n_params + narrow, "You took n_heads for keys and values: they have n_kv_heads."),
             (
                 m.n_params + (table if m.tied_embeddings else -table),
-                "Embedding and head: count the matrix once where it is the same, else twice.",
+                "Look at embedding and head again: count the matrix once where it is the same, else twice.",
             ),
-            (m.n_params - mlp, "The MLP has three matrices: gate, up and down."),
+            (m.n_params - mlp, "You counted two matrices of the MLP: it has three, gate, up and down."),
             (
                 m.n_params - m.n_layers * m.d_model * m.n_heads * m.head_dim,
-                "Attention has four matrices: for queries, keys, values, and one for the result.",
+                "You left out a matrix of attention: it has four, for queries, keys, values and the result.",
             ),
         ],
     )
@@ -123,11 +123,11 @@ def training(draw: Draw) -> Question:
         "days",
         days,
         [
-            (days / 3, "Two operations are the forward pass; with the backward pass it is six."),
-            (days * used, "Only a share of the peak is reached: divide by the MFU."),
-            (days * n_gpus, "The GPUs share the work: divide by their number."),
-            (days * DAY, "Days are asked for, of 86,400 seconds."),
-            (days * 24, "Days are asked for, of 24 hours."),
+            (days / 3, "You counted two operations, the forward pass: with the backward pass it is six."),
+            (days * used, "You took the whole peak: only a share of it is reached, so divide by the MFU."),
+            (days * n_gpus, "You took one GPU: they share the work, so divide by their number."),
+            (days * DAY, "You gave seconds: a day has 86,400."),
+            (days * 24, "You gave hours: a day has 24."),
         ],
     )
 
@@ -149,12 +149,21 @@ def adapters(draw: Draw) -> Question:
         [
             (
                 each * 2 * (m.d_model + q),
-                "Values have n_kv_heads heads: their matrix is narrower than that of the queries.",
+                "You gave values the width of the queries: they have n_kv_heads heads, so their matrix is narrower.",
             ),
-            (each * 2 * m.d_model, "An adapter is two thin matrices, rank * (n_in + n_out) parameters."),
-            (each * (q + kv), "Two thin matrices: you counted the second sides alone."),
-            (n / m.n_layers, "Each block has its own adapters: times n_layers."),
-            (m.n_layers * m.d_model * (q + kv), "The big matrices are frozen; what is trained are the thin ones."),
+            (
+                each * 2 * m.d_model,
+                "You counted one side of each adapter, or one of the two adapters: each has rank * (n_in + n_out).",
+            ),
+            (
+                each * (q + kv),
+                "You counted the side of the output alone: an adapter has rank * (n_in + n_out) parameters.",
+            ),
+            (n / m.n_layers, "You counted one block: each has its own adapters, so times n_layers."),
+            (
+                m.n_layers * m.d_model * (q + kv),
+                "You counted the big matrices: they are frozen, and the thin ones are trained.",
+            ),
         ],
     )
 
@@ -174,11 +183,11 @@ def sums(draw: Draw) -> Question:
         "s",
         right,
         [
-            (started + sent / 8, "The link is given in bits a second: 8 make a byte."),
-            (sent, "Every message has a latency, and there are 2 (n - 1) of them, one after the other."),
-            (latency + sent, "Every message has a latency, not only the first."),
-            (right / 2, "A ring goes round twice: first to add, then to give the sums to all."),
-            (started + sent * n_ranks, "A message has a piece of the array, 1/n of it."),
+            (started + sent / 8, "You took the bits for bytes: 8 bits make a byte."),
+            (sent, "You left out the latency: there are 2 (n - 1) messages, one after the other, and each has one."),
+            (latency + sent, "You counted the latency once: every message has it."),
+            (right / 2, "You went round once: a ring goes round twice, first to add, then to give the sums to all."),
+            (started + sent * n_ranks, "You sent the whole array in each message: a message has 1/n of it."),
         ],
     )
 
@@ -201,11 +210,11 @@ def saves(draw: Draw) -> Question:
         "s",
         right,
         [
-            (young_interval(cost, part), "Any GPU of all can fail: the run's mean time is one GPU's over n_gpus."),
-            (light, "Weights alone are not enough to go on from: 14 bytes a parameter."),
-            (right / 2**0.5, "Young's rule has a 2 under the root."),
-            (2 * cost * failing, "Young's rule is a root: sqrt(2 * cost * mtbf)."),
-            (cost, "That is the time of one checkpoint."),
+            (young_interval(cost, part), "You took one GPU's time between failures: the run's is that over n_gpus."),
+            (light, "You saved the weights alone: to go on takes 14 bytes a parameter."),
+            (right / 2**0.5, "You left out the 2 under the root of Young's rule."),
+            (2 * cost * failing, "You left out the root: Young's rule is sqrt(2 * cost * mtbf)."),
+            (cost, "You gave the time of one checkpoint, not the time between two."),
         ],
     )
 
@@ -227,8 +236,8 @@ def busy(draw: Draw) -> Question:
         right,
         [
             (1.0, "Busy means that some kernel ran, not that it used the peak: count operations."),
-            (right * n_gpus, "All GPUs have a peak each: times n_gpus."),
-            (right / 3, "Two operations are the forward pass; training takes six."),
-            (right * 100, "A number between 0 and 1 is asked for, not percent."),
+            (right * n_gpus, "You took the peak of one GPU: times n_gpus."),
+            (right / 3, "You counted two operations, the forward pass: training takes six."),
+            (right * 100, "You gave percent: a number between 0 and 1 is asked for."),
         ],
     )

@@ -30,14 +30,17 @@ def products(draw: Draw) -> Question:
         [
             (
                 floor.compute_seconds + floor.memory_seconds,
-                "Arithmetic and traffic go on at the same time: the larger of the two, not their sum.",
+                "You added arithmetic and traffic: they go on at the same time, so take the larger of the two.",
             ),
             (
                 min(floor.compute_seconds, floor.memory_seconds),
-                "The slower of the two decides, and you gave the time of the other.",
+                "You gave the faster of arithmetic and traffic: the slower one decides.",
             ),
-            (floor.compute_seconds / 2, "A multiply and an add are two operations."),
-            (floor.memory_seconds / 2, "A number has 2 bytes."),
+            (
+                floor.compute_seconds / 2,
+                "You counted one operation for each pair of numbers: a multiply and an add are two.",
+            ),
+            (floor.memory_seconds / 2, "You counted one byte a number: it has 2."),
         ],
     )
 
@@ -64,10 +67,16 @@ def decoding(draw: Draw) -> Question:
         "tokens/s",
         batch * rate / work.bytes,
         [
-            (rate / (read + batch * context * per_token), "That is the rate of each text: times batch_size."),
-            (batch * rate / read, "A step reads the caches as well."),
-            (batch * rate / (read + context * per_token), "Each text has a cache of its own, all are read."),
-            (rate / (read + context * per_token), "A step reads the weights once, for all texts."),
+            (rate / (read + batch * context * per_token), "You gave the rate of each text: times batch_size."),
+            (batch * rate / read, "You left out the caches: a step reads them as well."),
+            (
+                batch * rate / (read + context * per_token),
+                "You counted the cache of one text: each has its own, and all are read.",
+            ),
+            (
+                rate / (read + context * per_token),
+                "You gave the rate of a single text: a step reads the weights once, for all texts.",
+            ),
         ],
     )
 
@@ -92,19 +101,28 @@ def texts(draw: Draw) -> Question:
         "texts",
         room(),
         [
-            (room(weights=0), "The weights lie in the same memory: subtract them."),
-            (room(kept=0), "The server keeps something: subtract the reserve."),
-            (room(share=1), f"It may use {UTILISATION:.0%} of the memory."),
-            (room(token=per_token * m.n_heads / m.n_kv_heads), "Query heads share keys and values: count n_kv_heads."),
-            (room(token=per_token / 2), "A token has a key and a value."),
-            (room(token=per_token / 4), "The cache of a number has 2 bytes."),
+            (room(weights=0), "You left out the weights: they lie in the same memory."),
+            (room(kept=0), "You left out the reserve: the server keeps it."),
+            (room(share=1), f"You used all of the memory: the server may use {UTILISATION:.0%} of it."),
+            (
+                room(token=per_token * m.n_heads / m.n_kv_heads),
+                "You counted n_heads: query heads share keys and values, so count n_kv_heads.",
+            ),
+            (
+                room(token=per_token / 2),
+                "You left out a factor of 2: a token has a key and a value, and each of their numbers 2 bytes.",
+            ),
+            (
+                room(token=per_token / 4),
+                "You left out two factors of 2: a token has a key and a value, and each of their numbers 2 bytes.",
+            ),
             (
                 (UTILISATION * memory - held - reserve) / (context * per_token),
-                "Part of a text is no text, and a text holds whole blocks: round down, and up.",
+                "You did not round: a text holds whole blocks (up), and part of a text is no text (down).",
             ),
             (
                 int((UTILISATION * memory - held - reserve) // (context * per_token)),
-                "A text holds whole blocks, its last one perhaps half empty: round up.",
+                "You rounded the texts alone: a text also holds whole blocks, so round its blocks up.",
             ),
         ],
         rtol=1e-9,
@@ -127,13 +145,13 @@ def scores(draw: Draw) -> Question:
         [
             (
                 table * m.n_kv_heads / m.n_heads,
-                "Every query head has scores of its own, those that share keys as well.",
+                "You counted n_kv_heads: every query head has scores of its own, also where heads share keys.",
             ),
-            (table / m.n_heads, "There is a table for each head."),
-            (table / 2, "A score in bf16 has 2 bytes."),
-            (table / batch, "Each text of the batch has its table."),
-            (table * m.n_layers, "One layer is asked for."),
-            (table * m.head_dim, "A score is one number for a pair of tokens, whatever head_dim is."),
+            (table / m.n_heads, "You counted one head: there is a table for each."),
+            (table / 2, "You counted one byte a score: in bf16 it has 2."),
+            (table / batch, "You counted one text: each of the batch has its table."),
+            (table * m.n_layers, "You counted all layers: one is asked for."),
+            (table * m.head_dim, "You multiplied by head_dim: a score is one number for a pair of tokens."),
         ],
     )
 
@@ -152,10 +170,10 @@ def quantised(draw: Draw) -> Question:
         "B",
         weight_bytes(m, of),
         [
-            (inside / 2 + 2 * other, "A group has a scale and a zero point beside its weights."),
-            ((4 + 20 / 128) / 8 * m.n_params, "Only the matrices are quantised; the others have 2 bytes."),
-            ((4 + 20 / 128) / 8 * inside, "The others count as well."),
-            ((4 + 20 / 128) * inside + 16 * other, "Those are bits: 8 make a byte."),
-            (24 / 8 * inside + 2 * other, "A scale is for a group, not for a weight."),
+            (inside / 2 + 2 * other, "You left out scale and zero point: a group has both beside its weights."),
+            ((4 + 20 / 128) / 8 * m.n_params, "You quantised all weights: those outside the matrices have 2 bytes."),
+            ((4 + 20 / 128) / 8 * inside, "You left out the other weights: they count as well."),
+            ((4 + 20 / 128) * inside + 16 * other, "You gave bits: 8 make a byte."),
+            (24 / 8 * inside + 2 * other, "You counted a scale for each weight: it is for a group."),
         ],
     )

@@ -5,10 +5,10 @@ up across a register: `LANES` rows are a tile, in which a word of 16 bits has fo
 """
 
 from .jitting import jit
-from .numbers import F32, I16, I32, U16, from_fp16
+from .numbers import BLOCK, F32, I16, I32, U16, from_fp16
+from .vectors import widen_bytes
 
 LANES = 32  # rows of int4 in a tile: one register of AVX-512, two of AVX2, four of Arm
-BLOCK = 32  # activations that are rounded together
 
 
 @jit
@@ -23,17 +23,20 @@ def one_int8(w, steps, x, y, begin, end):
 
 @jit
 def widen(w, steps, i, out):
-    """`out` becomes the numbers of row `i` of `w` ``[n_out, n_groups, group]``; steps are ``[n_out, n_groups]``."""
-    groups = out.reshape(w.shape[1], w.shape[2])
-    for g in range(w.shape[1]):
-        step = steps[i, g]
-        for j in range(w.shape[2]):
-            groups[g, j] = F32(w[i, g, j]) * step
+    """`out` becomes the numbers of row `i` of `w` ``[n_out, n_in]``; steps are ``[n_out, n_groups]``."""
+    group = w.shape[1] // steps.shape[1]
+    if group % BLOCK:  # slower
+        for j in range(w.shape[1]):
+            out[j] = F32(w[i, j]) * steps[i, j // group]
+        return
+    codes, per_group = w.ctypes.data + i * w.shape[1], group // BLOCK
+    for k in range(w.shape[1] // BLOCK):
+        widen_bytes(codes + BLOCK * k, steps[i, k // per_group], out.ctypes.data + 4 * BLOCK * k)
 
 
 @jit
 def round_blocks(x, small, sums, scales):
-    """Activations ``[batch, n_in]`` as whole numbers from -127 to 127, with a scale for `BLOCK` of them.
+    """Activations ``[batch, n_in]`` as whole numbers from -127 to 127, with a scale for each `BLOCK` of 32.
 
     A half is rounded away from 0. A number is off by 1/254 of the largest of its block at most, as with llama.cpp,
     whose Q8_0 this is. What is no number, or endless, makes its block's scale NaN.

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...llm.quantization import CannotQuantize
 from ...llm.transformer import TokenError, Transformer
 from ..paged_cache import PagedCache
 from .folder import say
@@ -28,6 +29,8 @@ class Paged(Protocol):
     Attributes:
         block_size: tokens in a block.
         pools: keys and values, each ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim]``.
+
+    A ``QuantizedCache`` is one, too: its `pools` hold codes of so many `bits`, and its `scale_pools` their scales.
     """
 
     block_size: int
@@ -90,18 +93,22 @@ class Decoder:
         Raises:
             TokenError: a number that is no token.
             ValueError: a table that is too short or names a block that is not there, or a cache of another format.
+            CannotQuantize: a key or value that fp16 cannot hold as the scale of a cache of codes.
         """
         self._check(tokens, positions, block_tables, cache)
-        return torch.from_numpy(self._step(tokens, positions, block_tables, cache, torch.get_num_threads()))
+        logits = self._step(tokens, positions, block_tables, cache, torch.get_num_threads())
+        if hasattr(cache, "scale_pools"):
+            _check_scales(positions, block_tables, cache)
+        return torch.from_numpy(logits)
 
     def _check(self, tokens, positions, block_tables, cache: Paged) -> None:
-        keys, values = cache.pools
-        n_blocks, size = keys.shape[1], cache.block_size
+        n_blocks, size = cache.pools[0].shape[1], cache.block_size
         want = (self.spec.n_layers, n_blocks, size, self.spec.n_kv_heads, self.spec.head_dim)
-        for pool in (keys, values):
-            if pool.shape != want or pool.dtype != self.dtype or pool.device.type != "cpu" or not pool.is_contiguous():
-                found = f"{tuple(pool.shape)} in {pool.dtype} on {pool.device}"
-                raise ValueError(f"a cache of {found}: here it is {want} in {self.dtype} on the CPU, without gaps")
+        bits = getattr(cache, "bits", None)
+        if bits is not None:
+            self._check_pools(cache.scale_pools, (*want[:-1], 1), torch.float16)
+            want = (*want[:-1], self.spec.head_dim * bits // 8)
+        self._check_pools(cache.pools, want, {None: self.dtype, 8: torch.int8, 4: torch.uint8}[bits])
         if not len(tokens) == len(positions) == len(block_tables) > 0:
             counts = f"{len(tokens)} tokens, {len(positions)} positions and {len(block_tables)} block tables"
             raise ValueError(f"{counts}: a step needs one of each for each text, and at least one text")
@@ -115,6 +122,12 @@ class Decoder:
             if not all(0 <= block < n_blocks for block in table):
                 raise ValueError(f"block table {list(table)}: there are blocks 0 to {n_blocks - 1}")
 
+    def _check_pools(self, pools: tuple[Tensor, Tensor], want: tuple[int, ...], dtype: torch.dtype) -> None:
+        for pool in pools:
+            if pool.shape != want or pool.dtype != dtype or pool.device.type != "cpu" or not pool.is_contiguous():
+                found = f"{tuple(pool.shape)} in {pool.dtype} on {pool.device}"
+                raise ValueError(f"a cache of {found}: here it is {want} in {dtype} on the CPU, without gaps")
+
     def _step(self, tokens, positions, block_tables, cache: Paged, n: int) -> np.ndarray:
         batch_size, n_blocks = len(tokens), max(len(table) for table in block_tables)
         tables = np.zeros((batch_size, n_blocks), np.int32)
@@ -122,13 +135,13 @@ class Decoder:
             row[: len(table)] = table
         logits = np.empty((batch_size, self.spec.vocab_size), np.float32)
         tokens, positions = np.array(tokens, np.int64), np.array(positions, np.int64)
-        pools = [_array(pool) for pool in cache.pools]
+        pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *_bytes(getattr(cache, "scale_pools", _NO_SCALES))
         gate = np.zeros(1, np.int64)  # a new one for each step, whatever became of the last
         with self._taken:  # two engines may serve one model
             scratch = self._room(batch_size, n, int(positions.max()) + 1)
 
             def share(me: int, n: int) -> None:
-                where = (tables, cache.block_size, *pools)
+                where = (tables, cache.block_size, pools)
                 self._share(me, n, gate, self._held, scratch, tokens, positions, *where, logits)
 
             workers().run(share, n)
@@ -152,9 +165,26 @@ def new_decoder(model: Transformer, activations: str | None = None) -> Decoder |
         return None
 
 
-def _array(pool: Tensor) -> np.ndarray:
-    """The same memory for numba; numbers of 16 bits as the bits that they are."""
-    return pool.view(torch.int16).numpy().view(np.uint16) if pool.dtype.itemsize == 2 else pool.numpy()
+def _check_scales(positions, block_tables, cache) -> None:
+    """Compiled code has no errors: what it could not write shows in the scales of the new tokens."""
+    size = cache.block_size
+    blocks = [table[position // size] for position, table in zip(positions, block_tables, strict=True)]
+    slots = [position % size for position in positions]
+    for pool in cache.scale_pools:
+        endless = pool[:, blocks, slots].isinf().flatten(1).any(1)
+        if endless.any():
+            raise CannotQuantize(
+                f"keys or values in layer {int(endless.int().argmax())}: their scales do not fit fp16, which ends at "
+                "65504; take a KVCache"
+            )
+
+
+def _bytes(pools: Sequence[Tensor]) -> list[np.ndarray]:
+    """The same memory for numba: bytes, whatever the format, or each would be a step of its own to the compiler."""
+    return [pool.view(torch.uint8).numpy() for pool in pools]
+
+
+_NO_SCALES = [torch.empty((1, 0, 1, 1, 1), dtype=torch.uint8)] * 2
 
 
 def _version() -> str:

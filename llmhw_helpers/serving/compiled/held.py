@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ...llm.quantization import Quantized
 from ...llm.transformer import Transformer
-from .codes import BLOCK, LANES
-from .numbers import BF16, FP16, FP32, INT4, INT8
+from .codes import LANES
+from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8
 from .products import KIND, TILE
 from .tiles import tiles
 

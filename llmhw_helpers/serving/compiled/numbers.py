@@ -8,10 +8,12 @@ from numba import carray, types
 from numba.extending import intrinsic
 
 from .jitting import jit
+from .vectors import widen_bytes, widen_nibbles
 
 # Numba makes 64 bits of each whole number that it is not told the type of, and then no loop fills the registers.
 F32, I32, I16, U16 = np.float32, np.int32, np.int16, np.uint16
-FP32, BF16, FP16, INT8, INT4 = range(5)
+FP32, BF16, FP16, INT8, INT4, Q8_0, Q4_1 = range(7)
+BLOCK = 32  # numbers in a block of Q8_0 and Q4_1
 ONE, HALF_RANGE = F32(2.0**112), I32(0x7F800000)  # what fp16's exponent is short of; an infinite number's bits
 
 
@@ -94,7 +96,8 @@ def to_fp16(x):
 def read(kind, address, first, out):
     """`out` becomes the numbers from number `first` on of those that lie at `address`.
 
-    One loop a format, with nothing else in it: so the compiler widens as many at once as its registers hold.
+    One loop a format, with nothing else in it: so the compiler widens as many at once as its registers hold. Of a
+    GGUF file's blocks, `first` and the size of `out` are multiples of `BLOCK`.
     """
     n = out.size
     if kind == FP32:
@@ -105,10 +108,28 @@ def read(kind, address, first, out):
         bits = bits16(address + 2 * first, 1, n)
         for j in range(n):
             out[j] = from_bf16(bits[0, j])
-    else:
+    elif kind == FP16:
         bits = bits16(address + 2 * first, 1, n)
         for j in range(n):
             out[j] = from_fp16(bits[0, j])
+    else:
+        read_blocks(kind, address, first // BLOCK, n // BLOCK, out.ctypes.data)
+
+
+@jit
+def read_blocks(kind, address, first, n, out):
+    """`n` blocks of a GGUF file from block `first` on, as fp32 at address `out`.
+
+    Q8_0 is a scale in fp16 and 32 bytes; Q4_1 is a scale and a minimum, and 32 codes from 0 to 15, two in a byte.
+    """
+    for i in range(n):
+        if kind == Q8_0:
+            at = address + 34 * (first + i)
+            widen_bytes(at + 2, from_fp16(bits16(at, 1, 1)[0, 0]), out + 4 * BLOCK * i)
+        else:
+            at = address + 20 * (first + i)
+            shared = bits16(at, 1, 2)
+            widen_nibbles(at + 4, from_fp16(shared[0, 0]), from_fp16(shared[0, 1]), out + 4 * BLOCK * i)
 
 
 @jit

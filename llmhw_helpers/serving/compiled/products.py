@@ -8,9 +8,26 @@ from collections import namedtuple
 
 import numpy as np
 
-from .codes import BLOCK, LANES, int4_rounded, int4_wide, one_int8, widen
+from .codes import LANES, int4_rounded, int4_wide, one_int8, widen
 from .jitting import jit
-from .numbers import BF16, F32, FP16, FP32, I16, I32, INT4, INT8, bits16, bytes8, floats, from_bf16, from_fp16, read
+from .numbers import (
+    BF16,
+    BLOCK,
+    F32,
+    FP16,
+    FP32,
+    I16,
+    I32,
+    INT4,
+    INT8,
+    Q8_0,
+    bits16,
+    bytes8,
+    floats,
+    from_bf16,
+    from_fp16,
+    read,
+)
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
@@ -58,7 +75,7 @@ def product(matrix, x, own, y, begin, end):
     """
     if matrix[KIND] == INT4:
         int4(matrix, x, own, y, begin, end)
-    elif x.shape[0] > 1 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]):
+    elif x.shape[0] > 1 or matrix[KIND] >= Q8_0 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]):
         several(matrix, x, own.rows, y, begin, end)
     elif matrix[KIND] == INT8:
         steps = floats(matrix[SCALES], matrix[N_OUT], 1)
@@ -159,7 +176,7 @@ def widened(matrix, i, n, rows):
     n_groups = n_in // max(matrix[GROUP], 1)
     for k in range(n):
         if matrix[KIND] == INT8:
-            codes = bytes8(matrix[WEIGHT], n_out, n_in).reshape(n_out, n_groups, matrix[GROUP])
+            codes = bytes8(matrix[WEIGHT], n_out, n_in)
             widen(codes, floats(matrix[SCALES], n_out, n_groups), i + k, rows[k, :n_in])
         else:
             read(matrix[KIND], matrix[WEIGHT], (i + k) * n_in, rows[k, :n_in])

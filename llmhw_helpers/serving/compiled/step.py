@@ -10,9 +10,10 @@ import numpy as np
 
 from .attention import attend, slot_of
 from .gate import meet, share
+from .heads import write_head
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit
-from .numbers import F32, read, write
+from .numbers import F32, INT4, INT8, read
 from .products import N_OUT, Own, of_worker, product
 from .rows import add, normalise, swiglu, turn
 
@@ -53,7 +54,7 @@ class Scratch(namedtuple("ScratchFields", "x q k v mixed added gate up normal ro
 
 
 @jit
-def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, block_size, keys, values, logits):
+def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, block_size, pools, logits):
     """What worker `me` of `n` does of a step that reads one more token of each text.
 
     Nothing is checked here: a token or a block that is not there is read from memory that is another's. Two rows may
@@ -65,11 +66,12 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         tokens, positions: int64 ``[batch]``.
         block_tables: int32 ``[batch, max_blocks]``.
         block_size: tokens in a block.
-        keys, values: ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim]``, fp32 or the bits of 16-bit numbers.
+        pools: bits of a code, or 0 for numbers in the format of the table of tokens; keys and values, and their codes'
+            scales, each the bytes of ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim or 1]``, or empty.
         logits: fp32 ``[batch, vocab_size]``, what the step gives.
     """
     n_layers, cos, sin = held.norms.shape[0], scratch.cos[me], scratch.sin[me]
-    layer_bytes = keys.size // n_layers * keys.itemsize
+    kind = INT8 if pools[0] == 8 else INT4 if pools[0] == 4 else held.kind
     normal, own, x = scratch.normal[me], of_worker(scratch.own, me), scratch.x
     angles(positions, held.frequencies, held.factor, cos, sin)
     embed(held, tokens, x, me, n)
@@ -81,10 +83,10 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         multiply(held.unit, w[K], normal, own, flat(scratch.k), me, n)
         multiply(held.unit, w[V], normal, own, flat(scratch.v), me, n)
         meet(gate, n)
-        key, value = keys.ctypes.data + layer * layer_bytes, values.ctypes.data + layer * layer_bytes
-        store(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n)
+        cache = at(pools[1], layer), at(pools[2], layer), at(pools[3], layer), at(pools[4], layer)
+        store(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n)
         meet(gate, n)
-        look_back(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n)
+        look_back(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n)
         meet(gate, n)
         begin, end = multiply(held.unit, w[OUTPUT], flat(scratch.mixed), own, scratch.added, me, n)
         add(x, scratch.added, begin, end)
@@ -99,6 +101,12 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         meet(gate, n)
     normalise(x, held.last_norm, held.eps, normal)
     multiply(held.unit, held.matrices[PER_LAYER * n_layers], normal, own, logits, me, n)
+
+
+@jit
+def at(pool, layer):
+    """Where a layer's part of a pool of bytes lies."""
+    return pool.ctypes.data + layer * (pool.size // pool.shape[0])
 
 
 @jit
@@ -134,20 +142,20 @@ def embed(held, tokens, x, me, n):
 
 
 @jit
-def store(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n):
+def store(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n):
     """Turn keys, and put keys and values of the new tokens into their slots; heads of all texts are shared out."""
-    hd, heads = held.head_dim, held.n_kv_heads
+    heads, (keys, values, key_scales, value_scales) = held.n_kv_heads, cache
     begin, end = share(positions.size * heads, 1, me, n)
     for i in range(begin, end):
         b, g = i // heads, i % heads
-        first = (slot_of(positions[b], block_tables[b], block_size) * heads + g) * hd
+        where = slot_of(positions[b], block_tables[b], block_size) * heads + g
         turn(scratch.k[b, g], cos[b], sin[b])
-        write(held.kind, key, first, scratch.k[b, g])
-        write(held.kind, value, first, scratch.v[b, g])
+        write_head(kind, keys, key_scales, where, scratch.k[b, g])
+        write_head(kind, values, value_scales, where, scratch.v[b, g])
 
 
 @jit
-def look_back(held, scratch, positions, block_tables, block_size, key, value, cos, sin, me, n):
+def look_back(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n):
     """Attention for this worker's heads; those of all texts are shared out."""
     heads = held.n_heads
     begin, end = share(positions.size * heads, 1, me, n)
@@ -157,5 +165,5 @@ def look_back(held, scratch, positions, block_tables, block_size, key, value, co
         first, last = max(begin - b * heads, 0), min(end - b * heads, heads)
         for h in range(first, last):
             turn(scratch.q[b, h], cos[b], sin[b])
-        where = positions[b] + 1, block_tables[b], block_size, held.kind, key, value
+        where = positions[b] + 1, block_tables[b], block_size, kind, cache
         attend(scratch.q[b], first, last, *where, scratch.row[me], scratch.scores[me], scratch.mixed[b])

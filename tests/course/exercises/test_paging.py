@@ -167,7 +167,7 @@ WRONG = {
         (lambda p, n, b: -(-p // b) + -(-(n - 1) // b), "round up once"),
         (lambda p, n, b: -(-p // b) + -(-n // b), "Add up the tokens first"),
         (lambda p, n, b: -(-p // b), "The answer needs slots"),
-        (lambda p, n, b: 0, "it is not 0"),
+        (lambda p, n, b: 0, "is not 0"),
     ],
     "empty_share": [
         (lambda n, b: sum(n) / sum(each + -each % b for each in n), "that hold a token"),

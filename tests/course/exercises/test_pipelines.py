@@ -23,7 +23,7 @@ WRONG = {
         (lambda p, m, v: 1 - 1 / p, "batch in one piece"),
         (lambda p, m, v: (p - 1) / v, "waiting in micro-batches"),
         (lambda p, m, v: p - 1, "waiting in chunks"),
-        (lambda p, m, v: 0.0, "it is not 0"),
+        (lambda p, m, v: 0.0, "is not 0"),
     ]
 }
 

@@ -52,8 +52,9 @@ def scratch(held, batch_size, n, max_tokens):
 
 
 @njit(nogil=True, cache=True)
-def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, block_size, keys, values, logits):
+def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, block_size, pools, logits):
     """As `step.decode_share`."""
+    keys = pools[1].view(np.float32)
     for b in range(len(tokens)):
         last = positions[b]
         keys[0, block_tables[b, last // block_size], last % block_size, 0, 0] = tokens[b]
@@ -88,8 +89,10 @@ def make_random(spec):
     return model
 
 
-def bits(pool):
-    return pool.view(torch.int16).numpy().view(np.uint16) if pool.dtype.itemsize == 2 else pool.numpy()
+def pools_of(cache):
+    """Its pools as `step.decode_share` takes them."""
+    scales = getattr(cache, "scale_pools", [torch.zeros(1, 0, 1, 1, 1)] * 2)
+    return getattr(cache, "bits", 0), *(pool.view(torch.uint8).numpy() for pool in [*cache.pools, *scales])
 
 
 def decode_texts(model, texts, n=1, activations=None):
@@ -102,7 +105,7 @@ def decode_texts(model, texts, n=1, activations=None):
     scratch, found = step.Scratch(weights, len(texts), n, BLOCKS * SIZE), []
     for i, tokens in enumerate(np.array(texts).T):
         logits, gate = np.full((len(texts), spec.vocab_size), 7, np.float32), np.zeros(1, np.int64)
-        where = np.full(len(texts), i), tables, SIZE, bits(cache.keys), bits(cache.values)
+        where = np.full(len(texts), i), tables, SIZE, pools_of(cache)
         shares = [
             threading.Thread(
                 target=step.decode_share, args=(me, n, gate, weights, scratch, tokens.copy(), *where, logits)
@@ -121,6 +124,12 @@ def decode_texts(model, texts, n=1, activations=None):
 def random_model():
     """A function: `make_random`."""
     return make_random
+
+
+@pytest.fixture(scope="session")
+def as_bytes():
+    """A function: `pools_of`."""
+    return pools_of
 
 
 @pytest.fixture(scope="session")

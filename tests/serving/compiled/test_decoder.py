@@ -5,7 +5,6 @@ import sys
 import threading
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -157,10 +156,10 @@ def test_a_model_of_another_kind_or_on_a_gpu_is_left_to_pytorch(unsaid, stands_i
     assert said(capsys) == "llmhw: decoding step by step with PyTorch: it has biases\n"
 
 
-def test_numbers_of_16_bits_are_handed_over_as_bits():
-    for dtype in (torch.bfloat16, torch.float16):
-        pool = torch.tensor([1.0, -2.0], dtype=dtype)
-        found = room._array(pool)
-        assert found.dtype == np.uint16
-        found[0] = found[1]
-        assert pool.tolist() == [-2, -2]
+def test_pools_are_handed_over_as_bytes_of_the_same_memory():
+    for dtype, bits in ((torch.bfloat16, 0x3F80), (torch.int8, 1)):
+        pool = torch.tensor([[1.0, -2.0]]).to(dtype)
+        (found,) = room._bytes([pool])
+        assert found.tobytes()[: dtype.itemsize] == bits.to_bytes(dtype.itemsize, "little")
+        found[0, : dtype.itemsize] = found[0, dtype.itemsize :]
+        assert pool.tolist() == [[-2, -2]]

@@ -5,15 +5,14 @@ import torch
 
 from llmhw_helpers.serving import speculation
 from llmhw_helpers.serving.compiled.decoder import Decoder
-from llmhw_helpers.serving.compiled.folder import CodeFolder
 from llmhw_helpers.serving.decoding import new_cache
 from llmhw_helpers.serving.kv_cache import CacheFull
 from llmhw_helpers.serving.weights import Served
 
 
-def test_it_is_given_as_rows_of_one_text(tiny, stands_in, tmp_path, monkeypatch):
+def test_it_is_given_as_rows_of_one_text(tiny, stands_in, monkeypatch):
     """The stand-in scores each row by the sum of all tokens up to it: a row that did not see the one before shows."""
-    served, decoder = Served(tiny), Decoder(tiny, CodeFolder(tmp_path))
+    served, decoder = Served(tiny), Decoder(tiny)
     monkeypatch.setattr(speculation, "decoder_of", lambda served: decoder)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # its workers do not meet before a later row reads what an earlier one wrote

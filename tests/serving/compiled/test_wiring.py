@@ -9,7 +9,6 @@ from llmhw_helpers.serving.decoding import decode, decoder_of, generate, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.kv_cache import CacheFull, KVCache
 from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
-from llmhw_helpers.serving.quantized_cache import QuantizedCache
 from llmhw_helpers.serving.weights import Served
 
 PROMPTS = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7, 9]]
@@ -79,7 +78,11 @@ def test_what_is_no_number_ends_its_text_alone_and_is_found_by_nobody(compiled, 
 
 def test_it_is_off_unless_asked_for_and_leaves_other_caches_to_pytorch(compiled, tiny):
     assert decoder_of(Served(tiny)) is None
-    cache = QuantizedCache(tiny.spec, 1, 12)
+
+    class Another(KVCache):
+        """Whose windows do something else."""
+
+    cache = Another(tiny.spec, 1, 12)
     prefill(compiled, [PROMPTS[0]], cache)
     decode(compiled, torch.tensor([1]), cache)
     assert decoder_of(compiled).positions == []
