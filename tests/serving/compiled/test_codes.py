@@ -161,3 +161,9 @@ def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
             serve(quantize_model(wide_model, scheme), bits, compiled=True)
     with pytest.raises(ValueError, match="both with compiled=True"):
         Served(wide_model, activations="wide")
+
+
+def test_a_tile_belongs_to_one_worker(wide_model):
+    """Else one writes what another has gone on with; which is seen now and then only."""
+    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.PAIR)):
+        assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit
