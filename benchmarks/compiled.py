@@ -1,11 +1,12 @@
 """SmolLM2-135M decoded by the compiled step and by PyTorch, in turns: ms a step, and the share of the memory's roof.
 
-    python benchmarks/compiled.py [--threads 2] [--rounds 5] [--batch 1 8] [--format fp32 bf16 fp16 int8 int4 int4-wide]
+    python benchmarks/compiled.py [--threads 2] [--rounds 5] [--batch 1 8] [--format fp32 bf16 fp16 int8 int4 ...]
 
 Both begin behind the same prompt of 128 tokens; medians of all steps, each of one way beside one of the other. The roof
 is the time that the weights that a step reads take at the bandwidth measured here. Int8 has a scale a row, int4 one for
-32 weights; int4's activations are rounded to 8 bits, and in int4-wide as they are. llama.cpp, where it is installed,
-has a cache of 32-bit numbers as we do in fp32, Q8_0 for int8 and Q4_0 for int4.
+32 weights; int4's activations are rounded to 8 bits, and in int4-wide as they are. "file" are the model file's own
+blocks, beside PyTorch with what they stand for in fp32. llama.cpp, where it is installed, has a cache of 32-bit numbers
+as we do in fp32, Q8_0 for int8, Q4_0 for int4, and reads the same file.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from llama_peer import LlamaCpp, write_gguf
 from llmhw_helpers.llm.checkpoints import find_model, load_model
 from llmhw_helpers.llm.quantization import Scheme, quantize_model
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
+from llmhw_helpers.serving.mapped import ServedFile
 from llmhw_helpers.serving.quantized import serve
 from llmhw_helpers.serving.weights import Served
 
@@ -46,6 +48,9 @@ def both(form):
         model = load_model().to(DTYPES[form])
         plain = Served(model)
         return plain, Served(model, compiled=True), plain.nbytes
+    if form == "file":
+        served = ServedFile()
+        return Served(load_model()), served, served.nbytes
     model = quantize_model(load_model(), SCHEMES[form])
     bits = sum(layer.quantized.n_bits for layer in model.modules() if hasattr(layer, "quantized"))
     return serve(model), serve(model, 8 if form == "int4" else None, compiled=True), bits / 8
@@ -102,7 +107,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    forms = [*DTYPES, *SCHEMES]
+    forms = [*DTYPES, *SCHEMES, "file"]
     parser.add_argument("--format", nargs="+", default=forms, choices=forms)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -113,7 +118,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for form in asked.format:
             plain, compiled, n_bytes = both(form)
-            path = Path(folder) / f"{form}.gguf"
+            path = find_model() if form == "file" and peer else Path(folder) / f"{form}.gguf"
             if peer and form in GGUF:
                 write_gguf(find_model(), path, GGUF[form])
             for batch_size in asked.batch:

@@ -14,11 +14,12 @@ PROMPT = [3, 1, 4, 1, 5]
 HOWS = [{}, {"temperature": 0.8, "seed": 3}, {"temperature": 1.0, "top_k": 9, "top_p": 0.9, "seed": 4}]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize(("n_new", "given"), [(12, 12), (1, 1), (0, 0), (500, 59)])
-def test_the_tokens_are_those_without_a_cache(tiny, how, n_new, given):
+def test_the_tokens_are_those_without_a_cache(tiny, how, n_new, given, compiled):
     expected = list(sampling.generate(tiny, PROMPT, n_new, **how))
-    found = list(generate(Served(tiny), PROMPT, n_new, **how))
+    found = list(generate(Served(tiny, compiled=compiled), PROMPT, n_new, **how))
     assert found == expected
     assert len(found) == given
 
@@ -42,8 +43,9 @@ def test_token_computations_are_those_predicted(tiny, n_prompt, n_new):
     assert counts == [n_prompt] + [1] * (n_new - 1)
 
 
-def test_what_no_model_can_go_on_from_is_refused_in_one_line(tiny):
-    served = Served(tiny)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_no_model_can_go_on_from_is_refused_in_one_line(tiny, compiled):
+    served = Served(tiny, compiled=compiled)
     cache = new_cache(served, 1, 64)
     for prompt, words in (([], "an empty prompt"), ([1] * 64, "64 tokens leaves no room"), ([1, 50], "token 50")):
         for call in (lambda: generate(served, prompt, 5), lambda: prefill(served, [prompt], cache)):  # noqa: B023

@@ -42,14 +42,15 @@ class CodeFolder:
     """A folder of compiled code. Where it cannot be used, a temporary one takes its place, and one line says so.
 
     Args:
-        path: where it is to be; None stands for the course's own folder, see `measure.machine.home`.
+        path: where it is to be; None stands for a folder in the course's own, see `measure.machine.home`, or in the
+            one that NUMBA_CACHE_DIR names.
 
     Attributes:
         path: where it is.
     """
 
     def __init__(self, path: Path | None = None):
-        path = home() / f"compiled-{made_by()}" if path is None else path
+        path = _around() / f"compiled-{made_by()}" if path is None else path
         try:
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
@@ -73,11 +74,11 @@ class CodeFolder:
 
     @contextmanager
     def caching(self) -> Iterator[None]:
-        """Functions jitted in this context keep their code here, unless NUMBA_CACHE_DIR names another place."""
+        """Functions jitted in this context keep their code here."""
         from numba import config
 
         before = config.CACHE_DIR
-        config.CACHE_DIR = before or str(self.path)
+        config.CACHE_DIR = str(self.path)
         try:
             yield
         finally:
@@ -131,6 +132,12 @@ class CodeFolder:
     def _say_lost(self, path: Path, error: OSError) -> None:
         why = error.strerror or error
         say(f"compiled code cannot be kept in {path} ({why}): the next program compiles again. LLMHW_HOME=FOLDER helps")
+
+
+def _around() -> Path:
+    from numba import config
+
+    return Path(config.CACHE_DIR) if config.CACHE_DIR else home()
 
 
 def made_by() -> str:

@@ -34,7 +34,7 @@ from .vectors import dot_bytes, dot_nibbles
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
 KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
-TILE = 2  # rows that few tokens are multiplied with at once; a share begins at a multiple
+PAIR = 2  # rows that few tokens are multiplied with at once; a share begins at a multiple
 SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
 
 
@@ -42,7 +42,7 @@ class Own(namedtuple("OwnFields", "rows small sums scales part total")):
     """Room for what workers compute on the way to a product, each its own.
 
     Attributes:
-        rows: fp32 ``[TILE, widest]``.
+        rows: fp32 ``[PAIR, widest]``.
         small: of tokens rounded to int8 the numbers ``[batch, widest]``, as int16.
         sums, scales: of each block of them, int32 and fp32.
         part, total: what a tile of int4 adds up, int16 and fp32 ``[LANES]``.
@@ -54,7 +54,7 @@ class Own(namedtuple("OwnFields", "rows small sums scales part total")):
         rows, blocks = (n, batch_size, widest), (n, batch_size, -(-widest // BLOCK))
         small, sums, part = np.zeros(rows, I16), np.zeros(blocks, I32), np.zeros((n, LANES), I16)
         return cls(
-            np.zeros((n, TILE, widest), F32), small, sums, np.zeros(blocks, F32), part, np.zeros((n, LANES), F32)
+            np.zeros((n, PAIR, widest), F32), small, sums, np.zeros(blocks, F32), part, np.zeros((n, LANES), F32)
         )
 
 
@@ -73,7 +73,7 @@ def product(matrix, x, own, y, begin, end):
         x: fp32 ``[batch, n_in]``.
         own: an `Own`.
         y: fp32 ``[batch, n_out]``.
-        begin, end: `begin` is a multiple of `TILE`, and so is `end`, unless it is the last row's; of `LANES` in int4.
+        begin, end: `begin` is a multiple of `PAIR`, and so is `end`, unless it is the last row's; of `LANES` in int4.
     """
     if matrix[KIND] == INT4:
         int4(matrix, x, own, y, begin, end)
@@ -168,9 +168,9 @@ def one_in_groups(address, steps, per_group, x, y, begin, end):
 def int4(matrix, x, own, y, begin, end):
     """Tiles of int4, for any number of tokens."""
     n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
-    words = tiled(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
-    scales = tiled(matrix[SCALES], n_tiles, n_groups)
-    minima = tiled(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
+    words = tile_view(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
+    scales = tile_view(matrix[SCALES], n_tiles, n_groups)
+    minima = tile_view(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
     top, per_group = FIFTEENTH if matrix[MINIMA] else SEVENTH, matrix[GROUP] // BLOCK
     if matrix[ROUNDED]:
         int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end)
@@ -179,7 +179,7 @@ def int4(matrix, x, own, y, begin, end):
 
 
 @jit
-def tiled(address, n_tiles, n):
+def tile_view(address, n_tiles, n):
     """Numbers of 16 bits ``[n_tiles, n, LANES]``."""
     return bits16(address, n_tiles * n, LANES).reshape(n_tiles, n, LANES)
 
@@ -197,17 +197,17 @@ def several(matrix, x, rows, y, begin, end):
             for i in range(begin, end):
                 y[b, i] *= steps[0, i]
     else:
-        for i in range(begin, end, TILE):
-            n = min(TILE, end - i)
+        for i in range(begin, end, PAIR):
+            n = min(PAIR, end - i)
             widened(matrix, i, n, rows)
-            a_tile(rows, n_in, i, n, x, y)
+            a_pair(rows, n_in, i, n, x, y)
 
 
 @jit
 def several_plain(w, x, y, begin, end):
     """Rows as they lie: fp32, or int8, which is widened in registers."""
-    for i in range(begin, end, TILE):
-        a_tile(w[i : i + TILE], w.shape[1], i, min(TILE, end - i), x, y)
+    for i in range(begin, end, PAIR):
+        a_pair(w[i : i + PAIR], w.shape[1], i, min(PAIR, end - i), x, y)
 
 
 @jit
@@ -224,9 +224,9 @@ def widened(matrix, i, n, rows):
 
 
 @jit
-def a_tile(rows, n_in, i, n, x, y):
-    """``y[b, i + k] = rows[k] . x[b]`` for `n` rows, `TILE` or what is left."""
-    if n == TILE:
+def a_pair(rows, n_in, i, n, x, y):
+    """``y[b, i + k] = rows[k] . x[b]`` for `n` rows, `PAIR` or what is left."""
+    if n == PAIR:
         two_rows(rows, n_in, i, x, y)
     else:
         one_row(rows, n_in, i, x, y)
@@ -267,7 +267,7 @@ def one_row(rows, n_in, i, x, y):
 @jit
 def multiply_rows(me, n, matrix, x, own, y):
     """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
-    begin, end = share(matrix[N_OUT], TILE, me, n)
+    begin, end = share(matrix[N_OUT], PAIR, me, n)
     product(matrix, x, of_worker(own, me), y, begin, end)
 
 

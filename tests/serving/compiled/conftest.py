@@ -17,6 +17,7 @@ from numba import njit
 from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import compiled
 from llmhw_helpers.serving.compiled import jitting
+from llmhw_helpers.serving.compiled.decoder import Decoder
 from llmhw_helpers.serving.compiled.folder import CodeFolder
 from llmhw_helpers.serving.paged_cache import PagedCache
 
@@ -133,8 +134,9 @@ def as_bytes():
 
 
 @pytest.fixture(scope="session")
-def decoded():
-    """A function: `decode_texts`."""
+def decoded(tiny_spec):
+    """A function: `decode_texts`. A `Decoder` compiles the step before, as one process at a time may."""
+    Decoder(make_random(tiny_spec))
     return decode_texts
 
 

@@ -59,6 +59,13 @@ def test_rows_of_one_text_see_those_before_them(odd, random_model, as_bytes):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_one_program_serves_every_format_and_shape(decoded, random_model, tiny_spec):
+    """Whatever is compiled twice lets the first user wait twice as long."""
+    for n, dtype in enumerate(TOLERANCE, 1):
+        decoded(random_model(tiny_spec).to(dtype), [[1, 2]] * n)
+    assert len(step.decode_share.signatures) == 1
+
+
 def test_nan_stays_nan(tiny, decoded):
     with torch.no_grad():
         tiny.blk[1].ffn_down.weight[5, 7] = torch.nan

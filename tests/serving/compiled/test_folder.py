@@ -3,7 +3,6 @@
 import errno
 import importlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -112,11 +111,12 @@ def test_another_version_compiles_again(process, tmp_path, monkeypatch):
     assert folder.made_by() != before
 
 
-def test_what_the_user_set_for_numba_stays(process, tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "theirs"))
+def test_where_the_user_wants_numbas_code_it_has_a_folder_of_its_own(process, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    assert CodeFolder().path == tmp_path / f"compiled-{folder.made_by()}"
     process()
-    assert list((tmp_path / "theirs").rglob("*.nbc"))
-    assert not list((tmp_path / "kept").rglob("*.nbc"))
+    assert str(tmp_path) == config.CACHE_DIR
+    assert list((tmp_path / "kept").rglob("*.nbc"))
 
 
 def test_a_folder_that_cannot_be_written_has_a_temporary_one_in_its_place(process, tmp_path):
@@ -149,8 +149,7 @@ def test_whoever_waits_for_the_compiler_is_told_what_for(process, monkeypatch, s
 
 def test_two_processes_that_begin_together_compile_once(source):
     command = [sys.executable, "-c", PROGRAM]
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    how = {"stdout": subprocess.PIPE, "text": True, "cwd": source, "env": environment}
+    how = {"stdout": subprocess.PIPE, "text": True, "cwd": source}
     both = [subprocess.Popen(command, **how) for _ in range(2)]
     found = sorted(each.communicate(timeout=120)[0].split() for each in both)
     assert found == [["42", "0"], ["42", "1"]]
@@ -169,11 +168,11 @@ def test_sums_are_of_all_files(process, tmp_path):
     assert sorted(sums) == sorted(str(p.relative_to(tmp_path / "kept")) for p in Path(tmp_path / "kept").rglob("*.nb?"))
 
 
-def test_by_itself_it_lies_in_the_courses_folder():
+def test_by_itself_it_lies_in_the_courses_folder(monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", "")
     assert CodeFolder().path.parent == folder.home()
 
 
-@pytest.mark.skipif("NUMBA_CACHE_DIR" in os.environ, reason="NUMBA_CACHE_DIR says where compiled code is kept")
 def test_whoever_imports_a_room_its_code_goes_to_the_courses_folder():
     """Beside its source it would outlive a change in a function that it calls."""
     jitted = [each for each in vars(step).values() if hasattr(each, "py_func")]
