@@ -612,7 +612,7 @@ def many(what: str, n: int) -> bytes:
     if what == "template":
         return b"{{1}}" * (n // 5)
     if what == "shape":
-        header = b'{"a": {"dtype": "F32", "shape": ["a", %d], "data_offsets": [0, 4]}}' % (100 * n)
+        header = b'{"a": {"dtype": "F32", "shape": [%d, "a"], "data_offsets": [0, 4]}}' % (100 * n)
         return struct.pack("<Q", len(header)) + header + bytes(4)
     tensors = [(str(i), (8,), 0, 0) for i in range(n // 38)] if what == "tensors" else []
     pairs = [(str(i), 0, 0) for i in range(n // 18)] if what == "pairs" else []

@@ -113,7 +113,7 @@ def open_gguf(path: Path, again: str) -> tuple[Mapping, Mapping, Mapping, Mappin
     return shapes, metadata, config, fill
 
 
-class Stored(NamedTuple):
+class StoredTensor(NamedTuple):
     """A tensor as it lies in a GGUF file.
 
     Attributes:
@@ -126,9 +126,9 @@ class Stored(NamedTuple):
     data: np.ndarray
 
 
-def stored_tensors(path: Path) -> dict[str, Stored]:
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file that `open_gguf` opens, by name; what is not touched is not read."""
-    return {tensor.name: Stored(tensor.tensor_type.name, tensor.data) for tensor in _Reader(path).tensors}
+    return {tensor.name: StoredTensor(tensor.tensor_type.name, tensor.data) for tensor in _Reader(path).tensors}
 
 
 def is_big_endian(version: bytes) -> bool:

@@ -12,6 +12,7 @@ from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from ..specs.architectures import Model
 from .compiled.decoder import Decoder, new_decoder
+from .compiled.folder import say
 from .kv_cache import KVCache
 from .quantized_cache import QuantizedCache
 from .sampling import Sampling
@@ -68,9 +69,19 @@ def decoder_of(served: ServedModel) -> Decoder | None:
     return _DECODERS[served]
 
 
+def decoder_for(served: ServedModel, cache: KVCache) -> Decoder | None:
+    """The compiled step, as `decoder_of`, for what lies in `cache`; None, with a line, if it cannot read that."""
+    decoder = decoder_of(served)
+    if decoder is not None and not (type(cache) in (KVCache, QuantizedCache) and cache.by_token):
+        say("decoding with PyTorch: the compiled step reads a cache of new_cache, or one with by_token=True")
+        return None
+    return decoder
+
+
 def new_cache(served: ServedModel, batch_size: int, capacity: int) -> KVCache:
     """An empty cache in the format and on the device of the weights; raises as `KVCache` does."""
-    return KVCache(served.spec, batch_size, capacity, served.dtype, served.device)
+    by_token = getattr(served, "compiled", False)  # whoever decodes reads it in the order in which it lies
+    return KVCache(served.spec, batch_size, capacity, served.dtype, served.device, by_token)
 
 
 @torch.inference_mode()
@@ -110,7 +121,7 @@ def decode(served: ServedModel, tokens: Int[Tensor, " batch"], cache: KVCache) -
         ValueError: weights of another format than the cache's.
     """
     _check_format(served, cache)
-    decoder = decoder_of(served) if type(cache) in (KVCache, QuantizedCache) else None
+    decoder = decoder_for(served, cache)
     if decoder is not None:
         cache.check_room(1)
         tables = [[i] for i in range(cache.batch_size)]

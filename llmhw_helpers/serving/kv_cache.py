@@ -31,13 +31,16 @@ class KVCache:
         batch_size: sequences.
         capacity: slots of each; no more than the model's context.
         dtype, device: of the model's weights.
+        by_token: a token's heads lie side by side, as in a `PagedCache` and as the compiled step reads them. Else a
+            head's tokens do, as PyTorch's attention reads them: the longer the texts, the more time that saves.
 
     Attributes:
         dtype, device: what attention computes in, and where.
+        by_token: as above.
         lengths: tokens of each sequence so far.
-        pools: keys and values in the order in which they lie ``[n_layers, batch, capacity, n_kv_heads, head_dim]``, as
-            in a `PagedCache` with one block a sequence: a token's heads are side by side.
-        keys, values: views of them ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
+        keys, values: ``[n_layers, batch, n_kv_heads, capacity, head_dim]``.
+        pools: by token, that of which they are views ``[n_layers, batch, capacity, n_kv_heads, head_dim]``: a
+            `PagedCache`'s with one block a sequence. Else there are none.
 
     Raises:
         ValueError: sizes below 1, or a capacity beyond the model's context.
@@ -50,6 +53,7 @@ class KVCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        by_token: bool = False,
     ):
         if batch_size < 1 or not 1 <= capacity <= spec.context_length:
             limit = spec.context_length
@@ -58,14 +62,17 @@ class KVCache:
             )
         self.spec, self.batch_size, self.capacity = spec, batch_size, capacity
         self.dtype, self.device = dtype, torch.device(device)
-        self.lengths = [0] * batch_size
+        self.lengths, self.by_token = [0] * batch_size, by_token
         self._set_aside()
 
     def _set_aside(self) -> None:
-        shape = (self.spec.n_layers, self.batch_size, self.capacity, self.spec.n_kv_heads, self.spec.head_dim)
+        inner = (self.capacity, self.spec.n_kv_heads) if self.by_token else (self.spec.n_kv_heads, self.capacity)
+        shape = (self.spec.n_layers, self.batch_size, *inner, self.spec.head_dim)
         # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
-        self.pools = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
-        self.keys, self.values = (pool.transpose(2, 3) for pool in self.pools)
+        found = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        if self.by_token:
+            self.pools, found = found, tuple(pool.transpose(2, 3) for pool in found)
+        self.keys, self.values = found
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All that it holds, each ``[..., batch, n_kv_heads, capacity, numbers]``."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..llm.checkpoints import open_model
-from ..llm.gguf_file import Stored, stored_tensors
+from ..llm.gguf_file import StoredTensor, stored_tensors
 from .compiled.decoder import NoDecoder
 from .compiled.workers import workers
 from .weights import FEW_ROWS, Served
@@ -26,7 +26,7 @@ PIECE = 2**20  # weights that are widened at a time for many rows, 4 MB: they st
 class StoredTable(nn.Embedding):
     """A table of tokens that stays in its file; its `weight` has the shape alone, and is NaN to whoever uses it."""
 
-    def __init__(self, stored: Stored, shape: torch.Size):
+    def __init__(self, stored: StoredTensor, shape: torch.Size):
         super().__init__(*shape, _weight=torch.full((1, 1), torch.nan).expand(shape))
         self.stored = stored
 

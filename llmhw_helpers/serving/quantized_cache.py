@@ -55,7 +55,7 @@ class QuantizedCache(KVCache):
         if bits == 4 and spec.head_dim % 2:
             raise CannotQuantize(f"heads of {spec.head_dim} numbers do not fill bytes with two codes each: take 8 bits")
         self.bits = bits
-        super().__init__(spec, batch_size, capacity, dtype, device)
+        super().__init__(spec, batch_size, capacity, dtype, device, by_token=True)
 
     def _set_aside(self) -> None:
         shape = (2, self.spec.n_layers, self.batch_size, self.capacity, self.spec.n_kv_heads)

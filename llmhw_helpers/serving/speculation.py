@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..llm.sampling import check_prompt, tokens_of
 from ..llm.tokenizer import Tokenizer
-from .decoding import ServedModel, decoder_of, new_cache, prefill
+from .decoding import ServedModel, decoder_for, new_cache, prefill
 from .kv_cache import KVCache
 from .sampling import GREEDY
 
@@ -83,7 +83,7 @@ def verify(served: ServedModel, tokens: Sequence[int], cache: KVCache) -> Float[
     if cache.batch_size != 1:
         raise ValueError(f"a guess is checked in one text, not in {cache.batch_size} at once")
     n, start = len(tokens), cache.lengths[0]
-    decoder = decoder_of(served)
+    decoder = decoder_for(served, cache) if type(cache) is KVCache else None
     if decoder is not None:  # rows of one text, at positions that follow each other
         cache.check_room(n)
         return decoder.logits(list(tokens), list(range(start, start + n)), [[0]] * n, cache)

@@ -104,7 +104,7 @@ def test_pickles_alone_are_refused_with_the_reason(single):
     refused(single, r"holds no \*.safetensors file \(a \*.bin is a pickle, which may run any program: convert it\)")
 
 
-@pytest.mark.parametrize(("name", "line"), [("config.json", "cannot be read"), ("model.safetensors", "damaged")])
+@pytest.mark.parametrize(("name", "line"), [("config.json", "cannot be read"), ("model.safetensors", "is no file")])
 def test_a_folder_in_the_place_of_a_file(single, name, line):
     (single / name).unlink()
     (single / name).mkdir()

@@ -12,7 +12,7 @@ from ...llm.transformer import Transformer
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND, PAIR
-from .tiles import tiles
+from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
 IN_FILES = {"F32": FP32, "BF16": BF16, "F16": FP16, "Q8_0": Q8_0, "Q4_1": Q4_1}  # as a GGUF file says
@@ -49,8 +49,9 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     """The model's weights, where they lie: what is changed in a matrix later shows in the next step.
 
     Norms, biases and int8's scales are copied to fp32: one number in a thousand, or one for each group. Codes of int8
-    are used where the model has them; those of int4, which it keeps a byte each, are put into `tiles`, half a byte
-    each; those of `serving.mapped` stay in their file. Make ``Served(model)`` before this, as that moves matrices.
+    are used where the model has them; those of int4, which it keeps a byte each, are put into `tiles`,
+    half a byte each; those of `serving.mapped` stay in their file. Make ``Served(model)`` before this, as that moves
+    matrices.
 
     Args:
         model: in a CPU's memory.
@@ -117,7 +118,7 @@ def _plain(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
 
 
 def in_file(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
-    """The row of a matrix whose numbers are ``layer.stored`` (``llm.gguf_file.Stored``): where they lie in the file.
+    """The row of a matrix whose numbers are ``layer.stored``, an ``llm.gguf_file.StoredTensor``: where they lie.
 
     Raises:
         NotCompiled: it is in another format.
@@ -138,7 +139,7 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: list) -> Sequence[i
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
         return [INT8, *shape, _at(quantized.codes, kept), _at(steps, kept), 0, bias, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
-        return [INT4, *shape, *(_at(part, kept) for part in tiles(quantized, LANES)), bias, rounded]
+        return [INT4, *shape, *(_at(part, kept) for part in int4_tiles(quantized, LANES)), bias, rounded]
     raise NotCompiled(
         f"{name} is {scheme.name}, {n_in} weights a row: the compiled step has int8 without minima, and int4 in groups "
         f"of {BLOCK} or a multiple"

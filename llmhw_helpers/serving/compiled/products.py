@@ -168,9 +168,9 @@ def one_in_groups(address, steps, per_group, x, y, begin, end):
 def int4(matrix, x, own, y, begin, end):
     """Tiles of int4, for any number of tokens."""
     n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
-    words = tiled(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
-    scales = tiled(matrix[SCALES], n_tiles, n_groups)
-    minima = tiled(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
+    words = tile_view(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
+    scales = tile_view(matrix[SCALES], n_tiles, n_groups)
+    minima = tile_view(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
     top, per_group = FIFTEENTH if matrix[MINIMA] else SEVENTH, matrix[GROUP] // BLOCK
     if matrix[ROUNDED]:
         int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end)
@@ -179,7 +179,7 @@ def int4(matrix, x, own, y, begin, end):
 
 
 @jit
-def tiled(address, n_tiles, n):
+def tile_view(address, n_tiles, n):
     """Numbers of 16 bits ``[n_tiles, n, LANES]``."""
     return bits16(address, n_tiles * n, LANES).reshape(n_tiles, n, LANES)
 

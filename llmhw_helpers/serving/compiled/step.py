@@ -79,28 +79,28 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
     for layer in range(n_layers):
         w = held.matrices[PER_LAYER * layer : PER_LAYER * (layer + 1)]
         normalise(x, held.norms[layer, 0], held.eps, normal)  # by all: sooner done than waited for
-        multiply(held.unit, w[Q], normal, own, flat(scratch.q), me, n)
-        multiply(held.unit, w[K], normal, own, flat(scratch.k), me, n)
-        multiply(held.unit, w[V], normal, own, flat(scratch.v), me, n)
+        multiply_share(held.unit, w[Q], normal, own, flat(scratch.q), me, n)
+        multiply_share(held.unit, w[K], normal, own, flat(scratch.k), me, n)
+        multiply_share(held.unit, w[V], normal, own, flat(scratch.v), me, n)
         meet(gate, n)
         cache = at(pools[1], layer), at(pools[2], layer), at(pools[3], layer), at(pools[4], layer)
         store(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n)
         meet(gate, n)
         look_back(held, scratch, positions, block_tables, block_size, kind, cache, cos, sin, me, n)
         meet(gate, n)
-        begin, end = multiply(held.unit, w[OUTPUT], flat(scratch.mixed), own, scratch.added, me, n)
+        begin, end = multiply_share(held.unit, w[OUTPUT], flat(scratch.mixed), own, scratch.added, me, n)
         add(x, scratch.added, begin, end)
         meet(gate, n)
         normalise(x, held.norms[layer, 1], held.eps, normal)
-        begin, end = multiply(held.unit, w[GATE], normal, own, scratch.gate, me, n)
-        multiply(held.unit, w[UP], normal, own, scratch.up, me, n)
+        begin, end = multiply_share(held.unit, w[GATE], normal, own, scratch.gate, me, n)
+        multiply_share(held.unit, w[UP], normal, own, scratch.up, me, n)
         swiglu(scratch.gate, scratch.up, begin, end)
         meet(gate, n)
-        begin, end = multiply(held.unit, w[DOWN], scratch.gate, own, scratch.added, me, n)
+        begin, end = multiply_share(held.unit, w[DOWN], scratch.gate, own, scratch.added, me, n)
         add(x, scratch.added, begin, end)
         meet(gate, n)
     normalise(x, held.last_norm, held.eps, normal)
-    multiply(held.unit, held.matrices[PER_LAYER * n_layers], normal, own, logits, me, n)
+    multiply_share(held.unit, held.matrices[PER_LAYER * n_layers], normal, own, logits, me, n)
 
 
 @jit
@@ -116,7 +116,7 @@ def flat(heads):
 
 
 @jit
-def multiply(unit, matrix, x, own, y, me, n):
+def multiply_share(unit, matrix, x, own, y, me, n):
     """A worker's rows of a product; where they begin and end."""
     begin, end = share(matrix[N_OUT], unit, me, n)
     product(matrix, x, own, y, begin, end)

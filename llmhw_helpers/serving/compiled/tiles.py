@@ -9,7 +9,7 @@ from ...llm.quantization import Quantized
 Tiled = Int16[Tensor, "n_tiles n_groups lanes"]
 
 
-def tiles(quantized: Quantized, lanes: int) -> tuple[Int16[Tensor, "n_tiles words lanes"], Tiled, Tiled | None]:
+def int4_tiles(quantized: Quantized, lanes: int) -> tuple[Int16[Tensor, "n_tiles words lanes"], Tiled, Tiled | None]:
     """Codes, four in a word, scales and minima of int4: of all rows the first column, then the second, and so on.
 
     Row ``lanes * t + r`` is lane ``r`` of tile ``t``. Words have the first of four neighbours in their lowest bits, and
@@ -17,7 +17,7 @@ def tiles(quantized: Quantized, lanes: int) -> tuple[Int16[Tensor, "n_tiles word
     rows that are missing.
 
     >>> from ...llm.quantization import Scheme, quantize
-    >>> words, scales, _ = tiles(quantize(torch.tensor([[1.0, -7, 3, 0]]), Scheme(4)), lanes=2)
+    >>> words, scales, _ = int4_tiles(quantize(torch.tensor([[1.0, -7, 3, 0]]), Scheme(4)), lanes=2)
     >>> [f"{word & 0xFFFF:04x}" for word in words[0, 0].tolist()], scales.view(torch.float16).tolist()
     (['8b19', '0000'], [[[7.0, 0.0]]])
     """

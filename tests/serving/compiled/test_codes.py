@@ -13,7 +13,7 @@ from llmhw_helpers.serving.weights import Served
 
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import codes, held, numbers, products
-from llmhw_helpers.serving.compiled.tiles import tiles
+from llmhw_helpers.serving.compiled.tiles import int4_tiles
 
 INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64), Scheme(8, 96)]
 INT4 = [Scheme(4, 32), Scheme(4, 64, "affine"), Scheme(4, 96), Scheme(4, "row", "affine")]
@@ -108,7 +108,7 @@ def test_int8_is_used_where_it_lies_and_int4_takes_half_a_byte():
     found = numbers.bytes8(matrix[products.WEIGHT], N_OUT, N_IN)
     linear.quantized.codes[3, 2] = -42
     assert found[3, 2] == -42
-    words, scales, minima = tiles(quantised(INT4[1]).quantized, codes.LANES)
+    words, scales, minima = int4_tiles(quantised(INT4[1]).quantized, codes.LANES)
     assert (words.nbytes, scales.nbytes, minima.nbytes) == (64 * N_IN // 2, 64 * N_IN // 64 * 2, 64 * N_IN // 64 * 2)
 
 
@@ -161,3 +161,9 @@ def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
             serve(quantize_model(wide_model, scheme), bits, compiled=True)
     with pytest.raises(ValueError, match="both with compiled=True"):
         Served(wide_model, activations="wide")
+
+
+def test_a_tile_belongs_to_one_worker(wide_model):
+    """Else one writes what another has gone on with; which is seen now and then only."""
+    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.PAIR)):
+        assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit

@@ -5,7 +5,8 @@ import torch
 
 from llmhw_helpers.serving import decoding
 from llmhw_helpers.serving.compiled.decoder import Decoder
-from llmhw_helpers.serving.decoding import decode, decoder_of, generate, prefill
+from llmhw_helpers.serving.compiled.folder import say
+from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.kv_cache import CacheFull, KVCache
 from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
@@ -46,7 +47,7 @@ def test_generate_reads_the_prompt_with_pytorch_and_each_token_with_the_step(com
 def test_texts_of_different_lengths_decode_together(compiled, tiny):
     logits = []
     for served in (compiled, Served(tiny)):
-        cache = KVCache(tiny.spec, 3, 12)
+        cache = new_cache(served, 3, 12)
         prefill(served, PROMPTS, cache)
         logits.append([decode(served, torch.tensor([i, 7, 8]), cache) for i in range(3)])
         assert cache.lengths == [8, 4, 12]
@@ -76,23 +77,27 @@ def test_what_is_no_number_ends_its_text_alone_and_is_found_by_nobody(compiled, 
     assert engine.blocks.n_free == engine.blocks.n_blocks
 
 
-def test_it_is_off_unless_asked_for_and_leaves_other_caches_to_pytorch(compiled, tiny):
+def test_it_is_off_unless_asked_for_and_leaves_other_caches_to_pytorch(compiled, tiny, capsys):
+    say.cache_clear()
     assert decoder_of(Served(tiny)) is None
 
     class Another(KVCache):
         """Whose windows do something else."""
 
-    cache = Another(tiny.spec, 1, 12)
-    prefill(compiled, [PROMPTS[0]], cache)
-    decode(compiled, torch.tensor([1]), cache)
+    for cache in (Another(tiny.spec, 1, 12, by_token=True), KVCache(tiny.spec, 1, 12)):
+        prefill(compiled, [PROMPTS[0]], cache)
+        decode(compiled, torch.tensor([1]), cache)
     assert decoder_of(compiled).positions == []
+    assert capsys.readouterr().err.count("decoding with PyTorch: the compiled step reads a cache of new_cache") == 1
 
 
 def test_a_contiguous_cache_is_a_paged_one_of_one_block_a_text(tiny):
-    cache = KVCache(tiny.spec, 2, 12)
+    cache = KVCache(tiny.spec, 2, 12, by_token=True)
     for pool, view in zip(cache.pools, cache.tensors(), strict=True):
         assert pool.is_contiguous()
         assert pool.shape == (3, 2, 12, 2, 8)
         assert view.shape == (3, 2, 2, 12, 8)
         assert pool.data_ptr() == view.data_ptr()
+    by_head = KVCache(tiny.spec, 2, 12)
+    assert all(view.is_contiguous() for view in by_head.tensors())
     assert (cache.block_size, cache.nbytes) == (12, 2 * 4 * 3 * 2 * 12 * 2 * 8)
