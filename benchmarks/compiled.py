@@ -2,7 +2,7 @@
 
     python benchmarks/compiled.py [--threads 2] [--rounds 5] [--batch 1 8] [--format fp32 bf16 fp16 int8 int4 ...]
 
-Both begin behind the same prompt of 128 tokens; medians of all steps, each of one way beside one of the other. The roof
+All begin behind the same prompt of 128 tokens; medians of all steps, a run of 16 of one way, then of the next. The roof
 is the time that the weights that a step reads take at the bandwidth measured here. Int8 has a scale a row, int4 one for
 32 weights; int4's activations are rounded to 8 bits, and in int4-wide as they are. "file" are the model file's own
 blocks, beside PyTorch with what they stand for in fp32. llama.cpp, where it is installed, has a cache of 32-bit numbers
@@ -92,14 +92,20 @@ def prompts(batch_size):
 
 
 def measure(ways, rounds):
-    """Milliseconds a step of each, the median; all take step `i` before anybody takes the next."""
+    """Milliseconds a step of each, the median; by turns each takes all steps.
+
+    The first two do not count: PyTorch's and llama.cpp's threads go on looking for work for a while after their last
+    step, and take a core from whoever comes next.
+    """
     times = [[] for _ in ways]
-    for i in [0, *[*range(STEPS)] * rounds]:
+    for _ in range(rounds):
         for way, found in zip(ways, times, strict=True):
-            start = time.perf_counter()
-            way.step(i)
-            found.append(time.perf_counter() - start)
-    return [statistics.median(found[1:]) * 1e3 for found in times]
+            for i in range(STEPS):
+                start = time.perf_counter()
+                way.step(i)
+                if i >= 2:
+                    found.append(time.perf_counter() - start)
+    return [statistics.median(found) * 1e3 for found in times]
 
 
 def main():
