@@ -43,7 +43,8 @@ def plot_schedule(events: Sequence[Event], ax: Axes | None = None) -> Axes:
         for kind in (FORWARD, BACKWARD)
         for chunk in range(n_chunks)
     ]
-    style.legend_above(ax, ncols=2, handles=handles)
+    # At the right: a title has its place at the left.
+    style.legend_above(ax, ncols=2, handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     ax.set_yticks(range(n_ranks), [f"rank {rank}" for rank in range(n_ranks)])
     ax.set(xlim=(0, length), ylim=(n_ranks - 0.5, -0.5), xlabel="time")
     ax.xaxis.set_major_formatter(lambda seconds, _: si(seconds, "s") if seconds else "0")

@@ -40,8 +40,9 @@ def axes(ax: Axes | None, width: float = WIDTH, height: float = 3.9) -> Axes:
 
 def legend_above(ax: Axes, ncols: int, **more: Any) -> None:
     """The legend over the axes, where no data are and no letters are lost at the sides."""
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
     look = {"fontsize": SMALL, "frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, **(look | more))
+    ax.legend(ncols=ncols, **(place | look | more))
 
 
 def slant_labels(ax: Axes, labels: Iterable[str]) -> None:
