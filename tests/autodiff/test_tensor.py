@@ -279,6 +279,7 @@ def step(w, x):
 def test_a_graph_is_gone_with_its_last_result_without_the_garbage_collector():
     gc.collect()
     gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)  # what only the collector would free is put into gc.garbage
     try:
         w, x = Tensor(np.ones((8, 8)), requires_grad=True), Tensor(np.ones((4, 8)))
         for end in (lambda y: None, lambda y: y.backward(), lambda y: y.backward(retain_graph=True)):
@@ -288,8 +289,12 @@ def test_a_graph_is_gone_with_its_last_result_without_the_garbage_collector():
             end(y)
             del h, y
             assert [ref() for ref in nodes] == [None] * len(nodes)
-        assert gc.collect() == 0
+        gc.collect()
+        ours = [type(each) for each in gc.garbage if type(each).__module__.startswith("llmhw_helpers")]
+        assert not ours  # others' is no matter: the tests' type checker leaves some at a function's first call
     finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
         gc.enable()
 
 
