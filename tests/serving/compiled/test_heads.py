@@ -77,8 +77,10 @@ def test_a_model_decodes_from_it_as_pytorch_does(wide_model, bits, dtype):
         assert cache.lengths == [7, 9]
     assert (decoder_of(Served(model)), cache.scale_pools[0][:, 0, 7:].any().item()) == (None, False)
     largest = found[1].abs().max().item()
-    # a number that is rounded the other way is off by a code: 1/7 or 1/127 of the head's largest
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=largest * (0.003 if dtype == torch.float32 else 0.06))
+    # Where a processor rounds one number the other way it is off by a code, 1/7 or 1/127 of the head's largest. As the
+    # plainest processor one was, and 0.4% of the largest logit with it: so a few such are allowed.
+    off = {(8, torch.float32): 0.02, (4, torch.float32): 0.15, (8, torch.bfloat16): 0.06}[bits, dtype]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=largest * off)
 
 
 def test_a_key_that_no_scale_can_hold_is_refused(wide_model):
