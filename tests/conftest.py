@@ -33,15 +33,25 @@ def tiny_spec():
     )
 
 
+@pytest.fixture(scope="session")
+def random_model():
+    """A function that gives a model of an architecture with large weights, so that every token and layer shows."""
+
+    def made(spec):
+        torch.manual_seed(0)
+        network = Transformer(spec)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
+        return network
+
+    return made
+
+
 @pytest.fixture
-def tiny(tiny_spec):
-    """Large weights, so that every token shows in the logits."""
-    torch.manual_seed(0)
-    network = Transformer(tiny_spec)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    return network
+def tiny(tiny_spec, random_model):
+    """The smallest."""
+    return random_model(tiny_spec)
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +99,9 @@ def stumbling(letters):
 
 
 @pytest.fixture(scope="session")
-def new_engine(tiny_spec, letters):
+def new_engine(tiny_spec, random_model, letters):
     """Makes engines that speak: the tiny model, with a longer context, and the letters."""
-    torch.manual_seed(0)
-    network = Transformer(replace(tiny_spec, context_length=512))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    served = Served(network)
+    served = Served(random_model(replace(tiny_spec, context_length=512)))
     return lambda n_blocks=256, block_size=4, **how: Engine(served, n_blocks, block_size, tokenizer=letters, **how)
 
 

@@ -102,6 +102,7 @@ def prefill(served: ServedModel, prompts: Sequence[Sequence[int]], cache: KVCach
     lengths = [len(prompt) for prompt in prompts]
     # On the right of a shorter prompt anything may stand: nobody before it sees it, and the next tokens overwrite it.
     padded = [[*prompt, *[0] * (max(lengths) - len(prompt))] for prompt in prompts]
+    _check_format(served, cache)
     stream = _read(served, torch.tensor(padded, device=cache.device), cache)
     cache.advance(lengths)
     last = torch.tensor(lengths, device=stream.device) - 1
@@ -142,7 +143,6 @@ def _check_format(served: ServedModel, cache: KVCache) -> None:
 
 
 def _read(served: ServedModel, tokens: Tensor, cache: KVCache) -> Tensor:
-    _check_format(served, cache)
     window = cache.window(tokens.shape[1])
     return served.forward(tokens, window.positions, window.attend)
 

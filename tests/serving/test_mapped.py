@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType as Type
 
 from llmhw_helpers.llm.checkpoints import find_model, load_model
 from llmhw_helpers.llm.gguf_file import stored_tensors
-from llmhw_helpers.llm.transformer import TokenError, Transformer
+from llmhw_helpers.llm.transformer import TokenError
 from llmhw_helpers.serving.compiled.decoder import NoDecoder
 from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
@@ -50,15 +50,10 @@ def write(path, model, kind):
 
 
 @pytest.fixture(scope="module")
-def model(tiny_spec):
+def model(tiny_spec, random_model):
     """With biases and a head of its own."""
     changes = {"qkv_bias": True, "o_bias": True, "mlp_bias": True, "tied_embeddings": False, "context_length": 128}
-    torch.manual_seed(0)
-    model = Transformer(replace(tiny_spec, d_model=64, head_dim=16, d_ff=96, **changes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    return model
+    return random_model(replace(tiny_spec, d_model=64, head_dim=16, d_ff=96, **changes))
 
 
 def logits(served):

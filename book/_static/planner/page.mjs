@@ -75,16 +75,6 @@ document.getElementById("planner-copy").addEventListener("click", async ({ targe
   target.textContent = "Copied";
   setTimeout(() => (target.textContent = "Copy the link to this"), 2000);
 });
-// What is folded on the screen stands open on paper.
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = [...results.querySelectorAll("details:not([open])")];
-  for (const each of folded) each.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const each of folded) each.open = false;
-});
-
 // What the untouched form asks was answered when the book was made; Python is needed for all else.
 if (form.untouched) show(JSON.parse(document.getElementById("planner-first").textContent));
 else update();

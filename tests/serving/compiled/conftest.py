@@ -14,7 +14,6 @@ import pytest
 import torch
 from numba import njit
 
-from llmhw_helpers.llm.transformer import Transformer
 from llmhw_helpers.serving import compiled
 from llmhw_helpers.serving.compiled import jitting
 from llmhw_helpers.serving.compiled.decoder import Decoder
@@ -80,16 +79,6 @@ def stands_in(monkeypatch, tmp_path):
     return rooms["step"]
 
 
-def make_random(spec):
-    """Weights so large that every one shows in the logits."""
-    torch.manual_seed(0)
-    model = Transformer(spec)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.dim() == 1))
-    return model
-
-
 def pools_of(cache):
     """Its pools as `step.decode_share` takes them."""
     scales = getattr(cache, "scale_pools", [torch.zeros(1, 0, 1, 1, 1)] * 2)
@@ -122,25 +111,19 @@ def decode_texts(model, texts, n=1, activations=None):
 
 
 @pytest.fixture(scope="session")
-def random_model():
-    """A function: `make_random`."""
-    return make_random
-
-
-@pytest.fixture(scope="session")
 def as_bytes():
     """A function: `pools_of`."""
     return pools_of
 
 
 @pytest.fixture(scope="session")
-def decoded(tiny_spec):
+def decoded(tiny_spec, random_model):
     """A function: `decode_texts`. A `Decoder` compiles the step before, as one process at a time may."""
-    Decoder(make_random(tiny_spec))
+    Decoder(random_model(tiny_spec))
     return decode_texts
 
 
 @pytest.fixture(scope="session")
-def wide_model(tiny_spec):
+def wide_model(tiny_spec, random_model):
     """Widths that groups of 32 divide, and one of rows that no tile does."""
-    return make_random(replace(tiny_spec, d_model=64, head_dim=16, d_ff=96))
+    return random_model(replace(tiny_spec, d_model=64, head_dim=16, d_ff=96))
