@@ -29,6 +29,8 @@ LOOK = r"""() => {
     if (/\\\(|\\\[|\$\$/.test(text.currentNode.data)) raw.push(text.currentNode.data.trim().slice(0, 60));
   }
   const unset = [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'));
+  const scrolling = what => [...document.querySelectorAll(what)]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 60));
   const nameless = [...document.images].filter(i => !i.alt.trim() || /\.(png|svg|jpe?g|gif)$/i.test(i.alt));
   return {
     raw,
@@ -36,9 +38,8 @@ LOOK = r"""() => {
     wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
     nameless: nameless.map(i => i.src.slice(0, 80)),
     width: document.scrollingElement.scrollWidth,
-    wide: [...document.querySelectorAll('table.results')]
-      .filter(t => t.getBoundingClientRect().width > t.closest('.text_html').clientWidth + 1)
-      .map(t => t.caption.textContent.slice(0, 40)),
+    tables: scrolling('table, .pst-scrollable-table-container, .text_html:has(table)'),
+    lines: scrolling('pre, div.math, mjx-container[display]'),
   };
 }"""
 
@@ -60,7 +61,8 @@ def test_page(name, book, tab, keep_screenshot):
             keep_screenshot(page, name, width, scheme)
             seen = page.evaluate(LOOK)
             assert seen["width"] <= width + 1, f"scrolls sideways at {width} px: {seen['width']} px"
-            assert not seen["wide"], "tables of results that do not fit"
+            assert not seen["tables"], "tables that do not fit"
+            assert width == WIDTHS[0] or not seen["lines"], "code, outputs or formulas that do not fit"
             assert not seen["raw"], "formulas left raw"
             assert not seen["unset"], "formulas not set"
             assert not seen["wrong"], "formulas with an error"
