@@ -87,6 +87,31 @@ def test_code_can_be_copied_and_solutions_unfold(name, book, tab):
     assert not faults
 
 
+def test_on_paper_all_is_open_and_light_and_nothing_is_cut_off(book, tab):
+    page, faults = tab
+    page.set_viewport_size({"width": 718, "height": 1040})  # what an A4 page leaves
+    page.emulate_media(color_scheme="dark")
+    page.goto(book.address + "notebooks/04_transformer.html", wait_until="load")
+    page.evaluate(SETTLED)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    folds = page.locator("details.hide")
+    assert folds.count() >= 5
+    for fold in folds.all():
+        assert fold.locator("pre").first.is_visible()
+        assert fold.locator("summary").inner_text().strip() not in {"", "Close"}
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not page.locator(":is(.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header):visible").count()
+    seen = page.evaluate(LOOK)
+    assert seen["width"] <= 718
+    assert not seen["tables"]
+    assert not seen["lines"]
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.locator("details.hide:not([open])").count() == folds.count()
+    assert not faults
+
+
 @pytest.mark.parametrize("name", ["no.html", "book/no.html", "notebooks/deep/er/no.html"])
 def test_an_address_that_leads_nowhere_shows_the_way_to_pages_that_are_there(name, book, tab):
     page, _ = tab
