@@ -1,22 +1,20 @@
-"""Sphinx extension: a notebook's figures are numbered as its equations are, 02.1, 02.2 and so on.
+"""Sphinx extension: figure 14.3 is the third of notebook 14, so that a notebook can name it in JupyterLab too.
 
-Sphinx would count through the whole book, and a notebook's prose could not name a number that another notebook changes.
-JupyterLab shows no captions, so the prose above a figure names its number.
+Sphinx counts figures through the whole book: one more in notebook 00 would rename all that come after it.
 """
 
-NOTEBOOKS = "notebooks/"
+import re
 
 
-def number(app, env) -> None:
-    """Give the figures of each notebook its own two digits and a count from 1."""
-    for page, kinds in env.toc_fignumbers.items():
-        if page.startswith(NOTEBOOKS):
-            digits = page.removeprefix(NOTEBOOKS)[:2]
-            figures = kinds.get("figure", {})
-            kinds["figure"] = {name: (digits, k) for k, name in enumerate(figures, 1)}
+def count_by_notebook(numbers: dict[str, dict]) -> None:
+    """Rename, in place, the figures of every notebook; `numbers` is Sphinx's: page, kind, id, the parts of a number."""
+    for page, kinds in numbers.items():
+        notebook = re.match(r"notebooks/(\d\d)_", page)
+        if notebook and "figure" in kinds:
+            kinds["figure"] = {name: (notebook[1], i) for i, name in enumerate(kinds["figure"], start=1)}
 
 
 def setup(app) -> dict:
-    """Called by Sphinx."""
-    app.connect("env-check-consistency", number)  # the last event before pages are written
+    """Called by Sphinx; the numbers are there when it checks that all pages fit together."""
+    app.connect("env-check-consistency", lambda app, env: count_by_notebook(env.toc_fignumbers))
     return {"parallel_read_safe": True}

@@ -178,12 +178,3 @@ def test_style_sheets_load_nothing_from_elsewhere():
     pattern = re.compile(r"(?:@import\s*|url\()\s*['\"]?(?:https?:)?//[^\s'\")]+")
     found = {path.name: pattern.findall(path.read_text()) for path in HTML.rglob("*.css")}
     assert not {name: urls for name, urls in found.items() if urls}
-
-
-@pytest.mark.skipif(not built_pages(), reason="the book is not built: make book")
-def test_figures_are_numbered_page_by_page_as_the_prose_names_them(notebooks):
-    for name in notebooks:
-        page = (HTML / "notebooks" / f"{name}.html").read_text()
-        n_figures = (ROOT / "notebooks" / f"{name}.ipynb").read_text().count('"figure": {')
-        found = re.findall(r'class="caption-number">Figure ([\d.]+)\. <', page)
-        assert found == [f"{name[:2]}.{k}" for k in range(1, n_figures + 1)]
