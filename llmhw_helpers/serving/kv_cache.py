@@ -75,6 +75,13 @@ class KVCache:
             self.pools, found = found, tuple(pool.transpose(2, 3) for pool in found)
         self.keys, self.values = found
 
+    def lay_by_head(self) -> None:
+        """Copy what lies by token, if it does, so that a head's tokens lie side by side."""
+        if self.by_token:
+            self.keys, self.values = self.keys.contiguous(), self.values.contiguous()
+            self.by_token = False
+            del self.pools
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All that it holds, each ``[..., batch, n_kv_heads, capacity, numbers]``."""
         return self.keys, self.values

@@ -33,7 +33,7 @@ class Chunk:
 
 
 class PagedCache:
-    """Keys and values of `n_blocks` blocks, set aside once.
+    """Keys and values of `n_blocks` blocks, set aside once; a CPU's take memory from when they are first written.
 
     Args:
         spec: the model's architecture.
@@ -61,8 +61,7 @@ class PagedCache:
             raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
         self.n_blocks, self.block_size = n_blocks, block_size
         shape = (spec.n_layers, n_blocks, block_size, spec.n_kv_heads, spec.head_dim)
-        self.keys = zeros(shape, dtype, device)
-        self.values = zeros(shape, dtype, device)
+        self.keys, self.values = zeros(shape, dtype, device), zeros(shape, dtype, device)
         # A layer's keys and values, by block and by slot. Made once: a view costs as much as a small product.
         pools = self.keys, self.values
         self.blocks = list(zip(*(pool.unbind(0) for pool in pools), strict=True))

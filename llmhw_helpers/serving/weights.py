@@ -3,6 +3,7 @@
 The model keeps working as it is: where matrices are put side by side, its own parameters become views of them.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from .kernels import reordered, reordered_product
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
 MKL = torch.backends.mkl.is_available()
+WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two anyway, and the compiler 20 s, once
 
 
 class NotPlain(ValueError):
@@ -127,18 +129,21 @@ class Served:
         packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
             that decode together) take about half the time. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
-        compiled: decode with one compiled program a step (see ``compiled.decoder``) on a CPU; prompts are PyTorch's.
-            Where it cannot be, a line says why, once, and PyTorch decodes, too.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's. It is
+            compiled at the first step, once for this processor. None: where that pays (see `pays`), except with
+            `packed` or a `hold` of one's own, which are PyTorch's ways; where it cannot be, a line says why, once, and
+            PyTorch decodes, too. True: here, or the first step raises ``NoDecoder``. False: PyTorch decodes.
         activations: of the compiled step of a quantised model; None lets it multiply by the weights that the small
             numbers stand for, ``"wide"`` or ``"rounded"`` by the small numbers, as ``compiled.held.hold`` has it.
 
     Attributes:
-        model, compiled, activations: as above.
+        model, activations: as above.
+        compiled: as above, and False where it does not pay.
         spec: its architecture.
 
     Raises:
         NotPlain: a layer has an adapter.
-        ValueError: `activations` without `compiled`, or another word.
+        ValueError: `activations` with ``compiled=False``, or another word; or as `pays`.
     """
 
     def __init__(
@@ -146,15 +151,17 @@ class Served:
         model: Transformer,
         packed: bool = False,
         hold: Callable[[Sequence[nn.Module]], Multiplied] | None = None,
-        compiled: bool = False,
+        compiled: bool | None = None,
         activations: str | None = None,
     ):
-        if activations not in (None, "wide", "rounded") or (activations and not compiled):
-            raise ValueError(f"activations={activations!r}: 'wide' or 'rounded', both with compiled=True, or None")
+        if activations not in (None, "wide", "rounded") or (activations and compiled is False):
+            raise ValueError(f"activations={activations!r}: 'wide' or 'rounded', of the compiled step alone, or None")
         for name, layer in model.blk.named_modules():
             if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
                 raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
         self.model, self.spec = model, model.spec
+        if compiled is None and (packed or (hold and not activations) or not pays(model)):
+            compiled = False
         self.compiled, self.activations = compiled, activations
         hold = hold or partial(_side_by_side, packed=packed, pages=HugePages())
         self._layers = [_Layer(block, hold) for block in model.blk]
@@ -207,6 +214,21 @@ class Served:
     def head(self, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch vocab_size"]:
         """Logits from the residual stream at one position of each sequence."""
         return self._head.multiply(x)
+
+
+def pays(model: Transformer) -> bool:
+    """Whether to decode with the compiled step when nobody says: on a CPU, from 10 million weights on.
+
+    In fp32, bf16 or fp16, and not with LLMHW_COMPILED=0 in the environment.
+
+    Raises:
+        ValueError: LLMHW_COMPILED is neither 0 nor 1.
+    """
+    wanted, weight = os.environ.get("LLMHW_COMPILED", "1"), model.token_embd.weight
+    if wanted not in ("0", "1"):
+        raise ValueError(f"LLMHW_COMPILED={wanted}: 0 lets PyTorch decode, 1 is as if it were not set")
+    known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return wanted == "1" and known and sum(each.numel() for each in model.parameters()) >= WORTH_COMPILING
 
 
 class _Layer:
