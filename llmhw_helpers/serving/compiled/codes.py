@@ -6,32 +6,8 @@ up across a register: `LANES` rows are a tile, in which a word of 16 bits has fo
 
 from .jitting import jit
 from .numbers import BLOCK, F32, I16, I32, U16, from_fp16
-from .vectors import widen_bytes
 
 LANES = 32  # rows of int4 in a tile: one register of AVX-512, two of AVX2, four of Arm
-
-
-@jit
-def one_int8(w, steps, x, y, begin, end):
-    """Rows of int8 ``[n_out, n_in]`` with a step each ``[n_out, 1]``, for one token."""
-    for i in range(begin, end):
-        s = F32(0)
-        for j in range(w.shape[1]):
-            s += F32(w[i, j]) * x[0, j]
-        y[0, i] = s * steps[i, 0]
-
-
-@jit
-def widen(w, steps, i, out):
-    """`out` becomes the numbers of row `i` of `w` ``[n_out, n_in]``; steps are ``[n_out, n_groups]``."""
-    group = w.shape[1] // steps.shape[1]
-    if group % BLOCK:  # slower
-        for j in range(w.shape[1]):
-            out[j] = F32(w[i, j]) * steps[i, j // group]
-        return
-    codes, per_group = w.ctypes.data + i * w.shape[1], group // BLOCK
-    for k in range(w.shape[1] // BLOCK):
-        widen_bytes(codes + BLOCK * k, steps[i, k // per_group], out.ctypes.data + 4 * BLOCK * k)
 
 
 @jit
@@ -78,12 +54,11 @@ def int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end):
         top: 1 over what a scale is divided by.
         per_group: blocks that a scale is for.
         x: fp32 ``[batch, n_in]``.
-        own: a worker's room, see `products.Own`.
+        own: a worker's room, see `products.Own`, with the rounded numbers.
         y: fp32 ``[batch, n_out]``.
         begin, end: rows; `begin` is a multiple of `LANES`.
     """
     n_blocks, part, total = x.shape[1] // BLOCK, own.part, own.total
-    round_blocks(x, own.small, own.sums, own.scales)
     for t in range(begin // LANES, (end + LANES - 1) // LANES):
         for b in range(x.shape[0]):
             small = own.small[b]

@@ -14,7 +14,7 @@ from .heads import write_head
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit
 from .numbers import BLOCK, F32, INT4, INT8, read
-from .products import KIND, N_OUT, WEIGHT, Own, of_worker, product
+from .products import KIND, N_OUT, WEIGHT, Own, of_worker, prepare, product
 from .rows import add, normalise, swiglu, turn, unweave
 
 PER_LAYER = 7  # matrices
@@ -119,6 +119,7 @@ def flat(heads):
 def multiply_share(unit, matrix, x, own, y, me, n):
     """A worker's rows of a product; where they begin and end."""
     begin, end = share(matrix[N_OUT], unit, me, n)
+    prepare(matrix.reshape(1, matrix.size), x, own)
     product(matrix, x, own, y, begin, end)
     return begin, end
 

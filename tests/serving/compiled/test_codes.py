@@ -165,5 +165,5 @@ def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
 
 def test_a_tile_belongs_to_one_worker(wide_model):
     """Else one writes what another has gone on with; which is seen now and then only."""
-    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.PAIR)):
+    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.ROWS)):
         assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit
