@@ -12,7 +12,7 @@ from .codes import LANES, int4_rounded, int4_wide, round_blocks
 from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
 from .gate import share
 from .jitting import jit
-from .numbers import BF16, BLOCK, F32, FP16, FP32, I16, I32, INT4, INT8, Q8_0, bits16, floats, read
+from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
 from .sums import (
     TEXTS,
     add_product,
@@ -36,31 +36,29 @@ ROWS = 16  # rows that all texts are multiplied with before the next ones come; 
 SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
 
 
-class Own(namedtuple("OwnFields", "texts small sums scales part total")):
+class Own(namedtuple("OwnFields", "texts small sums scales total")):
     """Room for what workers compute on the way to a product, each its own.
 
     Attributes:
         texts: tokens' numbers side by side, as `sums.lay_out` has them, fp32.
-        small: of tokens rounded to int8 the numbers ``[batch, widest]``, as int16.
+        small: of tokens rounded to int8 the numbers ``[batch, widest]``, some texts more than there are.
         sums, scales: of each block of them, int32 and fp32.
-        part, total: what a tile of int4 adds up, int16 and fp32 ``[LANES]``; `total` also what other tiles do.
+        total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
     """
 
     @classmethod
     def of(cls, n: int, batch_size: int, widest: int):
         """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
-        blocks, lanes = (n, batch_size, -(-widest // BLOCK)), (n, LANES)
-        texts = np.zeros((n, whole(batch_size, TEXTS) * whole(widest, WIDTH)), F32)
-        small = np.zeros((n, batch_size, widest), I16)
-        return cls(
-            texts, small, np.zeros(blocks, I32), np.zeros(blocks, F32), np.zeros(lanes, I16), np.zeros(lanes, F32)
-        )
+        n_texts, n_in = whole(batch_size, TEXTS), whole(widest, BLOCK)
+        texts, small = np.zeros((n, n_texts * n_in), F32), np.zeros((n, n_texts, n_in), np.int8)
+        sums, scales = (np.zeros((n, n_texts, n_in // BLOCK), kind) for kind in (I32, F32))
+        return cls(texts, small, sums, scales, np.zeros((n, TEXTS * WIDTH), F32))
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.part[me], own.total[me])
+    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me])
 
 
 @jit
@@ -194,20 +192,28 @@ def add_rows(sums, rows, texts, block_bytes, begin, end):
 def int4(matrix, x, own, y, begin, end):
     """Tiles of int4, for any number of tokens."""
     n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
-    words = tile_view(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
-    scales = tile_view(matrix[SCALES], n_tiles, n_groups)
-    minima = tile_view(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
-    top, per_group = FIFTEENTH if matrix[MINIMA] else SEVENTH, matrix[GROUP] // BLOCK
-    if matrix[ROUNDED]:
-        int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end)
+    words, steps, minima = matrix[WEIGHT], matrix[SCALES], matrix[MINIMA]
+    top, per_group = FIFTEENTH if minima else SEVENTH, matrix[GROUP] // BLOCK
+    if matrix[ROUNDED] and minima:
+        int4_rounded(words, steps, minima, top, per_group, x.shape[1], own, y, begin, end)
+    elif matrix[ROUNDED]:
+        int4_rounded(words, steps, None, top, per_group, x.shape[1], own, y, begin, end)
     else:
-        int4_wide(words, scales, minima, top, per_group, x, own, y, begin, end)
+        wide = whole32(words, n_tiles, x.shape[1] // 8), tile_view(steps, n_tiles, n_groups)
+        least = tile_view(minima, n_tiles if minima else 0, n_groups)
+        int4_wide(*wide, least, top, per_group, x, own, y, begin, end)
 
 
 @jit
 def tile_view(address, n_tiles, n):
     """Numbers of 16 bits ``[n_tiles, n, LANES]``."""
     return bits16(address, n_tiles * n, LANES).reshape(n_tiles, n, LANES)
+
+
+@jit
+def whole32(address, n_tiles, n):
+    """Words of 32 bits, likewise."""
+    return floats(address, n_tiles * n, LANES).view(I32).reshape(n_tiles, n, LANES)
 
 
 @jit
