@@ -56,7 +56,7 @@ def int4_rounded(words, steps, minima, top, per_group, n_in, own, y, begin, end)
         top: 1 over what a step is divided by.
         per_group: blocks that a step is for.
         n_in: columns.
-        own: a worker's room, see `products.Own`, with the rounded numbers.
+        own: a worker's room, see `room.Own`, with the rounded numbers.
         y: fp32 ``[batch, n_out]``.
         begin, end: rows; `begin` is a multiple of `LANES`.
     """

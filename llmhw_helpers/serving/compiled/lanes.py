@@ -82,7 +82,9 @@ def add_block(typingctx, totals, words, steps, minima, shared, top, small, text_
 
     def code(context, builder, signature, args):
         found, words, steps, minima, shared, top, small, text_bytes, sums, scales, block_bytes = args
-        step = builder.fmul(from_fp16(builder, load(builder, builder.add(steps, shared), LANES, I16)), all_of(builder, top, LANES))
+        step = builder.fmul(
+            from_fp16(builder, load(builder, builder.add(steps, shared), LANES, I16)), all_of(builder, top, LANES)
+        )
         least = step if centred else from_fp16(builder, load(builder, builder.add(minima, shared), LANES, I16))
         places = [further(builder, words, 4 * LANES * q) for q in range(WORDS)]
         codes = [half for place in places for half in nibbles(builder, load(builder, place, LANES, I32))]
@@ -90,7 +92,7 @@ def add_block(typingctx, totals, words, steps, minima, shared, top, small, text_
             eights = [_one(builder, further(builder, small, 4 * q), I32) for q in range(2 * WORDS)]
             sum_, scale = _one(builder, sums, I32), _one(builder, scales, F32)
             start = builder.mul(sum_, ir.Constant(I32, -8)) if centred else ir.Constant(I32, 0)
-            whole = builder.sitofp(_dots(builder, all_of(builder, start, LANES), codes, eights), least.type)
+            whole = builder.sitofp(_dots(builder, all_of(builder, start, LANES), codes, eights), step.type)
             total = builder.extract_value(found, t)
             total = _multiplied(builder, total, builder.fmul(whole, all_of(builder, scale, LANES)), step)
             if not centred:

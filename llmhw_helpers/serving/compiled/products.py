@@ -4,15 +4,12 @@ A row's sum is the same whoever computes it, and with whom: it goes through the 
 partial sums side by side as the registers hold.
 """
 
-from collections import namedtuple
-
-import numpy as np
-
 from .codes import LANES, int4_rounded, int4_wide, round_blocks
 from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
 from .gate import share
 from .jitting import jit
 from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
+from .room import ROWS, of_worker, whole
 from .sums import (
     TEXTS,
     add_product,
@@ -32,33 +29,7 @@ from .vectors import WIDTH
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
 KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
-ROWS = 16  # rows that all texts are multiplied with before the next ones come; a share begins at a multiple
 SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
-
-
-class Own(namedtuple("OwnFields", "texts small sums scales total")):
-    """Room for what workers compute on the way to a product, each its own.
-
-    Attributes:
-        texts: tokens' numbers side by side, as `sums.lay_out` has them, fp32.
-        small: of tokens rounded to int8 the numbers ``[batch, widest]``, some texts more than there are.
-        sums, scales: of each block of them, int32 and fp32.
-        total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
-    """
-
-    @classmethod
-    def of(cls, n: int, batch_size: int, widest: int):
-        """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
-        n_texts, n_in = whole(batch_size, TEXTS), whole(widest, BLOCK)
-        texts, small = np.zeros((n, n_texts * n_in), F32), np.zeros((n, n_texts, n_in), np.int8)
-        sums, scales = (np.zeros((n, n_texts, n_in // BLOCK), kind) for kind in (I32, F32))
-        return cls(texts, small, sums, scales, np.zeros((n, TEXTS * WIDTH), F32))
-
-
-@jit
-def of_worker(own, me):
-    """One worker's."""
-    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me])
 
 
 @jit
@@ -68,7 +39,7 @@ def prepare(matrices, x, own):
     Args:
         matrices: int64 ``[n, 9]``, as above.
         x: fp32 ``[batch, n_in]``.
-        own: an `Own`.
+        own: a `room.Own`.
     """
     rounded, plain = False, False
     for i in range(matrices.shape[0]):
@@ -87,7 +58,7 @@ def product(matrix, x, own, y, begin, end):
     Args:
         matrix: int64 ``[9]``, as above.
         x: fp32 ``[batch, n_in]``.
-        own: an `Own`.
+        own: a `room.Own`.
         y: fp32 ``[batch, n_out]``.
         begin, end: any rows; in int4 `begin` is a multiple of `LANES`, and so is `end`, unless it is the last row's.
     """
@@ -125,7 +96,7 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
         steps: fp32 ``[n_out, n_in / group]``, what so many weights are multiplied by; None for nothing.
         group: that many.
         x: fp32 ``[batch, n_in]``.
-        own: an `Own`, in which texts lie side by side if there are several.
+        own: a `room.Own`, in which texts lie side by side if there are several.
         y, begin, end: as in `product`.
     """
     if x.shape[0] == 1:
@@ -142,12 +113,6 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
                 by_tiles(four_texts(), weights, steps, group, x, texts, *where)
             else:
                 by_tiles(one_text(), weights, steps, group, x, texts, *where)
-
-
-@jit
-def whole(n, unit):
-    """`n`, or the next multiple of `unit`."""
-    return (n + unit - 1) // unit * unit
 
 
 @jit
