@@ -7,8 +7,9 @@ of one row (see `tiles`).
 import numpy as np
 
 from .jitting import jit
-from .lanes import LANES, WORDS, add_block, put_lanes, texts_of, total_of_one, totals_of_eight, totals_of_four
+from .lanes import LANES, WORDS, add_block, put_lanes, texts_of, total_of_one, totals_of_eight
 from .numbers import BLOCK, F32, I32, from_fp16
+from .sums import TEXTS, in_eights
 
 I8 = np.int8
 
@@ -60,15 +61,12 @@ def int4_rounded(words, steps, minima, top, per_group, n_in, own, y, begin, end)
         y: fp32 ``[batch, n_out]``.
         begin, end: rows; `begin` is a multiple of `LANES`.
     """
+    many = in_eights(y.shape[0])
     for t in range(begin // LANES, (end + LANES - 1) // LANES):
-        for b in range(0, y.shape[0], 8):
-            left = y.shape[0] - b
-            if left > 4:
-                rounded_tile(totals_of_eight(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
-            elif left > 1:
-                rounded_tile(totals_of_four(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
-            else:
-                rounded_tile(total_of_one(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
+        for b in range(0, many, TEXTS):
+            rounded_tile(totals_of_eight(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
+        for b in range(many, y.shape[0]):
+            rounded_tile(total_of_one(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
 
 
 @jit

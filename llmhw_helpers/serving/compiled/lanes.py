@@ -21,6 +21,7 @@ from .vectors import (
     from_fp16,
     further,
     load,
+    multiplied,
     nibbles,
     processor_has,
     same,
@@ -56,7 +57,7 @@ def _no_totals(n_texts):
     return zeros
 
 
-total_of_one, totals_of_four, totals_of_eight = (_no_totals(n) for n in (1, 4, 8))
+total_of_one, totals_of_eight = _no_totals(1), _no_totals(8)
 
 
 @intrinsic
@@ -94,10 +95,10 @@ def add_block(typingctx, totals, words, steps, minima, shared, top, small, text_
             start = builder.mul(sum_, ir.Constant(I32, -8)) if centred else ir.Constant(I32, 0)
             whole = builder.sitofp(_dots(builder, all_of(builder, start, LANES), codes, eights), step.type)
             total = builder.extract_value(found, t)
-            total = _multiplied(builder, total, builder.fmul(whole, all_of(builder, scale, LANES)), step)
+            total = multiplied(builder, total, builder.fmul(whole, all_of(builder, scale, LANES)), step)
             if not centred:
                 moved = builder.fmul(builder.sitofp(sum_, F32), scale)
-                total = _multiplied(builder, total, all_of(builder, moved, LANES), least)
+                total = multiplied(builder, total, all_of(builder, moved, LANES), least)
             found = builder.insert_value(found, total, t)
             small = builder.add(small, text_bytes)
             sums, scales = builder.add(sums, block_bytes), builder.add(scales, block_bytes)
@@ -108,12 +109,6 @@ def add_block(typingctx, totals, words, steps, minima, shared, top, small, text_
 
 def _one(builder, address, kind):
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
-
-
-def _multiplied(builder, total, first, second):
-    """``total + first * second``; the processor rounds once where it can."""
-    product = builder.fmul(first, second, flags=("contract",))
-    return builder.fadd(total, product, flags=("contract",))
 
 
 def _dots(builder, start, codes, numbers):

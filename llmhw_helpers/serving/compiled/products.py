@@ -4,6 +4,8 @@ A row's sum is the same whoever computes it, and with whom: it goes through the 
 partial sums side by side as the registers hold.
 """
 
+import numpy as np
+
 from .codes import LANES, int4_rounded, int4_wide, round_blocks
 from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
 from .gate import share
@@ -12,12 +14,12 @@ from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16
 from .room import ROWS, of_worker, whole
 from .sums import (
     TEXTS,
-    add_product,
+    add_one_product,
     add_products,
     add_times,
     eight_texts,
-    four_texts,
     in_block,
+    in_eights,
     lay_out,
     one_text,
     put_totals,
@@ -99,57 +101,57 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
         own: a `room.Own`, in which texts lie side by side if there are several.
         y, begin, end: as in `product`.
     """
-    if x.shape[0] == 1:
-        by_tiles(one_text(), weights, steps, group, x, x.ctypes.data, 4 * WIDTH, 0, own.total, y, begin, end)
-        return
+    n_texts, n_wide, numbers, block = (
+        x.shape[0],
+        whole(x.shape[1], WIDTH),
+        np.int64(own.texts.ctypes.data),
+        WIDTH * TEXTS,
+    )
+    if n_texts == 1:
+        numbers, block = np.int64(x.ctypes.data), WIDTH
+    many = in_eights(n_texts)
     for first in range(begin, end, ROWS):
         last = min(first + ROWS, end)
-        for b in range(0, x.shape[0], TEXTS):
-            texts, left = own.texts[b * whole(x.shape[1], WIDTH) :].ctypes.data, x.shape[0] - b
-            where = 4 * WIDTH * TEXTS, b, own.total, y, first, last
-            if left > 4:  # a tile of eight is as fast as two of four
-                by_tiles(eight_texts(), weights, steps, group, x, texts, *where)
-            elif left > 1:
-                by_tiles(four_texts(), weights, steps, group, x, texts, *where)
-            else:
-                by_tiles(one_text(), weights, steps, group, x, texts, *where)
+        for b in range(0, many, TEXTS):
+            texts = numbers + 4 * n_wide * b
+            by_tiles(eight_texts(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
+        for b in range(many, n_texts):
+            texts = numbers + 4 * (b // TEXTS * TEXTS * n_wide + b % TEXTS * WIDTH)
+            by_tiles(one_text(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
 
 
 @jit
 def by_tiles(sums, weights, steps, group, x, texts, block_bytes, b, total, y, begin, end):
     """Rows `begin` to `end` times the texts from text `b` on, at address `texts`: as many as `sums`, zeros, are for."""
     n_in, n_rows, n_texts = x.shape[1], rows_in(sums), min(texts_in(sums), x.shape[0] - b)
+    n_wide = n_in - n_in % WIDTH if group == n_in or group % WIDTH == 0 else 0  # numbers that are multiplied in tiles
     for i in range(begin, end, n_rows):
         n = min(n_rows, end - i)
         rows = after(weights, i * n_in), bytes_of(weights, n_in), n - 1
         if steps is None:
-            found = add_rows(sums, rows, texts, block_bytes, 0, n_in)
+            found = add_rows(sums, rows, texts, block_bytes, np.int64(0), n_wide)
         else:
             found, n_groups = sums, steps.shape[1]
             for g in range(n_groups):
-                part = add_rows(sums, rows, texts, block_bytes, group * g, group * (g + 1))
+                part = add_rows(sums, rows, texts, block_bytes, group * g, min(group * (g + 1), n_wide))
                 found = add_times(found, part, steps.ctypes.data + 4 * (n_groups * i + g), 4 * n_groups, n - 1)
         put_totals(found, total.ctypes.data)
         for t in range(n_texts):
             for r in range(n):
-                y[b + t, i + r] = total[texts_in(sums) * r + t]
+                s = total[texts_in(sums) * r + t]
+                for j in range(n_wide, n_in):  # the others, one by one
+                    step = F32(1) if steps is None else steps[i + r, j // group]
+                    s = add_one_product(s, after(weights, (i + r) * n_in + j), step, x[b + t, j])
+                y[b + t, i + r] = s
 
 
 @jit
 def add_rows(sums, rows, texts, block_bytes, begin, end):
     """The sums, and the products of numbers `begin` to `end`; `rows` is where they are: see `sums.add_products`."""
     weights, row_bytes, last_row = rows
-    n, j = max(WIDTH, in_block(weights)), begin
-    if begin % WIDTH == 0:
-        while j + n <= end:
-            at = texts + j // WIDTH * block_bytes
-            sums = add_products(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
-            j += n
-    if in_block(weights) == 1:
-        while j < end:
-            at = texts + j // WIDTH * block_bytes + 4 * (j % WIDTH)
-            sums = add_product(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
-            j += 1
+    for j in range(begin, end, max(WIDTH, in_block(weights))):
+        at = texts + j // WIDTH * block_bytes
+        sums = add_products(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
     return sums
 
 

@@ -14,9 +14,10 @@ from numba.extending import intrinsic, models, register_model
 
 from .formats import FORMATS
 from .jitting import jit
-from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, neighbours, same, store
+from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
 
 TEXTS = 8  # that lie side by side, and are multiplied at once
+FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
 AHEAD = 8192  # bytes: what is fetched now is multiplied about when memory has sent it
 
 
@@ -45,7 +46,7 @@ def _no_sums(n_rows, n_texts):
     return zeros
 
 
-one_text, four_texts, eight_texts = _no_sums(4, 1), _no_sums(2, 4), _no_sums(2, TEXTS)
+one_text, eight_texts = _no_sums(4, 1), _no_sums(2, TEXTS)
 
 
 @intrinsic
@@ -67,6 +68,12 @@ def in_block(typingctx, weights):
 
 
 @jit
+def in_eights(n_texts):
+    """How many of so many texts are multiplied eight at a time, or up to the end; the others, `FEW`, one by one."""
+    return (n_texts + TEXTS - 1 - FEW) // TEXTS * TEXTS
+
+
+@jit
 def lay_out(x, out):
     """Texts' numbers ``[batch, n_in]`` in the order in which tiles read them.
 
@@ -84,28 +91,33 @@ def lay_out(x, out):
                 out[at + j] = x[b, WIDTH * k + j]
 
 
-def _adder(whole):
-    @intrinsic
-    def add(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
-        def code(context, builder, signature, args):
-            found, first, row_bytes, last_row, x, block_bytes = args
-            rows, width = _rows(builder, first, row_bytes, last_row, sums.n_rows), WIDTH if whole else 1
-            wide = [FORMATS[weights.format].widen(builder, row, width) for row in rows]
-            for row in rows if whole else []:
-                fetch(builder, further(builder, row, AHEAD))
-            for k in range(len(wide[0])):
-                for t in range(sums.n_texts):
-                    numbers = load(builder, further(builder, x, 4 * WIDTH * t), width, F32)
-                    for r in range(sums.n_rows):
-                        product = builder.fmul(wide[r][k], numbers, flags=("contract",))
-                        product = product if whole else _first_of(builder, product)
-                        found = _added(builder, found, sums.n_texts * r + t, product)
-                x = builder.add(x, block_bytes)
-            return found
+@intrinsic
+def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
+    """The sums, and in each the products of the next `WIDTH` numbers, or a block's, of a row and of a text.
 
-        return sums(sums, weights, *[types.int64] * 4), code
+    Args:
+        sums: `Sums`.
+        weights: where the first row's next numbers lie, see `formats`.
+        row_bytes: from one row to the next.
+        last_row: rows after this one are this one again: the last tile of a matrix may have fewer.
+        x: where texts' next numbers lie, see `lay_out`; `block_bytes` from there to their next `WIDTH` ones.
+    """
 
-    return add
+    def code(context, builder, signature, args):
+        found, first, row_bytes, last_row, x, block_bytes = args
+        rows = _rows(builder, first, row_bytes, last_row, sums.n_rows)
+        wide = [FORMATS[weights.format].widen(builder, row, WIDTH) for row in rows]
+        for row in rows:
+            fetch(builder, further(builder, row, AHEAD))
+        for k in range(len(wide[0])):
+            for t in range(sums.n_texts):
+                numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, F32)
+                for r in range(sums.n_rows):
+                    found = _added(builder, found, sums.n_texts * r + t, wide[r][k], numbers)
+            x = builder.add(x, block_bytes)
+        return found
+
+    return sums(sums, weights, *[types.int64] * 4), code
 
 
 def _rows(builder, first, row_bytes, last, n):
@@ -117,22 +129,24 @@ def _rows(builder, first, row_bytes, last, n):
     return places
 
 
-def _first_of(builder, one):
-    """That number, and zeros after it."""
-    places = ir.Constant(ir.VectorType(I32, WIDTH), [0] + [1] * (WIDTH - 1))
-    return builder.shuffle_vector(one, same(one, 0.0), places)
+def _added(builder, found, i, first, second):
+    """`found` with a product more in sum `i`."""
+    return builder.insert_value(found, multiplied(builder, builder.extract_value(found, i), first, second), i)
 
 
-def _added(builder, found, i, product):
-    """`found` with a product more in sum `i`; the processor rounds once where it can."""
-    total = builder.fadd(builder.extract_value(found, i), product, flags=("contract",))
-    return builder.insert_value(found, total, i)
+@intrinsic
+def add_one_product(typingctx, total, weights, step, x):
+    """The total, and one weight times its step times one number: of formats without blocks."""
 
+    def code(context, builder, signature, args):
+        total, weights_at, step, x = args
+        if FORMATS[weights.format].n_numbers > 1:
+            return total
+        one = FORMATS[weights.format].widen(builder, weights_at, 1)[0]
+        weight = builder.fmul(builder.extract_element(one, ir.Constant(I64, 0)), step)
+        return multiplied(builder, total, weight, x)
 
-# The sums, and in each the products of the next `WIDTH` numbers, or a block's, of a row and of a text; or of the next
-# one alone. Arguments: sums; where the first row's next numbers lie; bytes from row to row; the last row, which stands
-# for those after it; where texts' next numbers lie, see `lay_out`; bytes from there to the next `WIDTH` of the texts.
-add_products, add_product = _adder(whole=True), _adder(whole=False)
+    return types.float32(types.float32, weights, types.float32, types.float32), code
 
 
 @intrinsic
@@ -145,8 +159,7 @@ def add_times(typingctx, sums, part, steps, row_bytes, last_row):
             step = builder.extract_element(load(builder, place, 1, F32), ir.Constant(I64, 0))
             steps = all_of(builder, step, WIDTH)
             for i in range(sums.n_texts * r, sums.n_texts * (r + 1)):
-                product = builder.fmul(builder.extract_value(part, i), steps, flags=("contract",))
-                found = _added(builder, found, i, product)
+                found = _added(builder, found, i, builder.extract_value(part, i), steps)
         return found
 
     return sums(sums, sums, types.int64, types.int64, types.int64), code

@@ -69,6 +69,12 @@ def neighbours(builder, first, second):
     return builder.fadd(builder.shuffle_vector(first, second, even), builder.shuffle_vector(first, second, odd))
 
 
+def multiplied(builder, total, first, second):
+    """``total + first * second``; the processor rounds once where it can."""
+    product = builder.fmul(first, second, flags=("contract",))
+    return builder.fadd(total, product, flags=("contract",))
+
+
 def nibbles(builder, both):
     """The lower halves of bytes, or of any whole numbers' bytes, and the upper ones."""
     n_bytes = both.type.element.width // 8
