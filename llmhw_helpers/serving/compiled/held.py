@@ -13,7 +13,7 @@ from ..huge_pages import HugePages
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND
-from .room import PAIR
+from .room import ROWS
 from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
@@ -122,7 +122,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
         spec.n_heads,
         spec.n_kv_heads,
         spec.head_dim,
-        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else PAIR,
+        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else ROWS,
         hasattr(model.blk[0].attn_q, "stored"),
     )
     held.kept = kept

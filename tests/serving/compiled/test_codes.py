@@ -97,7 +97,7 @@ def test_what_is_no_number_is_none_in_the_product(value, rounded):
 def test_halves_are_rounded_away_from_zero():
     x = torch.zeros(1, 32)
     x[0, :5] = torch.tensor([127, 2.5, -2.5, 0.49, -126.5])
-    small, sums, scales = np.full((1, 32), 9, np.int16), np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)
+    small, sums, scales = np.full((1, 32), 9, np.int8), np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)
     codes.round_blocks(x.numpy(), small, sums, scales)
     assert small[0, :6].tolist() == [127, 3, -3, 0, -127, 0]
     assert (sums.item(), scales.item()) == (0, 1)
@@ -166,5 +166,5 @@ def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
 
 def test_a_tile_belongs_to_one_worker(wide_model):
     """Else one writes what another has gone on with; which is seen now and then only."""
-    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.PAIR)):
+    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.ROWS)):
         assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit
