@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..llm.transformer import causal_attention
 from ..specs.architectures import Model
+from .huge_pages import zeros
 
 
 class CacheFull(ValueError):
@@ -69,7 +70,7 @@ class KVCache:
         inner = (self.capacity, self.spec.n_kv_heads) if self.by_token else (self.spec.n_kv_heads, self.capacity)
         shape = (self.spec.n_layers, self.batch_size, *inner, self.spec.head_dim)
         # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
-        found = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        found = tuple(zeros(shape, self.dtype, self.device) for _ in range(2))
         if self.by_token:
             self.pools, found = found, tuple(pool.transpose(2, 3) for pool in found)
         self.keys, self.values = found

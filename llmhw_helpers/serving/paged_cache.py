@@ -4,11 +4,9 @@ PagedAttention (arXiv:2309.06180). One step through the model reads new tokens o
 whole chunk of others, all side by side in a single row: nothing is padded but what attention compares.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,8 +14,7 @@ from torch import Tensor
 
 from ..llm.transformer import causal_attention
 from ..specs.architectures import Model
-
-LINE = 64  # bytes that a processor fetches together: heads begin where a line does
+from .huge_pages import zeros
 
 
 @dataclass
@@ -64,7 +61,7 @@ class PagedCache:
             raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
         self.n_blocks, self.block_size = n_blocks, block_size
         shape = (spec.n_layers, n_blocks, block_size, spec.n_kv_heads, spec.head_dim)
-        self.keys, self.values = (_zeros(shape, dtype, torch.device(device)) for _ in range(2))
+        self.keys, self.values = zeros(shape, dtype, device), zeros(shape, dtype, device)
         # A layer's keys and values, by block and by slot. Made once: a view costs as much as a small product.
         pools = self.keys, self.values
         self.blocks = list(zip(*(pool.unbind(0) for pool in pools), strict=True))
@@ -106,16 +103,6 @@ class PagedCache:
         if not chunks:
             raise ValueError("a step reads at least one token")
         return PagedWindow(self, chunks)
-
-
-def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; a CPU's take no memory before something is written there, as they are the system's own."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    n_bytes = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(n_bytes + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return torch.from_numpy(memory[start : start + n_bytes]).view(dtype).view(*shape)
 
 
 class PagedWindow:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..llm.transformer import Block, Transformer
+from .huge_pages import HugePages
 from .kernels import reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
@@ -121,7 +122,7 @@ class Matrix(NamedTuple):
 
 
 class Served:
-    """A model ready for serving. `model` shares its memory: making one takes no more than a layer's for a moment.
+    """A model ready for serving. `model` shares its memory: for a moment its largest matrix is there twice.
 
     Args:
         model: the model itself, which can still be used, and trained.
@@ -162,7 +163,7 @@ class Served:
         if compiled is None and (packed or (hold and not activations) or not pays(model)):
             compiled = False
         self.compiled, self.activations = compiled, activations
-        hold = hold or partial(_side_by_side, packed=packed)
+        hold = hold or partial(_side_by_side, packed=packed, pages=HugePages())
         self._layers = [_Layer(block, hold) for block in model.blk]
         self._norm = _Norm(model.output_norm)
         self._head = hold([model.token_embd if model.output is None else model.output])
@@ -261,19 +262,26 @@ class _Layer:
         return x + self.down.multiply(self.activation(gate).mul_(up))
 
 
-def _side_by_side(layers: Sequence[nn.Module], packed: bool) -> Matrix:
+def _side_by_side(layers: Sequence[nn.Module], packed: bool, pages: HugePages) -> Matrix:
     """One matrix and bias, of which the layers' own become views (the old memory is let go), and the packed matrix."""
     if len(layers) == 1:
         weight, bias = layers[0].weight, getattr(layers[0], "bias", None)  # a table of tokens has none
+        if not hasattr(weight, "in_huge_pages"):
+            weight.data = pages.copy(weight.detach())
+            weight.in_huge_pages = True
     else:
-        weight, bias = (_joined([getattr(layer, kind) for layer in layers]) for kind in ("weight", "bias"))
+        weight, bias = (_joined([getattr(layer, kind) for layer in layers], pages) for kind in ("weight", "bias"))
     return Matrix(weight, bias, pack(weight) if packed else None)
 
 
-def _joined(parameters: Sequence[Tensor | None]) -> Tensor | None:
+def _joined(parameters: Sequence[Tensor | None], pages: HugePages) -> Tensor | None:
     if parameters[0] is None:
         return None
-    joined = torch.cat([parameter.detach() for parameter in parameters])
+    ends = [parameter.data_ptr() + parameter.nbytes for parameter in parameters]
+    if ends[:-1] == [parameter.data_ptr() for parameter in parameters[1:]]:  # as they were put before
+        n_rows = sum(len(parameter) for parameter in parameters)
+        return parameters[0].detach().as_strided((n_rows, *parameters[0].shape[1:]), parameters[0].stride())
+    joined = pages.joined([parameter.detach() for parameter in parameters])
     for parameter, rows in zip(parameters, joined.split([len(parameter) for parameter in parameters]), strict=True):
         parameter.data = rows
     return joined

@@ -105,7 +105,7 @@ def test_tags_are_escaped_and_name_no_address_that_is_not_known(extension):
     assert (ROOT / "book" / picture).is_file()
 
 
-@pytest.mark.parametrize("address", [None, "https://github.com/somebody/course"])
+@pytest.mark.parametrize("address", [None, "https://github.com/a/course", "https://gitlab.a.org/group/a/course"])
 def test_buttons_to_the_repository_are_there_where_its_address_is_known(extension, monkeypatch, address):
     edition = extension("edition")
     monkeypatch.setattr(edition, "addresses", lambda: {"Repository": address} if address else {})
@@ -117,6 +117,39 @@ def test_buttons_to_the_repository_are_there_where_its_address_is_known(extensio
     shown = edition.footer("notebooks/00_your_machine", ROOT / "notebooks/00_your_machine.ipynb")
     assert (f"git clone {address}" in shown) == bool(address)
     assert "/lab/tree/notebooks/00_your_machine.ipynb" in shown
+
+
+def dressed(edition, pagename, buttons):
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda name: ROOT / f"{name}.ipynb"))
+    context = {"header_buttons": buttons}
+    edition.dress(app, pagename, "page.html", context, doctree=object())
+    return context["header_buttons"]
+
+
+def test_a_host_whose_pages_nobody_knows_gets_one_button_and_the_book_is_built(extension, monkeypatch):
+    edition = extension("edition")
+    monkeypatch.setattr(edition, "addresses", lambda: {"Repository": "https://code.a.org/a/course"})
+    config = SimpleNamespace(html_theme_options={})
+    edition.settle(None, config)
+    assert config.html_theme_options == {}
+    assert [each["url"] for each in dressed(edition, "book/intro", [])] == ["https://code.a.org/a/course"]
+    assert [each["type"] for each in dressed(edition, "notebooks/00_your_machine", [])] == ["javascript", "link"]
+
+
+def test_only_a_page_that_is_in_the_repository_can_be_edited(extension):
+    edition = extension("edition")
+    labels = ("source-repository-button", "source-edit-button", "source-issues-button")
+    group = {"label": "source-buttons", "buttons": [{"label": label} for label in labels]}
+    (module,), (page,) = (dressed(edition, name, [group]) for name in ("book/api/costs-flops", "book/intro"))
+    assert [each["label"] for each in module["buttons"]] == [labels[0], labels[2]]
+    assert page == group
+
+
+def test_an_address_may_be_written_as_git_writes_it(extension, monkeypatch, tmp_path):
+    edition = extension("edition")
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/course.git/"\n')
+    monkeypatch.setattr(edition, "ROOT", tmp_path)
+    assert edition.addresses() == {"Repository": "https://github.com/a/course"}
 
 
 @pytest.mark.browser
@@ -161,3 +194,23 @@ def test_a_link_to_a_term_tells_what_it_means():
     assert not [text for text in told if re.search(r"[a-z]{3,}(19|20)\d\d", text)], "a paper's key"
     (lora,) = {text for text in told if text.startswith("Low-rank adaptation")}
     assert lora.endswith("and a product of two thin matrices, added to them, is trained."), "its paper's key is gone"
+
+
+def test_a_figure_is_counted_in_its_own_notebook_and_other_kinds_are_left(extension):
+    numbers = {
+        "notebooks/00_your_machine": {"figure": {"a": (1,), "b": (2,)}, "table": {"t": (1,)}},
+        "notebooks/14_parallelism": {"figure": {"c": (3,)}},
+        "book/intro": {"figure": {"d": (4,)}},
+    }
+    extension("figure_numbers").count_by_notebook(numbers)
+    assert numbers["notebooks/00_your_machine"] == {"figure": {"a": ("00", 1), "b": ("00", 2)}, "table": {"t": (1,)}}
+    assert numbers["notebooks/14_parallelism"] == {"figure": {"c": ("14", 1)}}
+    assert numbers["book/intro"] == {"figure": {"d": (4,)}}
+
+
+@pytest.mark.browser
+@built
+@pytest.mark.parametrize("path", sorted(HTML.glob("notebooks/*.html")), ids=lambda path: path.stem)
+def test_the_figures_of_a_notebook_are_counted_from_one(path):
+    numbers = re.findall(r'caption-number">Figure (\S+) <', path.read_text(encoding="utf-8"))
+    assert numbers == [f"{path.stem[:2]}.{i}" for i in range(1, len(numbers) + 1)] != []

@@ -1,0 +1,61 @@
+"""Room in memory for what workers compute: each in lines of its own, as two cores cannot write one line at once."""
+
+from collections import namedtuple
+
+import numpy as np
+
+from .jitting import jit
+from .numbers import BLOCK, I32
+from .sums import TEXTS
+from .vectors import WIDTH
+
+ROWS = 16  # that all texts are multiplied with before the next ones come; a piece begins at a multiple
+LINE = 128  # bytes: processors hand memory to each other in lines of 64 or 128
+
+
+def room(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    """Zeros of this shape that begin where a line does.
+
+    >>> room(2, 3).ctypes.data % LINE, room(2, 3).tolist()
+    (0, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    """
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(n_bytes + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    return memory[begin : begin + n_bytes].view(dtype).reshape(shape)
+
+
+def whole_lines(n: int) -> int:
+    """So many numbers of 16 bits or more, or a few more, that those after them begin where a line does."""
+    return -(-n // (LINE // 2)) * (LINE // 2)
+
+
+class Own(namedtuple("OwnFields", "texts small sums scales total")):
+    """Room for what workers compute on the way to a product, each its own.
+
+    Attributes:
+        texts: tokens' numbers side by side, as `sums.lay_out` has them, fp32.
+        small: of tokens rounded to int8 the numbers ``[batch, widest]``; some texts more than there are.
+        sums, scales: of each block of them, int32 and fp32.
+        total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
+    """
+
+    @classmethod
+    def of(cls, n: int, batch_size: int, widest: int):
+        """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
+        n_texts, widest = whole(batch_size, TEXTS), whole_lines(widest)
+        blocks = n, n_texts, whole_lines(widest // BLOCK)
+        texts, small = room(n, n_texts * widest), room(n, n_texts, whole(widest, LINE), dtype=np.int8)
+        return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), room(n, TEXTS * WIDTH))
+
+
+@jit
+def of_worker(own, me):
+    """One worker's."""
+    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me])
+
+
+@jit
+def whole(n, unit):
+    """`n`, or the next multiple of `unit`."""
+    return (n + unit - 1) // unit * unit
