@@ -194,3 +194,23 @@ def test_a_link_to_a_term_tells_what_it_means():
     assert not [text for text in told if re.search(r"[a-z]{3,}(19|20)\d\d", text)], "a paper's key"
     (lora,) = {text for text in told if text.startswith("Low-rank adaptation")}
     assert lora.endswith("and a product of two thin matrices, added to them, is trained."), "its paper's key is gone"
+
+
+def test_a_figure_is_counted_in_its_own_notebook_and_other_kinds_are_left(extension):
+    numbers = {
+        "notebooks/00_your_machine": {"figure": {"a": (1,), "b": (2,)}, "table": {"t": (1,)}},
+        "notebooks/14_parallelism": {"figure": {"c": (3,)}},
+        "book/intro": {"figure": {"d": (4,)}},
+    }
+    extension("figure_numbers").count_by_notebook(numbers)
+    assert numbers["notebooks/00_your_machine"] == {"figure": {"a": ("00", 1), "b": ("00", 2)}, "table": {"t": (1,)}}
+    assert numbers["notebooks/14_parallelism"] == {"figure": {"c": ("14", 1)}}
+    assert numbers["book/intro"] == {"figure": {"d": (4,)}}
+
+
+@pytest.mark.browser
+@built
+@pytest.mark.parametrize("path", sorted(HTML.glob("notebooks/*.html")), ids=lambda path: path.stem)
+def test_the_figures_of_a_notebook_are_counted_from_one(path):
+    numbers = re.findall(r'caption-number">Figure (\S+) <', path.read_text(encoding="utf-8"))
+    assert numbers == [f"{path.stem[:2]}.{i}" for i in range(1, len(numbers) + 1)] != []
