@@ -1,26 +1,24 @@
-"""Sphinx extension: pages ask for less: what the theme loads everywhere and this book has no use for is left out.
+"""Sphinx extension: pages ask for less: what the theme loads everywhere and a page has no use for is left out.
 
 Without it every page brings two megabytes that do nothing: all icons of Font Awesome as a script (those that are shown
-come from its font), and the index of the search (asked on the search's own page only).
+come from its font), and the index of the search (asked on the search's own page only). The first page, which has no
+formula, brings MathJax besides, since pages below it have some.
 """
 
 import re
 from pathlib import Path
 
-EVERYWHERE = ("fontawesome.js",)
-ELSEWHERE = ("searchtools.js", "language_data.js", "searchindex.js")  # than on the search's page
+SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 SCRIPT = r"[ \t]*<script\b[^>]*\bsrc=\"[^\"]*\b(?:%s)(?:\?[^\"]*)?\"[^>]*></script>\n?"
 
 
 def lean(page: str, text: str) -> str:
-    """The HTML of a page, without the scripts that it has no use for.
-
-    >>> lean("book/intro", '<script defer src="../_static/scripts/fontawesome.js?digest=1"></script><p>')
-    '<p>'
-    >>> lean("search", '<script src="searchindex.js"></script><p>')
-    '<script src="searchindex.js"></script><p>'
-    """
-    unused = EVERYWHERE if page == "search" else EVERYWHERE + ELSEWHERE
+    """The HTML of a page, such as `book/intro`, without the scripts that it has no use for."""
+    unused = ["fontawesome.js"]
+    if page != "search":
+        unused += SEARCH
+    if 'class="math' not in text:
+        unused.append("tex-chtml.js")
     return re.sub(SCRIPT % "|".join(map(re.escape, unused)), "", text)
 
 
