@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ...llm.quantization import Quantized
 from ...llm.transformer import Transformer
+from ..huge_pages import HugePages
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND
-from .room import PAIR
+from .room import ROWS
 from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
@@ -23,6 +24,32 @@ NAMES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn
 
 class NotCompiled(ValueError):
     """A model that the compiled step is not made for: the message says which part."""
+
+
+class Kept(list):
+    """What addresses point to. Small weights are copied to fp32, and the copies follow what is changed in the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.pages = HugePages()
+        self._copies: list[tuple[Tensor, Tensor, int]] = []
+
+    def copy(self, weight: Tensor, room: Tensor | None = None) -> Tensor:
+        """A copy in fp32, in `room` if there is one."""
+        room = torch.empty(weight.shape) if room is None else room
+        self._copies.append((weight, room, _changes(weight)))
+        return room.copy_(weight.detach())
+
+    def follow(self) -> None:
+        """Copy again what was changed in its place since; not what was changed behind PyTorch's back, in ``.data``."""
+        for i, (weight, copy, n_changes) in enumerate(self._copies):
+            if _changes(weight) != n_changes:
+                copy.copy_(weight.detach())
+                self._copies[i] = weight, copy, _changes(weight)
+
+
+def _changes(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version  # PyTorch counts what writes into it
 
 
 class Held(
@@ -42,7 +69,7 @@ class Held(
         n_heads, n_kv_heads, head_dim: of attention.
         unit: rows of a matrix that are never divided between workers.
         woven: whether queries and keys come with the two numbers that rotate together side by side.
-        kept: all that the addresses point to; it lives as long as this does.
+        kept: all that the addresses point to; it lives as long as this does. Call its `follow` before a step.
     """
 
 
@@ -50,9 +77,9 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     """The model's weights, where they lie: what is changed in a matrix later shows in the next step.
 
     Norms, biases and int8's scales are copied to fp32: one number in a thousand, or one for each group. Codes of int8
-    are used where the model has them; those of int4, which it keeps a byte each, are put into `tiles`,
+    are moved once, for the model, too; those of int4, which it keeps a byte each, are put into `tiles`,
     half a byte each; those of `serving.mapped` stay in their file. Make ``Served(model)`` before this, as that moves
-    matrices.
+    matrices. Copies of norms and biases follow the model, too, see `Kept`.
 
     Args:
         model: in a CPU's memory.
@@ -75,30 +102,34 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
         raise NotCompiled(f"the model is in {weight.dtype}: the compiled step takes fp32, bf16 and fp16")
     if spec.activation != "silu":
         raise NotCompiled(f"{spec.name} has the activation {spec.activation}: the compiled step has silu")
-    kept: list = []
+    kept = Kept()
     matrices = [_matrix(getattr(block, name), name, activations, kept) for block in model.blk for name in NAMES]
     head = model.token_embd if model.output is None else model.output
     matrices.append(_matrix(head, "the head", activations, kept))
     matrices.append(_matrix(model.token_embd, "token_embd", None, kept))
+    norms = torch.empty(len(model.blk), 2, spec.d_model)
+    for block, rows in zip(model.blk, norms, strict=True):
+        for norm, row in zip((block.attn_norm, block.ffn_norm), rows, strict=True):
+            kept.copy(norm.weight, row)
     held = Held(
         np.array(matrices, np.int64),
-        np.stack([np.stack([_copy(b.attn_norm.weight), _copy(b.ffn_norm.weight)]) for b in model.blk]),
-        _copy(model.output_norm.weight),
-        _copy(model.frequencies),
+        norms.numpy(),
+        kept.copy(model.output_norm.weight).numpy(),
+        model.frequencies.detach().float().clone().numpy(),
         float(model.attention_factor),
         float(spec.norm_eps),
         KINDS[weight.dtype],
         spec.n_heads,
         spec.n_kv_heads,
         spec.head_dim,
-        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else PAIR,
+        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else ROWS,
         hasattr(model.blk[0].attn_q, "stored"),
     )
     held.kept = kept
     return held
 
 
-def _matrix(layer: nn.Module, name: str, activations: str | None, kept: list) -> Sequence[int]:
+def _matrix(layer: nn.Module, name: str, activations: str | None, kept: Kept) -> Sequence[int]:
     """One row of `Held.matrices`."""
     if not isinstance(layer, nn.Linear | nn.Embedding):
         raise NotCompiled(f"{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
@@ -111,14 +142,14 @@ def _matrix(layer: nn.Module, name: str, activations: str | None, kept: list) ->
     return _small(layer, name, activations == "rounded", kept)
 
 
-def _plain(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
+def _plain(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     weight = layer.weight.detach()
     if weight.dtype not in KINDS or not weight.is_contiguous():
         raise NotCompiled(f"{name} is {weight.dtype}, strides {weight.stride()}: rows of fp32, bf16 or fp16 are read")
     return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), 0]
 
 
-def in_file(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
+def in_file(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     """The row of a matrix whose numbers are ``layer.stored``, an ``llm.gguf_file.StoredTensor``: where they lie.
 
     Raises:
@@ -131,34 +162,32 @@ def in_file(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
     return [IN_FILES[kind], *layer.weight.shape, 0, data.ctypes.data, 0, 0, _bias(layer, kept), 0]
 
 
-def _small(layer: nn.Module, name: str, rounded: bool, kept: list) -> Sequence[int]:
+def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[int]:
     quantized: Quantized = layer.quantized
     scheme, (n_out, n_in) = quantized.scheme, quantized.codes.shape
     group = scheme.group if isinstance(scheme.group, int) else n_in
     shape, bias = (n_out, n_in, group), _bias(layer, kept)
     if scheme.bits == 8 and scheme.kind == "absmax" and quantized.codes.is_contiguous():
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
+        quantized.codes.data = kept.pages.copy(quantized.codes)
         return [INT8, *shape, _at(quantized.codes, kept), _at(steps, kept), 0, bias, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
-        return [INT4, *shape, *(_at(part, kept) for part in int4_tiles(quantized, LANES)), bias, rounded]
+        return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded]
     raise NotCompiled(
         f"{name} is {scheme.name}, {n_in} weights a row: the compiled step has int8 without minima, and int4 in groups "
         f"of {BLOCK} or a multiple"
     )
 
 
-def _bias(layer: nn.Module, kept: list) -> int:
+def _bias(layer: nn.Module, kept: Kept) -> int:
     bias = getattr(layer, "bias", None)
-    return _at(None if bias is None else bias.detach().float().clone(), kept)
+    return _at(None if bias is None else kept.copy(bias), kept)
 
 
-def _at(tensor: Tensor | None, kept: list) -> int:
-    """Where it lies, as long as it is kept; 0 for nothing."""
+def _at(tensor: Tensor | None, kept: Kept, pages: HugePages | None = None) -> int:
+    """Where it lies, as long as it is kept; 0 for nothing. It is moved there, where `pages` are given."""
     if tensor is None:
         return 0
+    tensor = tensor if pages is None else pages.copy(tensor)
     kept.append(tensor)
     return tensor.data_ptr()
-
-
-def _copy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().clone().numpy()
