@@ -78,9 +78,9 @@ def test_the_version_is_written_once_and_setuptools_finds_it(project, citation):
 
 def test_the_repositorys_address_is_the_same_everywhere_or_nowhere(project, citation):
     address = project["urls"].get("Repository")
-    assert citation.get("repository-code") == address
+    assert citation.get("repository-code") == address, f"CITATION.cff has to say: repository-code: {address}"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert not address or address in readme
+    assert not address or address in readme, f"README.md has to say where the course is: git clone {address}"
 
 
 def test_the_changelog_names_every_notebook():

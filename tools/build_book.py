@@ -32,7 +32,10 @@ MISSING = """<!doctype html>
 <meta name="robots" content="noindex">
 <meta name="color-scheme" content="light dark">
 <title>No such page - LLM and hardware, hands on</title>
-<style>body { font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }</style>
+<style>
+html { background: Canvas; color: CanvasText; }
+body { font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 15vh auto; padding: 0 1rem; }
+</style>
 </head>
 <body>
 <main>

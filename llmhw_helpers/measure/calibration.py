@@ -83,8 +83,9 @@ class Calibration:
         lines = [f"{'':16}{'best':>15}{'median':>15}{'spread':>8}"]
         for name, rate in rows:
             best, median = measured(rate.best, rate.unit), measured(rate.median, rate.unit)
-            lines.append(f"{name:16}{best:>15}{median:>15}{measured(f'{rate.spread:.0%}'):>8}  {rate.note}".rstrip())
+            lines.append(f"{name:16}{best:>15}{median:>15}{measured(f'{rate.spread:.0%}'):>8}")
         lines += [f"{'product, ' + name:16}none: {why}" for name, why in self.missing.items()]
+        lines += [f"{name}: {rate.note}" for name, rate in rows if rate.note]
         return "\n".join(lines)
 
 
@@ -179,5 +180,5 @@ def _with_note(name: str, rate: Rate, fp32: Rate, machine: Machine) -> Rate:
     if probes.in_hardware(name, machine) is False:
         note = f"emulated: this GPU has no {name} arithmetic"
     elif name not in ("fp32", "tf32") and rate.best < 1.1 * fp32.best:
-        note = "no faster than fp32 here: no unit of its own for this format, or none that torch uses"
+        note = "no faster than fp32 here: torch uses no unit of its own for it"
     return Rate(**asdict(rate) | {"note": note})

@@ -17,16 +17,19 @@ KINDS = {  # what a bar says: colour, hatch
 }
 
 
-def plot_options(options: Sequence[Option], best: Option | None = None, ax: Axes | None = None) -> Axes:
+def plot_options(
+    options: Sequence[Option], best: Option | None = None, ax: Axes | None = None, longest: float | None = None
+) -> Axes:
     """Predicted tokens per second of each option, a bar each, with its bytes or with what speaks against it.
 
     Args:
         options: one of each flavour, the first on top.
         best: of them, its name in bold.
         ax: where to draw; a new figure without it.
+        longest: tokens per second that the axis has room for; those of the fastest option without it.
     """
     ax = style.axes(ax, height=0.36 * len(options) + 1.2)
-    longest = max((option.tokens_per_s for option in options), default=0) or 1.0
+    longest = longest or max((option.tokens_per_s for option in options), default=0) or 1.0
     for row, option in enumerate(options):
         colour, hatch = KINDS[_kind(option)]
         ax.barh(row, option.tokens_per_s, 0.7, color=colour, hatch=hatch, edgecolor="white")

@@ -16,12 +16,13 @@ RESERVE = {  # what a program keeps at least, and at most
 GB = 1e9
 
 
-def plot_memory(plans: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+def plot_memory(plans: Sequence[Mapping[str, Any]], ax: Axes | None = None, end: float | None = None) -> Axes:
     """A bar for each plan: the bytes of its fullest GPU by part, then the reserve, and a line at the limit.
 
     Args:
         plans: as in the reply of `costs.planner.answer`; the first on top, those that no other plan beats in bold.
         ax: where to draw; a new figure without it.
+        end: bytes at the axis' right end; those of the longest bar without it.
     """
     ax = style.axes(ax, height=0.42 * len(plans) + 1.4)
     ends = [0.0] * len(plans)
@@ -39,9 +40,10 @@ def plot_memory(plans: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> A
     for tick, plan in zip(ax.get_yticklabels(), plans, strict=True):
         tick.set_fontweight("bold" if plan["pareto"] else "normal")
     ax.set(ylim=(len(plans) - 0.4, -0.6), xlabel="GB in the fullest GPU")
-    ax.set_xlim(left=0)
+    ax.set_xlim(0, end / GB if end else None)
     ax.grid(False, axis="y")
-    style.legend_above(ax, ncols=3)
+    # From the right end: the names of plans leave the axes less room than the legend needs.
+    style.legend_above(ax, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 

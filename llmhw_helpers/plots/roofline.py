@@ -24,6 +24,7 @@ def plot_roofline(
     points: Mapping[str, Sequence[Point]] | None = None,
     ax: Axes | None = None,
     intensities: tuple[float, float] = (0.1, 2000),
+    rates: tuple[float, float] | None = None,
 ) -> Axes:
     """Rooflines, each a machine and a number format, with measured computations under them.
 
@@ -34,6 +35,7 @@ def plot_roofline(
         points: measured computations by label.
         ax: where to draw; a new figure without it.
         intensities: the range of the x axis, FLOP/B.
+        rates: the range of the y axis, FLOP/s; all that is drawn without it.
     """
     ax = style.axes(ax)
     x = np.geomspace(*intensities, 200)
@@ -44,7 +46,7 @@ def plot_roofline(
     for i, (label, group) in enumerate((points or {}).items()):
         xs, ys = [p.intensity for p in group], [p.flops_per_s for p in group]
         ax.plot(xs, ys, ls="", marker=style.MARKERS[i], color=style.COLOURS[i], mec="white", ms=8, label=label)
-    ax.set(xscale="log", yscale="log", xlim=intensities)
+    ax.set(xscale="log", yscale="log", xlim=intensities, ylim=rates)
     ax.set(xlabel="arithmetic intensity (FLOP per byte of memory traffic)", ylabel="FLOP/s")
     ridges = sorted(roof.ridge(dtype) for roof, dtype in roofs)
     for said, (low, high) in {

@@ -72,8 +72,10 @@ class StoredMatrix(NamedTuple):
         return y.view(*x.shape[:-1], -1)
 
     def _few(self, rows: Tensor, products) -> Tensor:
+        from .compiled.room import Own
+
         n, y = torch.get_num_threads(), torch.empty(len(rows), int(self.row[products.N_OUT]))
-        own, x, out = products.Own.of(n, *rows.shape), rows.numpy(), y.numpy()
+        own, x, out = Own.of(n, *rows.shape), rows.numpy(), y.numpy()
         workers().run(lambda me, n: products.multiply_rows(me, n, self.row, x, own, out), n)
         return y
 

@@ -7,14 +7,17 @@ from ..costs.pipelines import bubble, idle_share, simulate
 from ..costs.schedules import SCHEDULES, in_flight, make_schedule
 from ..plots.pipelines import plot_schedule
 
+MOST_RANKS, MOST_MICRO_BATCHES = 8, 12
+LONGEST = 3 * (MOST_MICRO_BATCHES + MOST_RANKS - 1)  # of all steps that the sliders can ask for, in forward passes
+
 
 def explore_pipeline() -> VBox:
     """Controls over a picture; a backward pass takes twice as long as a forward pass, and sending nothing."""
     return interactive(
         show_pipeline,
         name=Dropdown(options=list(SCHEDULES), value="1F1B", description="schedule"),
-        pp_size=IntSlider(4, 1, 8, description="ranks"),
-        n_micro_batches=IntSlider(8, 1, 16, description="micro-batches"),
+        pp_size=IntSlider(4, 1, MOST_RANKS, description="ranks"),
+        n_micro_batches=IntSlider(8, 1, MOST_MICRO_BATCHES, description="micro-batches"),
         n_chunks=IntSlider(1, 1, 4, description="chunks"),
     )
 
@@ -32,5 +35,5 @@ def show_pipeline(name: str, pp_size: int, n_micro_batches: int, n_chunks: int) 
         f"a rank waits {idle_share(events):.0%} of the step (formula: {bubble(pp_size, n_micro_batches, n_chunks):.0%})"
     )
     print(f"micro-batches held at once, by rank: {', '.join(f'{n:g}' for n in held)}")
-    plot_schedule(events)
+    plot_schedule(events, room=(MOST_RANKS, LONGEST))
     plt.show()

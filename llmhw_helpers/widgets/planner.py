@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 from ipywidgets import Dropdown, IntSlider, SelectionSlider, VBox, interactive
 
+from ..costs.places import offers
 from ..costs.planner import answer
 from ..costs.requests import FIELDS, TASKS
 from ..plots.plans import plot_memory
@@ -36,8 +37,17 @@ def show_plans(controls: dict) -> None:
         print(reply["error"], f"Nearest: {reply['nearest']}" if reply["nearest"] else "", sep="\n")
         return
     print(reply["headline"], *reply["reasons"], sep="\n")
-    plot_memory(reply["plans"][:SHOWN])
+    plot_memory(reply["plans"][:SHOWN], end=1.1 * largest(controls["where"]))
     plt.show()
+
+
+def largest(where: str) -> float:
+    """Bytes of the largest card there: an axis that ends a little after it holds every plan.
+
+    >>> largest("Alvis")
+    80000000000.0
+    """
+    return max(offer.card.memory_bytes.value or 0 for offer in offers(where))
 
 
 def _belongs(name: str, task: str) -> bool:

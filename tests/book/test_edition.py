@@ -105,7 +105,7 @@ def test_tags_are_escaped_and_name_no_address_that_is_not_known(extension):
     assert (ROOT / "book" / picture).is_file()
 
 
-@pytest.mark.parametrize("address", [None, "https://github.com/somebody/course"])
+@pytest.mark.parametrize("address", [None, "https://github.com/a/course", "https://gitlab.a.org/group/a/course"])
 def test_buttons_to_the_repository_are_there_where_its_address_is_known(extension, monkeypatch, address):
     edition = extension("edition")
     monkeypatch.setattr(edition, "addresses", lambda: {"Repository": address} if address else {})
@@ -117,6 +117,39 @@ def test_buttons_to_the_repository_are_there_where_its_address_is_known(extensio
     shown = edition.footer("notebooks/00_your_machine", ROOT / "notebooks/00_your_machine.ipynb")
     assert (f"git clone {address}" in shown) == bool(address)
     assert "/lab/tree/notebooks/00_your_machine.ipynb" in shown
+
+
+def dressed(edition, pagename, buttons):
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda name: ROOT / f"{name}.ipynb"))
+    context = {"header_buttons": buttons}
+    edition.dress(app, pagename, "page.html", context, doctree=object())
+    return context["header_buttons"]
+
+
+def test_a_host_whose_pages_nobody_knows_gets_one_button_and_the_book_is_built(extension, monkeypatch):
+    edition = extension("edition")
+    monkeypatch.setattr(edition, "addresses", lambda: {"Repository": "https://code.a.org/a/course"})
+    config = SimpleNamespace(html_theme_options={})
+    edition.settle(None, config)
+    assert config.html_theme_options == {}
+    assert [each["url"] for each in dressed(edition, "book/intro", [])] == ["https://code.a.org/a/course"]
+    assert [each["type"] for each in dressed(edition, "notebooks/00_your_machine", [])] == ["javascript", "link"]
+
+
+def test_only_a_page_that_is_in_the_repository_can_be_edited(extension):
+    edition = extension("edition")
+    labels = ("source-repository-button", "source-edit-button", "source-issues-button")
+    group = {"label": "source-buttons", "buttons": [{"label": label} for label in labels]}
+    (module,), (page,) = (dressed(edition, name, [group]) for name in ("book/api/costs-flops", "book/intro"))
+    assert [each["label"] for each in module["buttons"]] == [labels[0], labels[2]]
+    assert page == group
+
+
+def test_an_address_may_be_written_as_git_writes_it(extension, monkeypatch, tmp_path):
+    edition = extension("edition")
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/course.git/"\n')
+    monkeypatch.setattr(edition, "ROOT", tmp_path)
+    assert edition.addresses() == {"Repository": "https://github.com/a/course"}
 
 
 @pytest.mark.browser

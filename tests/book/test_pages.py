@@ -29,6 +29,8 @@ LOOK = r"""() => {
     if (/\\\(|\\\[|\$\$/.test(text.currentNode.data)) raw.push(text.currentNode.data.trim().slice(0, 60));
   }
   const unset = [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'));
+  const scrolling = what => [...document.querySelectorAll(what)]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 60));
   const nameless = [...document.images].filter(i => !i.alt.trim() || /\.(png|svg|jpe?g|gif)$/i.test(i.alt));
   return {
     raw,
@@ -36,9 +38,8 @@ LOOK = r"""() => {
     wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.textContent),
     nameless: nameless.map(i => i.src.slice(0, 80)),
     width: document.scrollingElement.scrollWidth,
-    wide: [...document.querySelectorAll('table.results')]
-      .filter(t => t.getBoundingClientRect().width > t.closest('.text_html').clientWidth + 1)
-      .map(t => t.caption.textContent.slice(0, 40)),
+    tables: scrolling('table, .pst-scrollable-table-container, .text_html:has(table)'),
+    lines: scrolling('pre, div.math, mjx-container[display]'),
   };
 }"""
 
@@ -60,7 +61,8 @@ def test_page(name, book, tab, keep_screenshot):
             keep_screenshot(page, name, width, scheme)
             seen = page.evaluate(LOOK)
             assert seen["width"] <= width + 1, f"scrolls sideways at {width} px: {seen['width']} px"
-            assert not seen["wide"], "tables of results that do not fit"
+            assert not seen["tables"], "tables that do not fit"
+            assert width == WIDTHS[0] or not seen["lines"], "code, outputs or formulas that do not fit"
             assert not seen["raw"], "formulas left raw"
             assert not seen["unset"], "formulas not set"
             assert not seen["wrong"], "formulas with an error"
@@ -82,6 +84,31 @@ def test_code_can_be_copied_and_solutions_unfold(name, book, tab):
         assert fold.get_attribute("open") is None
         fold.locator("summary").click()
         assert fold.locator("pre").first.is_visible()
+    assert not faults
+
+
+def test_on_paper_all_is_open_and_light_and_nothing_is_cut_off(book, tab):
+    page, faults = tab
+    page.set_viewport_size({"width": 718, "height": 1040})  # what an A4 page leaves
+    page.emulate_media(color_scheme="dark")
+    page.goto(book.address + "notebooks/04_transformer.html", wait_until="load")
+    page.evaluate(SETTLED)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    folds = page.locator("details.hide")
+    assert folds.count() >= 5
+    for fold in folds.all():
+        assert fold.locator("pre").first.is_visible()
+        assert fold.locator("summary").inner_text().strip() not in {"", "Close"}
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not page.locator(":is(.bd-sidebar-primary, .bd-sidebar-secondary, .bd-header):visible").count()
+    seen = page.evaluate(LOOK)
+    assert seen["width"] <= 718
+    assert not seen["tables"]
+    assert not seen["lines"]
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.locator("details.hide:not([open])").count() == folds.count()
     assert not faults
 
 

@@ -29,7 +29,11 @@ def check_legible(figure: Figure, wide: bool = False):
     assert wide or figure.get_figwidth() <= style.WIDTH
     for text in figure.findobj(Text):
         assert text.get_fontsize() >= style.SMALL, text.get_text()
+    figure.draw_without_rendering()
     for ax in figure.axes:
+        if legend := ax.get_legend():
+            box = legend.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, "a legend is cut off"  # noqa: PT018
         for text in ax.texts:
             if text.get_text() and text.get_bbox_patch() is None and text.get_transform() == ax.transData:
                 x, y = text.get_position()

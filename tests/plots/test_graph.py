@@ -1,4 +1,4 @@
-"""A drawn graph: every box with its text, operands left of results, nothing over anything else."""
+"""A drawn graph: every box with its text, operands above results, nothing over anything else."""
 
 import matplotlib
 
@@ -23,14 +23,14 @@ def places(ax):
     return {text.get_text(): text.get_position() for text in ax.texts if text.get_text()}
 
 
-def test_every_box_has_a_place_of_its_own_and_operands_stand_left():
+def test_every_box_has_a_place_of_its_own_and_operands_stand_above():
     ax = plot_graph(BOXES, ARROWS)
     at = places(ax)
     assert set(at) == set(BOXES.values())
     assert len(set(at.values())) == len(BOXES)
     for start, end in ARROWS:
-        assert at[BOXES[start]][0] < at[BOXES[end]][0]
-    assert at["b\n1"][0] == at["w x\n6"][0]  # just left of its use, not at the far left
+        assert at[BOXES[start]][1] < at[BOXES[end]][1]
+    assert at["b\n1"][1] == at["w x\n6"][1]  # just above its use, not at the top
 
 
 def test_no_box_covers_another_and_all_lie_in_the_picture():

@@ -78,3 +78,9 @@ def test_the_books_page_has_the_same_colours():
     table = re.search(r"const COLOURS = \{(.*?)\}", BARS.read_text(), re.DOTALL)[1]
     page = dict(re.findall(r'"?(\w[\w ]*)"?: "(#\w+)"', table))
     assert page == PARTS
+
+
+def test_long_names_leave_the_legend_whole_and_the_axis_ends_where_it_is_told_to():
+    ax = plot_memory([SERVED | {"name": "INT8 W8A8 on 32 x A100-40GB, TP 4"}, TRAINED], end=88e9)
+    assert ax.get_xlim() == (0, 88)
+    assert len(ax.get_legend().get_texts()) == 7  # and conftest.py looks whether they are inside the figure

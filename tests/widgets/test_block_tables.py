@@ -96,3 +96,16 @@ def test_a_step_is_said_and_drawn(monkeypatch, capsys):
 def test_a_run_without_steps_is_refused():
     with pytest.raises(ValueError, match="nothing to step through"):
         step_through([])
+
+
+def test_the_picture_stays_where_it_is_from_step_to_step(monkeypatch):
+    places = set()
+
+    def look():
+        plt.gcf().canvas.draw()
+        places.add((plt.gca().get_position().bounds, plt.gca().get_xlim(), plt.gca().get_ylim()))
+
+    monkeypatch.setattr(plt, "show", look)
+    for step in range(len(RUN)):
+        show_step(RUN, step)
+    assert len(places) == 1

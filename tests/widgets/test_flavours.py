@@ -58,3 +58,18 @@ def test_every_setting_draws(capsys, monkeypatch):
         room.show_choice(device, what, task, memory, 3, IMPLEMENTATIONS[1] if memory == 1 else room.ANY)
     assert len(drawn) == len(settings)
     assert capsys.readouterr().out.count("Nothing that is known") > 0
+
+
+@pytest.mark.parametrize("task", ["chat", "batch serving"])
+def test_the_axis_stays_put_while_memory_and_loss_change(task, monkeypatch):
+    limits = set()
+
+    def look():
+        limits.add((plt.gca().get_xlim(), plt.gca().get_ylim()))
+        assert max(bar.get_width() for bar in plt.gca().patches) < plt.gca().get_xlim()[1]
+        plt.close("all")
+
+    monkeypatch.setattr(room.plt, "show", look)
+    for memory, loss in itertools.product((1, 15, 140), (0, 3, 30)):
+        room.show_choice(Device.of(accelerator("T4")), "Llama-3.1-8B", task, memory, loss)
+    assert len(limits) == 1

@@ -49,3 +49,19 @@ def test_every_setting_draws_or_says_why_not(capsys, monkeypatch):
     ]
     assert len(refused) + len(drawn) == len(settings)
     assert len(said) == len(refused) + 2 * len(drawn)
+
+
+def test_the_axes_stay_put_and_hold_every_pass(monkeypatch):
+    limits, ends = set(), []
+
+    def look():
+        limits.add((plt.gca().get_xlim(), plt.gca().get_ylim()))
+        ends.append(max(bar.get_x() + bar.get_width() for bar in plt.gca().patches))
+        plt.close("all")
+
+    monkeypatch.setattr(room.plt, "show", look)
+    name, ranks, micro_batches, chunks = room.explore_pipeline().children[:4]
+    for setting in (("GPipe", 1, 1, 1), ("GPipe", 8, 12, 1), ("1F1B", 8, 12, 1), ("interleaved", 4, 12, 4)):
+        name.value, ranks.value, micro_batches.value, chunks.value = setting
+    assert limits == {((0, room.LONGEST), (7.5, -0.5))}
+    assert max(ends) == pytest.approx(room.LONGEST)

@@ -61,3 +61,19 @@ def test_every_task_draws_and_asks_only_what_belongs_to_it(capsys, drawn):
         room.show_plans({"model": model, "task": task, "where": "Alvis"} | WISHES)
     assert len(drawn) == 6
     assert "means nothing" not in capsys.readouterr().out
+
+
+def test_the_axis_ends_after_the_largest_card_whatever_is_asked_for(monkeypatch):
+    limits, held = set(), []
+
+    def look():
+        limits.add(plt.gca().get_xlim())
+        held.append(max(bar.get_x() + bar.get_width() for bar in plt.gca().patches))
+        plt.close("all")
+
+    monkeypatch.setattr(room.plt, "show", look)
+    for users, prompt in itertools.product((1, 64), (16, 8192)):
+        room.show_plans(FIRST | WISHES | {"users": users, "prompt": prompt})
+    assert [end for _, end in limits] == [pytest.approx(88)]  # Alvis has cards of 80 GB
+    assert len(held) == 4
+    assert max(held) < 88

@@ -47,3 +47,23 @@ def test_every_setting_draws_or_says_why_not(capsys, monkeypatch):
     assert len(refused) + len(drawn) == len(settings)
     assert "T4 has no bf16 arithmetic; it has fp64, fp32, fp16, int8, int4" in refused
     assert "GB10 computes in int8, and no source says how fast" in refused
+
+
+def test_the_axes_stay_put_and_hold_every_product(capsys, monkeypatch):
+    limits, drawn = set(), []
+
+    def look():
+        ax = plt.gca()
+        limits.add((ax.get_xlim(), ax.get_ylim()))
+        ((x, y),) = next(line for line in ax.get_lines() if line.get_linestyle() == "None").get_xydata()
+        drawn.append(ax.get_xlim()[0] < x < ax.get_xlim()[1] and ax.get_ylim()[0] < y < ax.get_ylim()[1])
+        plt.close("all")
+
+    monkeypatch.setattr(room.plt, "show", look)
+    machine, dtype, layer, rows = room.explore_roofline(Roof("this machine", {"fp32": 1e10}, 3e9)).children[:4]
+    for machine.value, dtype.value in (("this machine", "fp32"), ("T4", "int4"), ("H100", "fp8_e4m3")):
+        for layer.value, rows.value in itertools.product(room.LAYERS, (1, 64, room.ROWS[-1])):
+            pass
+    assert len(drawn) > 27
+    assert all(drawn)
+    assert len(limits) == 1

@@ -77,13 +77,12 @@ def int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end):
         scales, minima: fp16 bits ``[n_tiles, n_in / group, LANES]``; without minima those of no tile, and code 8 is 0.
         top: 1 over what a scale is divided by.
         per_group: blocks that a scale is for.
-        x: fp32 ``[batch, n_in]``.
-        own: a worker's room, see `products.Own`.
+        x: fp32 ``[batch, n_in]``, as it was before.
+        own: a worker's room, see `room.Own`, with the rounded ones.
         y: fp32 ``[batch, n_out]``.
         begin, end: rows; `begin` is a multiple of `LANES`.
     """
     n_blocks, part, total = x.shape[1] // BLOCK, own.part, own.total
-    round_blocks(x, own.small, own.sums, own.scales)
     for t in range(begin // LANES, (end + LANES - 1) // LANES):
         for b in range(x.shape[0]):
             small = own.small[b]

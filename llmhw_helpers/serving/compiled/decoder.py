@@ -65,7 +65,7 @@ class Decoder:
             self._held = held.hold(model, activations)
         except held.NotCompiled as error:
             raise NoDecoder(str(error)) from None
-        self._scratch, self._share = step.Scratch, step.decode_share
+        self._scratch, self._share, self._gate = step.Scratch, step.decode_share, step.new_gates
         self._rooms: dict[tuple[int, int, int], object] = {}
         self._taken = threading.Lock()
         cache = PagedCache(self.spec, 1, 1, self.dtype)
@@ -136,7 +136,7 @@ class Decoder:
         logits = np.empty((batch_size, self.spec.vocab_size), np.float32)
         tokens, positions = np.array(tokens, np.int64), np.array(positions, np.int64)
         pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *_bytes(getattr(cache, "scale_pools", _NO_SCALES))
-        gate = np.zeros(1, np.int64)  # a new one for each step, whatever became of the last
+        gate = self._gate(self.spec.n_layers)  # a new one for each step, whatever became of the last
         with self._taken:  # two engines may serve one model
             scratch = self._room(batch_size, n, int(positions.max()) + 1)
 

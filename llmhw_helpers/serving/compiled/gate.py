@@ -1,5 +1,10 @@
-"""Where workers wait for each other: a counter in memory that each adds 1 to, at no cost when all are there."""
+"""Where workers take pieces of work, and wait until those that others took are done: two counters in memory.
 
+Nobody is given a share. Who has a core takes the next piece, so a worker that lost its core delays the others by the
+piece that it holds, if it holds one, and not by all that would have been its part.
+"""
+
+import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -7,10 +12,18 @@ from numba.extending import intrinsic
 from .jitting import jit
 
 PATIENCE = 20_000  # looks, some 20 us: nobody is late by as much unless the system took its core away
+LINE = 16  # numbers between two counters: processors hand memory to each other in lines of 64 or 128 bytes
+MOST_ROWS = 128  # in a piece of a product
+PER_WORKER = 4  # pieces, of a product that has enough rows: the last one is late by a quarter of a share at most
+
+
+def new_gate(n_phases: int) -> np.ndarray:
+    """Counters for that many phases of a step, ``[n_phases, 2, LINE]``: pieces that were taken, and that are done."""
+    return np.zeros((n_phases, 2, LINE), np.int64)
 
 
 @intrinsic
-def _arrive(typingctx, counter):
+def _count(typingctx, counter):
     """``counter[0] += 1``, whatever other threads do meanwhile; gives what it was before."""
 
     def code(context, builder, signature, args):
@@ -38,21 +51,35 @@ _yield = types.ExternalFunction("sched_yield", types.int32())  # the system's, o
 
 
 @jit
-def meet(gate, n):
-    """Wait until all `n` workers are here.
+def take(gate, phase):
+    """The number of the next piece of a phase: nobody else's. From the count of pieces on there is nothing to do."""
+    return _count(gate[phase, 0])
+
+
+@jit
+def done(gate, phase):
+    """Say that a piece that was taken is done."""
+    _count(gate[phase, 1])
+
+
+@jit
+def meet(gate, phase, n_pieces):
+    """Wait until all pieces of a phase are done.
 
     Who waits long lets others have the core: perhaps one of them is who is late.
-
-    Args:
-        gate: int64 ``[1]``, 0 before the first meeting; never set back.
-        n: workers that meet here, always as many.
     """
-    target = (_arrive(gate) // n + 1) * n
     looks = 0
-    while _look(gate) < target:
+    while _look(gate[phase, 1]) < n_pieces:
         looks += 1
         if looks > PATIENCE:
             _yield()
+
+
+@jit
+def piece_rows(n_rows, unit, n):
+    """Rows of a product's pieces for `n` workers: whole units."""
+    rows = min(MOST_ROWS, (n_rows - 1) // (PER_WORKER * n) + 1)
+    return (rows - 1) // unit * unit + unit
 
 
 @jit

@@ -11,7 +11,8 @@ from ...llm.quantization import Quantized
 from ...llm.transformer import Transformer
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
-from .products import KIND, PAIR
+from .products import KIND
+from .room import PAIR
 from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}

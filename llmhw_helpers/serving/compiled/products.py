@@ -4,11 +4,7 @@ A row's sum is the same whoever computes it, and with whom: it goes through the 
 partial sums side by side as the registers hold.
 """
 
-from collections import namedtuple
-
-import numpy as np
-
-from .codes import LANES, int4_rounded, int4_wide, one_int8, widen
+from .codes import LANES, int4_rounded, int4_wide, one_int8, round_blocks, widen
 from .gate import share
 from .jitting import jit
 from .numbers import (
@@ -17,8 +13,6 @@ from .numbers import (
     F32,
     FP16,
     FP32,
-    I16,
-    I32,
     INT4,
     INT8,
     Q8_0,
@@ -29,44 +23,36 @@ from .numbers import (
     from_fp16,
     read,
 )
+from .room import PAIR, of_worker
 from .vectors import dot_bytes, dot_nibbles
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
 KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
-PAIR = 2  # rows that few tokens are multiplied with at once; a share begins at a multiple
 SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
 
 
-class Own(namedtuple("OwnFields", "rows small sums scales part total")):
-    """Room for what workers compute on the way to a product, each its own.
-
-    Attributes:
-        rows: fp32 ``[PAIR, widest]``.
-        small: of tokens rounded to int8 the numbers ``[batch, widest]``, as int16.
-        sums, scales: of each block of them, int32 and fp32.
-        part, total: what a tile of int4 adds up, int16 and fp32 ``[LANES]``.
-    """
-
-    @classmethod
-    def of(cls, n: int, batch_size: int, widest: int):
-        """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
-        rows, blocks = (n, batch_size, widest), (n, batch_size, -(-widest // BLOCK))
-        small, sums, part = np.zeros(rows, I16), np.zeros(blocks, I32), np.zeros((n, LANES), I16)
-        return cls(
-            np.zeros((n, PAIR, widest), F32), small, sums, np.zeros(blocks, F32), part, np.zeros((n, LANES), F32)
-        )
-
-
 @jit
-def of_worker(own, me):
-    """One worker's."""
-    return Own(own.rows[me], own.small[me], own.sums[me], own.scales[me], own.part[me], own.total[me])
+def prepare(matrices, x, own):
+    """What products of `x` with these need of it, once for all their rows; the same `x` and `own` go to `product`.
+
+    Args:
+        matrices: int64 ``[n, 9]``, as above.
+        x: fp32 ``[batch, n_in]``.
+        own: an `Own`.
+    """
+    for i in range(matrices.shape[0]):
+        if matrices[i, KIND] == INT4 and matrices[i, ROUNDED]:
+            round_blocks(x, own.small, own.sums, own.scales)
+            return
+        if matrices[i, KIND] >= Q8_0 and x.shape[0] == 1:
+            sum_blocks(x, own.scales[0])
+            return
 
 
 @jit
 def product(matrix, x, own, y, begin, end):
-    """Columns `begin` to `end` of ``y = x W^T + b``.
+    """Columns `begin` to `end` of ``y = x W^T + b``, after `prepare`.
 
     Args:
         matrix: int64 ``[9]``, as above.
@@ -131,13 +117,18 @@ def one_fp16(w, x, y, begin, end):
 
 
 @jit
-def one_in_blocks(kind, address, x, sums, y, begin, end):
-    """Likewise from a file's blocks; `sums` is room for ``[n_blocks]``: a minimum is multiplied by that of `x`."""
-    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
-    for g in range(n):
+def sum_blocks(x, sums):
+    """The sum of each block of one token's numbers."""
+    for g in range(x.shape[1] // BLOCK):
         sums[g] = F32(0)
         for j in range(BLOCK):
             sums[g] += x[0, BLOCK * g + j]
+
+
+@jit
+def one_in_blocks(kind, address, x, sums, y, begin, end):
+    """Likewise from a file's blocks; `sums` are those of `sum_blocks`: a minimum is multiplied by that of `x`."""
+    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
     for i in range(begin, end):
         s = F32(0)
         for g in range(n):
@@ -268,7 +259,9 @@ def one_row(rows, n_in, i, x, y):
 def multiply_rows(me, n, matrix, x, own, y):
     """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
     begin, end = share(matrix[N_OUT], PAIR, me, n)
-    product(matrix, x, of_worker(own, me), y, begin, end)
+    mine = of_worker(own, me)
+    prepare(matrix.reshape(1, matrix.size), x, mine)
+    product(matrix, x, mine, y, begin, end)
 
 
 @jit

@@ -71,7 +71,7 @@ def stands_in(monkeypatch, tmp_path):
     monkeypatch.setattr(jitting, "KEPT", CodeFolder(tmp_path))
     rooms = {
         "held": SimpleNamespace(hold=hold, NotCompiled=NotCompiled),
-        "step": SimpleNamespace(decode_share=decode_share, Scratch=scratch),
+        "step": SimpleNamespace(decode_share=decode_share, Scratch=scratch, new_gates=lambda n_layers: np.zeros(1)),
     }
     for name, room in rooms.items():
         monkeypatch.setattr(compiled, name, room, raising=False)
@@ -94,7 +94,7 @@ def decode_texts(model, texts, n=1, activations=None):
     tables = torch.randperm(BLOCKS * len(texts)).int().view(len(texts), -1).numpy()
     scratch, found = step.Scratch(weights, len(texts), n, BLOCKS * SIZE), []
     for i, tokens in enumerate(np.array(texts).T):
-        logits, gate = np.full((len(texts), spec.vocab_size), 7, np.float32), np.zeros(1, np.int64)
+        logits, gate = np.full((len(texts), spec.vocab_size), 7, np.float32), step.new_gates(spec.n_layers)
         where = np.full(len(texts), i), tables, SIZE, pools_of(cache)
         shares = [
             threading.Thread(

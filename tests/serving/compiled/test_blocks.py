@@ -7,7 +7,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 pytest.importorskip("numba")
-from llmhw_helpers.serving.compiled import numbers, products
+from llmhw_helpers.serving.compiled import numbers, products, room
 
 KINDS = {"Q8_0": numbers.Q8_0, "Q4_1": numbers.Q4_1}
 N_OUT, N_IN = 5, 96
@@ -21,9 +21,9 @@ def blocks(name):
     each = data.reshape(N_OUT * N_IN // 32, -1)
     each[:, n_shared:] = generator.integers(0, 256, each[:, n_shared:].shape)
     each[::2, n_shared - 1] ^= 128  # the sign of what is shared last
-    room = np.zeros(data.nbytes + 1, np.uint8)
-    room[1:] = data.reshape(-1)
-    return room[1:].reshape(data.shape), torch.from_numpy(gguf.dequantize(data, Type[name]))
+    shifted = np.zeros(data.nbytes + 1, np.uint8)
+    shifted[1:] = data.reshape(-1)
+    return shifted[1:].reshape(data.shape), torch.from_numpy(gguf.dequantize(data, Type[name]))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -44,8 +44,9 @@ def test_products_are_those_of_the_weights(name, batch_size):
     torch.manual_seed(0)
     (data, weights), x = blocks(name), torch.randn(batch_size, N_IN)
     matrix = np.array([KINDS[name], N_OUT, N_IN, 0, data.ctypes.data, 0, 0, 0, 0])
-    own = products.of_worker(products.Own.of(1, batch_size, N_IN), 0)
+    own = room.of_worker(room.Own.of(1, batch_size, N_IN), 0)
     y = np.zeros((batch_size, N_OUT), np.float32)
+    products.prepare(matrix[None], x.numpy(), own)
     products.product(matrix, x.numpy(), own, y, 0, N_OUT)
     expected = x @ weights.T
     torch.testing.assert_close(torch.from_numpy(y), expected, rtol=0, atol=3e-6 * expected.abs().max().item())

@@ -12,7 +12,7 @@ from llmhw_helpers.serving.quantized import NoKernel, serve
 from llmhw_helpers.serving.weights import Served
 
 pytest.importorskip("numba")
-from llmhw_helpers.serving.compiled import codes, held, numbers, products
+from llmhw_helpers.serving.compiled import codes, held, numbers, products, room
 from llmhw_helpers.serving.compiled.tiles import int4_tiles
 
 INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64), Scheme(8, 96)]
@@ -31,8 +31,9 @@ def multiplied(linear, x, rounded=False, end=N_OUT):
     """Rows up to `end` of the product, in two shares; the others are 7 as before."""
     kept = []
     matrix = np.array(held._small(linear, "it", rounded, kept), np.int64)
-    own = products.of_worker(products.Own.of(2, len(x), N_IN), 1)
+    own = room.of_worker(room.Own.of(2, len(x), N_IN), 1)
     y, middle = np.full((len(x), N_OUT), 7, np.float32), codes.LANES
+    products.prepare(matrix[None], x.numpy(), own)
     products.product(matrix, x.numpy(), own, y, middle, end)
     products.product(matrix, x.numpy(), own, y, 0, middle)
     return torch.from_numpy(y)

@@ -52,7 +52,7 @@ def test_one_head_and_one_that_all_share(tiny_spec, random_model, decoded, sizes
 def test_rows_of_one_text_see_those_before_them(odd, random_model, as_bytes):
     model, text = random_model(odd), [3, 14, 15, 9]
     weights, cache = held.hold(model), PagedCache(odd, 1, 4)
-    logits, gate = np.zeros((4, 51), np.float32), np.zeros(1, np.int64)
+    logits, gate = np.zeros((4, 51), np.float32), step.new_gates(weights.norms.shape[0])
     scratch, where = step.Scratch(weights, 4, 1, 4), (np.arange(4), np.zeros((4, 1), np.int32), 4)
     step.decode_share(0, 1, gate, weights, scratch, np.array(text), *where, as_bytes(cache), logits)
     expected = model(torch.tensor([text]))[0].detach()
