@@ -46,14 +46,14 @@ def both(form):
     """PyTorch's way, the compiled one, and bytes of the weights that a step reads."""
     if form in DTYPES:
         model = load_model().to(DTYPES[form])
-        plain = Served(model)
+        plain = Served(model, compiled=False)
         return plain, Served(model, compiled=True), plain.nbytes
     if form == "file":
         served = ServedFile()
-        return Served(load_model()), served, served.nbytes
+        return Served(load_model(), compiled=False), served, served.nbytes
     model = quantize_model(load_model(), SCHEMES[form])
     bits = sum(layer.quantized.n_bits for layer in model.modules() if hasattr(layer, "quantized"))
-    return serve(model), serve(model, 8 if form == "int4" else None, compiled=True), bits / 8
+    return serve(model, compiled=False), serve(model, 8 if form == "int4" else None, compiled=True), bits / 8
 
 
 class Ours:

@@ -5,7 +5,7 @@
 Prefill of 512 tokens; decode of 1 and of 8 texts, contiguous and paged; 16 requests of mixed length in 8 places; a
 shared prefix. All take turns in one run, and so does the machine's own roofline: what counts are the ratios. First all
 must agree on the logits. transformers uses its own cache, llama.cpp (llama-cpp-python) a GGUF file made of the same
-weights, with keys and values in fp32. Ours: weights packed, `Served(model, packed=True)`, unless --plain is given.
+weights, with keys and values in fp32. Ours decodes with the compiled step; with --pytorch PyTorch does, weights packed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 from llmhw_helpers.costs.inference import decode_work, prefill_work
 from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.llm.checkpoints import find_model, load_model
-from llmhw_helpers.serving.decoding import decode, new_cache, prefill
+from llmhw_helpers.serving.decoding import decode, decoder_of, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
 from llmhw_helpers.serving.weights import Served
@@ -41,7 +41,7 @@ def parse():
     parser.add_argument("--dtype", choices=tuple(NAMES), default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=CASES, nargs="+", default=CASES)
-    parser.add_argument("--plain", action="store_true", help="ours without packed weights")
+    parser.add_argument("--pytorch", action="store_true", help="ours decoded by PyTorch, from packed weights")
     return parser.parse_args()
 
 
@@ -78,7 +78,11 @@ class Paged:
 
     def write(self, tokens):
         """One token more in each; the logits after it."""
-        return self._pass(tokens[:, None])
+        decoder = decoder_of(self.served)
+        if decoder is None:
+            return self._pass(tokens[:, None])
+        self.n_cached += 1
+        return decoder.logits(tokens.tolist(), [self.n_cached - 1] * len(tokens), self.tables, self.cache)
 
     def _pass(self, tokens):
         with torch.inference_mode():
@@ -177,7 +181,7 @@ def main():
     torch.set_num_threads(arguments.threads)
     dtype, path = getattr(torch, arguments.dtype), find_model()
     name, gguf_name = NAMES[arguments.dtype]
-    served = Served(load_model(dtype=dtype), packed=not arguments.plain)
+    served = Served(load_model(dtype=dtype), packed=arguments.pytorch)
     everyone = {"ours": Contiguous(served), "ours, paged": Paged(served), "transformers": Transformers(path, dtype)}
     folder = tempfile.TemporaryDirectory()
     try:

@@ -5,7 +5,8 @@
 Prefill of 512 tokens and decode of 1 and of 8 texts, all of the same weights, all in turns in one run; beside each its
 share of the roofline (the bytes of its own weights, the machine's bandwidth and its bf16 products in the same round).
 Ours is int8 with a scale a row, and int4 in groups of 32 as Q4_0 has it, the head in the same format; int8 also with
-activations of one byte (W8A8) and of two, where the CPU has a unit for that. llama.cpp rounds activations to one byte.
+activations of one byte (W8A8) and of two, where the CPU has a unit for that; int4 decodes with those of one byte, too,
+by the compiled step as int8 and int4 do with wide ones. llama.cpp rounds activations to one byte.
 Q4_0's and Q8_0's files have every matrix in that format, too; Q4_K_M is llama.cpp's own mixture. Then the quality:
 perplexity, agreement and divergence from the file's weights, rounded to nearest and by GPTQ.
 """
@@ -39,6 +40,7 @@ OURS = {  # scheme, bits of the activations where they are not left wide
     "ours, int8, two bytes": (Scheme(8, "row"), 16),
     "ours, W8A8": (Scheme(8, "row"), 8),
     "ours, int4": (Scheme(4, 32), None),
+    "ours, int4, one byte": (Scheme(4, 32), 8),
 }
 THEIRS = ("Q8_0", "Q4_0", "Q4_K_M")
 
@@ -72,7 +74,7 @@ def contestants(model, threads, folder):
     fp32 = Served(copy.deepcopy(model), packed=True)
     everyone = {"ours, fp32": (Contiguous(fp32), 4 * fp32.spec.n_params)}
     for name, (scheme, bits) in OURS.items():
-        if bits and not multiplies_integers():
+        if bits and scheme.bits == 8 and not multiplies_integers():
             print(f"{name}: this CPU has no unit for it")
             continue
         served = serve(quantize_model(model, scheme).bfloat16(), bits)

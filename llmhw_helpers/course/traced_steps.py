@@ -110,12 +110,12 @@ def trace_decoding(path: str | Path, n_tokens: int = 3, n_before: int = 128, ser
         path: of the trace.
         n_tokens: steps, one text.
         n_before: tokens that are in the cache already.
-        served: the model; SmolLM2-135M on the processor where none is given.
+        served: the model; SmolLM2-135M on the processor where none is given, and PyTorch decodes.
 
     Raises:
         NotSaved: no space, no permission.
     """
-    served = served or Served(load_model())
+    served = served or Served(load_model(), compiled=False)
     cache = new_cache(served, 1, n_before + 1 + n_tokens)
     prefill(served, [[7] * n_before], cache)
     token = torch.tensor([7], device=served.device)

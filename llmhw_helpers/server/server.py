@@ -24,6 +24,7 @@ from ..llm.transformer import NotThisFamily
 from ..serving.decoding import decoder_of
 from ..serving.engine import Engine
 from ..serving.kv_folder import KVFolder
+from ..serving.mapped import ServedFile
 from ..serving.weights import Served
 from .listening import LOCAL, Listening, NoPort, bind, is_local, url_of
 from .signals import Interrupts, Signals
@@ -104,9 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pass
         except Exception as error:
             if not interrupts.told:
-                if not isinstance(
-                    error, (NotInstalled, NoPort, ModelNotFound, BadModelFile, NotThisFamily, ValueError)
-                ):
+                if not isinstance(error, REFUSALS):
                     raise
                 print(f"llmhw-serve: {error}", file=sys.stderr)
                 return 1
@@ -179,8 +178,7 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
         raise ValueError("torch finds no CUDA device here: leave out --device cuda")
     torch.set_num_threads(options.threads)
     path = find_model()
-    short, dtype = DTYPES[options.dtype]
-    n_tokens = options.n_blocks * options.block_size
+    n_tokens, short = options.n_blocks * options.block_size, DTYPES[options.dtype][0]
     need, free = kv_bytes(open_checkpoint(path).spec, n_tokens, short), psutil.virtual_memory().available
     if options.device == "cpu" and need > free:
         raise ValueError(f"{n_tokens} tokens of KV cache are {need / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
@@ -191,8 +189,7 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
         kv_folder = KVFolder(options.kv_dir, getattr(options, "kv_gb", KV_GB) * 1e9)
     elif hasattr(options, "kv_gb"):
         raise ValueError("--kv-gb says how large the folder of --kv-dir may become: give both, or neither")
-    model = load_model(path, dtype, options.device, progress=False)
-    served = Served(model, compiled=options.compiled)
+    served = _served(options, path)
     decoder_of(served)  # now, or the first client would wait for the compiler
     engine = Engine(
         served,
@@ -204,6 +201,17 @@ def _load(options: argparse.Namespace) -> tuple[Engine, str]:
         kv_folder=kv_folder,
     )
     return engine, model_name(path)
+
+
+def _served(options: argparse.Namespace, path: Path) -> Served:
+    compiled = getattr(options, "compiled", None)
+    if options.weights == "loaded":
+        model = load_model(path, DTYPES[options.dtype][1], options.device, progress=False)
+        return Served(model, compiled=compiled)
+    if options.device != "cpu" or options.dtype != "float32" or compiled is False:
+        how = "with --device cpu, and without --dtype and --no-compiled"
+        raise ValueError(f"--weights file is for the compiled step, on a CPU and in float32: give it {how}")
+    return ServedFile(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -221,11 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default=LOCAL, help="for whom: by default for this machine alone")
     add("--n-blocks", type=count, default=512, help="blocks of the KV cache")
     add("--block-size", type=count, default=16, help="tokens in a block")
-    add(
-        "--kv-dir",
-        metavar="DIR",
-        help="keep blocks that leave the cache here, and find them after a restart",
-    )
+    add("--kv-dir", metavar="DIR", help="keep blocks that leave the cache here, and find them after a restart")
     add(
         "--kv-gb",
         type=_gigabytes,
@@ -250,13 +254,20 @@ def _parser() -> argparse.ArgumentParser:
         help="what open answers have when SIGTERM or SIGHUP comes",
     )
     add("--dtype", choices=DTYPES, default="float32", help="of the weights and the cache")
+    add(
+        "--weights",
+        choices=["loaded", "file"],
+        default="loaded",
+        help="loaded into memory in --dtype, or used where they lie in a GGUF file, as small as they are there",
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", choices=["cpu", "cuda"], default=device, help="where the model computes")
     add(
         "--compiled",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="decode with one compiled program a step, on a CPU",
+        default=argparse.SUPPRESS,
+        help="decode with one compiled program a step, on a CPU (default: where it can be compiled, unless the "
+        "environment has LLMHW_COMPILED=0)",
     )
     add("--threads", type=count, default=torch.get_num_threads(), help="threads that share a product on a CPU")
     return parser

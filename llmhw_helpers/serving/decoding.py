@@ -58,21 +58,31 @@ _DECODERS: WeakKeyDictionary[ServedModel, Decoder | None] = WeakKeyDictionary()
 
 
 def decoder_of(served: ServedModel) -> Decoder | None:
-    """The compiled step of a model that wants it (``Served(model, compiled=True)``), made when first asked for.
+    """The compiled step of a model that may have one (see ``Served``'s `compiled`), made when first asked for.
 
     None where it is not wanted, or cannot be: a line says why, and PyTorch decodes.
+
+    Raises:
+        NoDecoder: it cannot be, and ``compiled=True`` wants nothing else.
     """
-    if not getattr(served, "compiled", False):
+    compiled = getattr(served, "compiled", False)
+    if compiled is False:
         return None
     if served not in _DECODERS:
-        _DECODERS[served] = new_decoder(served.model, served.activations)
+        _DECODERS[served] = (Decoder if compiled else new_decoder)(served.model, served.activations)
     return _DECODERS[served]
 
 
 def decoder_for(served: ServedModel, cache: KVCache) -> Decoder | None:
-    """The compiled step, as `decoder_of`, for what lies in `cache`; None, with a line, if it cannot read that."""
+    """The compiled step, as `decoder_of`, for what lies in `cache`; None, with a line, if it cannot read that.
+
+    Where there is none, a `KVCache` that was made for it is laid out for PyTorch.
+    """
     decoder = decoder_of(served)
-    if decoder is not None and not (type(cache) in (KVCache, QuantizedCache) and cache.by_token):
+    if decoder is None:
+        if getattr(served, "compiled", False) is not False and type(cache) is KVCache:
+            cache.lay_by_head()
+    elif not (type(cache) in (KVCache, QuantizedCache) and cache.by_token):
         say("decoding with PyTorch: the compiled step reads a cache of new_cache, or one with by_token=True")
         return None
     return decoder
@@ -80,7 +90,8 @@ def decoder_for(served: ServedModel, cache: KVCache) -> Decoder | None:
 
 def new_cache(served: ServedModel, batch_size: int, capacity: int) -> KVCache:
     """An empty cache in the format and on the device of the weights; raises as `KVCache` does."""
-    by_token = getattr(served, "compiled", False)  # whoever decodes reads it in the order in which it lies
+    # In the order in which whoever decodes reads it; whether there can be a compiled step shows at the first one.
+    by_token = getattr(served, "compiled", False) is not False and _DECODERS.get(served, True) is not None
     return KVCache(served.spec, batch_size, capacity, served.dtype, served.device, by_token)
 
 

@@ -121,34 +121,43 @@ class Engine:
             for each in scheduled:
                 self.scheduler.preempt(each)
             raise
-        ready = [i for i, (each, n) in enumerate(scheduled.items()) if n == each.n_unread]
-        requests = [list(scheduled)[i] for i in ready]
+        ready = [each for each, n in scheduled.items() if n == each.n_unread]
         logits, sound = self._read(scheduled, ready)
         self._count(scheduled)
         self.scheduler.advance(
             scheduled, {each for each, is_sound in zip(scheduled, sound, strict=True) if not is_sound}
         )
-        for request, row in zip(requests, logits, strict=True):
+        for request, row in zip(ready, logits, strict=True):
             self._write(request, row)
         return list(scheduled)
 
-    def _read(self, scheduled: dict[Request, int], ready: list[int]) -> tuple[Tensor | tuple[()], list[bool]]:
+    def _read(self, scheduled: dict[Request, int], ready: list[Request]) -> tuple[list[Tensor], list[bool]]:
         """The pass itself: logits of those that are `ready` for a token, and whose numbers are all finite.
 
-        Where each reads a single token and the model has a compiled step, that one reads them.
+        If the model has a compiled step, it reads single tokens, and PyTorch chunks of prompts: so a token is read in
+        the same way whoever else is in the pass.
         """
-        tokens = [token for each, n in scheduled.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
-        decoder = decoder_of(self.served) if max(scheduled.values()) == 1 else None
-        if decoder is not None:
-            positions, tables = [each.n_cached for each in scheduled], [each.block_table for each in scheduled]
-            logits = decoder.logits(tokens, positions, tables, self.cache)
-            return logits[ready], logits.isfinite().all(-1).tolist()  # NaN in the stream comes out as NaN
-        window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in scheduled.items()])
-        rows = torch.tensor([tokens], device=self.served.device)
-        stream = self.served.forward(rows, window.positions, window.attend)
-        logits = self.served.head(stream[0, window.last[ready]]) if ready else ()
-        sound = stream[0].isfinite().all(-1).split(list(scheduled.values()))
-        return logits, [bool(rows.all()) for rows in sound]
+        logits, sound = {}, {}
+        decoder = decoder_of(self.served)
+        single = [each for each, n in scheduled.items() if n == 1] if decoder is not None else []
+        if single:
+            tokens, positions = [each.tokens[each.n_cached] for each in single], [each.n_cached for each in single]
+            rows = decoder.logits(tokens, positions, [each.block_table for each in single], self.cache)
+            logits.update(zip(single, rows, strict=True))
+            sound.update(zip(single, rows.isfinite().all(-1).tolist(), strict=True))  # NaN in the stream stays NaN
+        chunks = {each: n for each, n in scheduled.items() if each not in logits}
+        if chunks:
+            tokens = [token for each, n in chunks.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
+            window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in chunks.items()])
+            rows = torch.tensor([tokens], device=self.served.device)
+            stream = self.served.forward(rows, window.positions, window.attend)
+            ended = [i for i, each in enumerate(chunks) if each in ready]
+            if ended:
+                rows = self.served.head(stream[0, window.last[ended]])
+                logits.update(zip([list(chunks)[i] for i in ended], rows, strict=True))
+            parts = stream[0].isfinite().all(-1).split(list(chunks.values()))
+            sound.update((each, bool(part.all())) for each, part in zip(chunks, parts, strict=True))
+        return [logits[each] for each in ready], [sound[each] for each in scheduled]
 
     def cancel(self, request: Request) -> None:
         """End `request` now, its blocks are free at once. One that has ended stays as it is."""

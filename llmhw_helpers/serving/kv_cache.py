@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..llm.transformer import causal_attention
 from ..specs.architectures import Model
+from .huge_pages import zeros
 
 
 class CacheFull(ValueError):
@@ -69,10 +70,17 @@ class KVCache:
         inner = (self.capacity, self.spec.n_kv_heads) if self.by_token else (self.spec.n_kv_heads, self.capacity)
         shape = (self.spec.n_layers, self.batch_size, *inner, self.spec.head_dim)
         # Zeros, as a free slot takes part in a masked sum: 0 times what happens to lie in memory may be NaN.
-        found = tuple(torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+        found = tuple(zeros(shape, self.dtype, self.device) for _ in range(2))
         if self.by_token:
             self.pools, found = found, tuple(pool.transpose(2, 3) for pool in found)
         self.keys, self.values = found
+
+    def lay_by_head(self) -> None:
+        """Copy what lies by token, if it does, so that a head's tokens lie side by side."""
+        if self.by_token:
+            self.keys, self.values = self.keys.contiguous(), self.values.contiguous()
+            self.by_token = False
+            del self.pools
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All that it holds, each ``[..., batch, n_kv_heads, capacity, numbers]``."""

@@ -48,7 +48,7 @@ class StoredMatrix(NamedTuple):
 
     Attributes:
         row: what it is, as ``compiled.products`` has it.
-        kept: what `row` points to.
+        kept: what `row` points to, the matrix and its bias if it has one.
         n_woven: heads whose pairs of numbers lie side by side, as a file has queries and keys; 0 for other matrices.
     """
 
@@ -146,7 +146,7 @@ class ServedFile(Served):
         def hold(layers: Sequence[nn.Module]) -> Beside:
             parts = []
             for layer in layers:
-                kept: list = []
+                kept = held.Kept()
                 row = np.array(held.in_file(layer, f"a matrix of {tuple(layer.weight.shape)}", kept), np.int64)
                 parts.append(StoredMatrix(row, kept, n_woven.get(id(layer), 0)))
             return Beside(parts)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..llm.transformer import causal_attention
 from ..specs.architectures import Model
+from .huge_pages import zeros
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Chunk:
 
 
 class PagedCache:
-    """Keys and values of `n_blocks` blocks, set aside once.
+    """Keys and values of `n_blocks` blocks, set aside once; a CPU's take memory from when they are first written.
 
     Args:
         spec: the model's architecture.
@@ -60,8 +61,7 @@ class PagedCache:
             raise ValueError(f"{n_blocks} blocks of {block_size} tokens: at least 1 each")
         self.n_blocks, self.block_size = n_blocks, block_size
         shape = (spec.n_layers, n_blocks, block_size, spec.n_kv_heads, spec.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = zeros(shape, dtype, device), zeros(shape, dtype, device)
         # A layer's keys and values, by block and by slot. Made once: a view costs as much as a small product.
         pools = self.keys, self.values
         self.blocks = list(zip(*(pool.unbind(0) for pool in pools), strict=True))

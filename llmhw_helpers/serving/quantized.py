@@ -72,7 +72,7 @@ class Int4(NamedTuple):
         return sum(each.nbytes for each in (self.packed, self.steps_and_middles, self.bias) if each is not None)
 
 
-def serve(model: Transformer, activation_bits: int | None = None, compiled: bool = False) -> Served:
+def serve(model: Transformer, activation_bits: int | None = None, compiled: bool | None = None) -> Served:
     """A model of `quantize_model` or `gptq_model`, with its matrices multiplied from their small numbers.
 
     What lies between the products (norms, attention, the cache) is in the model's own format. The table of tokens stays
@@ -83,9 +83,10 @@ def serve(model: Transformer, activation_bits: int | None = None, compiled: bool
         activation_bits: None leaves activations in 16 bits (W8A16, W4A16): made for few rows. 8 and 16 round those of
             each token to so many bits, and multiply int8 weights in the CPU's unit for integers (W8A8): made for
             batches and prompts. Where there is no such unit, a warning says so: the numbers are the same, and slow.
-            With `compiled`, 8 rounds while decoding those that int4 is multiplied by, 32 neighbours together.
+            With int4, 8 rounds while decoding, 32 neighbours together: the compiled step alone can do that.
         compiled: decode with one compiled program a step, see `Served`: from int8 where the model has it, and from a
-            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations.
+            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations. None: where that pays
+            and activations are wide.
 
     Raises:
         NoKernel: a matrix is not quantised, or by another scheme than int8 with a scale a row and int4 in groups of
@@ -93,7 +94,9 @@ def serve(model: Transformer, activation_bits: int | None = None, compiled: bool
             that nothing would be rounded to.
     """
     weight, activations = model.token_embd.weight, None
-    if compiled:
+    if compiled is None and activation_bits is not None:
+        compiled = activation_bits == 8 and weight.device.type == "cpu" and 4 in _bits(model)
+    if compiled is not False:
         activation_bits, activations = None, _activations(model, activation_bits)
     if activation_bits is not None and activation_bits not in LARGEST:
         raise NoKernel(f"activations of {activation_bits} bits: None, 8 and 16 can be multiplied")
@@ -112,12 +115,15 @@ def _activations(model: Transformer, bits: int | None) -> str:
     """Those of the compiled step."""
     if bits is None:
         return "wide"
-    schemes = [layer.quantized.scheme for layer in model.modules() if hasattr(layer, "quantized")]
-    if bits != 8 or all(scheme.bits != 4 for scheme in schemes):
+    if bits != 8 or 4 not in _bits(model):
         raise NoKernel(
             f"activations of {bits} bits, compiled: None, and 8 for a model with int4; int8 has wide ones alone there"
         )
     return "rounded"
+
+
+def _bits(model: Transformer) -> set[int]:
+    return {layer.quantized.scheme.bits for layer in model.modules() if hasattr(layer, "quantized")}
 
 
 def held(layers: Sequence[nn.Module], activation_bits: int | None = None) -> Int8 | Int4 | IntegerMatrix:

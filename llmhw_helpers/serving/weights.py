@@ -3,6 +3,7 @@
 The model keeps working as it is: where matrices are put side by side, its own parameters become views of them.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..llm.transformer import Block, Transformer
+from .huge_pages import HugePages
 from .kernels import reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
 MKL = torch.backends.mkl.is_available()
+WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two anyway, and the compiler 20 s, once
 
 
 class NotPlain(ValueError):
@@ -119,25 +122,28 @@ class Matrix(NamedTuple):
 
 
 class Served:
-    """A model ready for serving. `model` shares its memory: making one takes no more than a layer's for a moment.
+    """A model ready for serving. `model` shares its memory: for a moment its largest matrix is there twice.
 
     Args:
         model: the model itself, which can still be used, and trained.
         packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
             that decode together) take about half the time. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
-        compiled: decode with one compiled program a step (see ``compiled.decoder``) on a CPU; prompts are PyTorch's.
-            Where it cannot be, a line says why, once, and PyTorch decodes, too.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's. It is
+            compiled at the first step, once for this processor. None: where that pays (see `pays`), except with
+            `packed` or a `hold` of one's own, which are PyTorch's ways; where it cannot be, a line says why, once, and
+            PyTorch decodes, too. True: here, or the first step raises ``NoDecoder``. False: PyTorch decodes.
         activations: of the compiled step of a quantised model; None lets it multiply by the weights that the small
             numbers stand for, ``"wide"`` or ``"rounded"`` by the small numbers, as ``compiled.held.hold`` has it.
 
     Attributes:
-        model, compiled, activations: as above.
+        model, activations: as above.
+        compiled: as above, and False where it does not pay.
         spec: its architecture.
 
     Raises:
         NotPlain: a layer has an adapter.
-        ValueError: `activations` without `compiled`, or another word.
+        ValueError: `activations` with ``compiled=False``, or another word; or as `pays`.
     """
 
     def __init__(
@@ -145,17 +151,19 @@ class Served:
         model: Transformer,
         packed: bool = False,
         hold: Callable[[Sequence[nn.Module]], Multiplied] | None = None,
-        compiled: bool = False,
+        compiled: bool | None = None,
         activations: str | None = None,
     ):
-        if activations not in (None, "wide", "rounded") or (activations and not compiled):
-            raise ValueError(f"activations={activations!r}: 'wide' or 'rounded', both with compiled=True, or None")
+        if activations not in (None, "wide", "rounded") or (activations and compiled is False):
+            raise ValueError(f"activations={activations!r}: 'wide' or 'rounded', of the compiled step alone, or None")
         for name, layer in model.blk.named_modules():
             if name.count(".") == 1 and not isinstance(layer, nn.Linear | nn.RMSNorm):
                 raise NotPlain(f"blk.{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
         self.model, self.spec = model, model.spec
+        if compiled is None and (packed or (hold and not activations) or not pays(model)):
+            compiled = False
         self.compiled, self.activations = compiled, activations
-        hold = hold or partial(_side_by_side, packed=packed)
+        hold = hold or partial(_side_by_side, packed=packed, pages=HugePages())
         self._layers = [_Layer(block, hold) for block in model.blk]
         self._norm = _Norm(model.output_norm)
         self._head = hold([model.token_embd if model.output is None else model.output])
@@ -208,6 +216,21 @@ class Served:
         return self._head.multiply(x)
 
 
+def pays(model: Transformer) -> bool:
+    """Whether to decode with the compiled step when nobody says: on a CPU, from 10 million weights on.
+
+    In fp32, bf16 or fp16, and not with LLMHW_COMPILED=0 in the environment.
+
+    Raises:
+        ValueError: LLMHW_COMPILED is neither 0 nor 1.
+    """
+    wanted, weight = os.environ.get("LLMHW_COMPILED", "1"), model.token_embd.weight
+    if wanted not in ("0", "1"):
+        raise ValueError(f"LLMHW_COMPILED={wanted}: 0 lets PyTorch decode, 1 is as if it were not set")
+    known = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return wanted == "1" and known and sum(each.numel() for each in model.parameters()) >= WORTH_COMPILING
+
+
 class _Layer:
     """`Block.forward` in four products: queries, keys and values are one, and so are gate and up."""
 
@@ -239,19 +262,26 @@ class _Layer:
         return x + self.down.multiply(self.activation(gate).mul_(up))
 
 
-def _side_by_side(layers: Sequence[nn.Module], packed: bool) -> Matrix:
+def _side_by_side(layers: Sequence[nn.Module], packed: bool, pages: HugePages) -> Matrix:
     """One matrix and bias, of which the layers' own become views (the old memory is let go), and the packed matrix."""
     if len(layers) == 1:
         weight, bias = layers[0].weight, getattr(layers[0], "bias", None)  # a table of tokens has none
+        if not hasattr(weight, "in_huge_pages"):
+            weight.data = pages.copy(weight.detach())
+            weight.in_huge_pages = True
     else:
-        weight, bias = (_joined([getattr(layer, kind) for layer in layers]) for kind in ("weight", "bias"))
+        weight, bias = (_joined([getattr(layer, kind) for layer in layers], pages) for kind in ("weight", "bias"))
     return Matrix(weight, bias, pack(weight) if packed else None)
 
 
-def _joined(parameters: Sequence[Tensor | None]) -> Tensor | None:
+def _joined(parameters: Sequence[Tensor | None], pages: HugePages) -> Tensor | None:
     if parameters[0] is None:
         return None
-    joined = torch.cat([parameter.detach() for parameter in parameters])
+    ends = [parameter.data_ptr() + parameter.nbytes for parameter in parameters]
+    if ends[:-1] == [parameter.data_ptr() for parameter in parameters[1:]]:  # as they were put before
+        n_rows = sum(len(parameter) for parameter in parameters)
+        return parameters[0].detach().as_strided((n_rows, *parameters[0].shape[1:]), parameters[0].stride())
+    joined = pages.joined([parameter.detach() for parameter in parameters])
     for parameter, rows in zip(parameters, joined.split([len(parameter) for parameter in parameters]), strict=True):
         parameter.data = rows
     return joined

@@ -16,8 +16,10 @@ from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.tokenizer import load_tokenizer
 from llmhw_helpers.server import server
 from llmhw_helpers.serving.engine import Engine
+from llmhw_helpers.serving.mapped import ServedFile
 from llmhw_helpers.serving.weights import Served
 
+FILE = ("--weights", "file")
 NAME = "SmolLM2-135M-Instruct"
 WAIT = 60  # seconds
 
@@ -82,7 +84,8 @@ def test_ctrl_c_tells_whoever_streams_and_ends_it(command):
         with pytest.raises(openai.APIError, match="the server is being stopped"):
             list(stream)
     out, err = process.communicate(timeout=WAIT)
-    assert (process.returncode, out, err) == (0, "Stopped.\n", "")
+    assert (process.returncode, out) == (0, "Stopped.\n")
+    assert all(line.startswith("llmhw: compiling the decode step for this processor") for line in err.splitlines())
 
 
 def test_the_installed_command_is_this_one():
@@ -209,12 +212,23 @@ def test_the_options_reach_the_engine(monkeypatch):
     assert (engine.cache.keys.dtype, name, seen) == (server.torch.bfloat16, NAME, [3])
 
 
-@pytest.mark.parametrize(("option", "wanted"), [("--compiled", True), ("--no-compiled", False)])
-def test_the_compiled_step_is_made_before_the_first_client_comes(monkeypatch, option, wanted):
+@pytest.mark.parametrize(
+    ("options", "wanted"), [((), None), (("--compiled",), True), (("--no-compiled",), False), (FILE, True)]
+)
+def test_the_compiled_step_is_made_before_the_first_client_comes(monkeypatch, options, wanted):
     made = []
     monkeypatch.setattr(server, "decoder_of", lambda served: made.append(served.compiled))
-    engine, _ = server._load(server._parser().parse_args([option, "--n-blocks", "9", "--device", "cpu"]))
+    engine, _ = server._load(server._parser().parse_args([*options, "--n-blocks", "9", "--device", "cpu"]))
     assert made == [engine.served.compiled] == [wanted]
+    assert isinstance(engine.served, ServedFile) == (options == FILE)
+
+
+@pytest.mark.parametrize("option", [["--dtype", "bfloat16"], ["--no-compiled"], ["--device", "cuda"]])
+def test_a_file_is_served_as_it_lies_in_one_way_alone(monkeypatch, option):
+    monkeypatch.setattr(server.torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="--weights file is for the compiled step, on a CPU and in float32") as error:
+        server._load(server._parser().parse_args([*FILE, "--device", "cpu", *option]))
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_for_keys_and_values_reaches_the_engine(monkeypatch, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,18 @@ SPEC = replace(model("SmolLM2-135M"), n_layers=2, n_heads=6, n_kv_heads=2, head_
 def test_bytes_are_the_formulas_to_the_byte(dtype, name):
     spec = model("SmolLM2-135M")
     assert PagedCache(spec, 10, 16, dtype).nbytes == kv_bytes(spec, 160, name)
+
+
+def test_blocks_take_memory_when_they_are_written():
+    process, spec = psutil.Process(), model("SmolLM2-135M")
+    before = process.memory_info().rss
+    cache = PagedCache(spec, 1024, 16)
+    assert cache.nbytes > 700e6
+    assert process.memory_info().rss - before < 100e6
+    assert cache.keys.data_ptr() % 64 == 0  # as PyTorch's own
+    assert cache.keys[:, 512].abs().max() == 0
+    cache.keys[:, 7] = 1
+    assert (cache.keys[3, 6].max(), cache.keys[3, 7].min()) == (0, 1)
 
 
 @torch.inference_mode()

@@ -138,6 +138,7 @@ class Decoder:
         pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *_bytes(getattr(cache, "scale_pools", _NO_SCALES))
         gate = self._gate(self.spec.n_layers)  # a new one for each step, whatever became of the last
         with self._taken:  # two engines may serve one model
+            self._held.kept.follow()
             scratch = self._room(batch_size, n, int(positions.max()) + 1)
 
             def share(me: int, n: int) -> None:

@@ -13,8 +13,8 @@ from .jitting import jit
 
 PATIENCE = 20_000  # looks, some 20 us: nobody is late by as much unless the system took its core away
 LINE = 16  # numbers between two counters: processors hand memory to each other in lines of 64 or 128 bytes
-MOST_ROWS = 128  # in a piece of a product
-PER_WORKER = 4  # pieces, of a product that has enough rows: the last one is late by a quarter of a share at most
+MOST_ROWS = 512  # in a piece of a product
+PER_WORKER = 2  # pieces of a product that has few rows: a neighbour delays the others by half a share at most
 
 
 def new_gate(n_phases: int) -> np.ndarray:

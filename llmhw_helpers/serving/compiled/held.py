@@ -25,6 +25,31 @@ class NotCompiled(ValueError):
     """A model that the compiled step is not made for: the message says which part."""
 
 
+class Kept(list):
+    """What addresses point to. Small weights are copied to fp32, and the copies follow what is changed in the model."""
+
+    def __init__(self):
+        super().__init__()
+        self._copies: list[tuple[Tensor, Tensor, int]] = []
+
+    def copy(self, weight: Tensor, room: Tensor | None = None) -> Tensor:
+        """A copy in fp32, in `room` if there is one."""
+        room = torch.empty(weight.shape) if room is None else room
+        self._copies.append((weight, room, _changes(weight)))
+        return room.copy_(weight.detach())
+
+    def follow(self) -> None:
+        """Copy again what was changed in its place since; not what was changed behind PyTorch's back, in ``.data``."""
+        for i, (weight, copy, n_changes) in enumerate(self._copies):
+            if _changes(weight) != n_changes:
+                copy.copy_(weight.detach())
+                self._copies[i] = weight, copy, _changes(weight)
+
+
+def _changes(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version  # PyTorch counts what writes into it
+
+
 class Held(
     namedtuple(
         "HeldFields", "matrices norms last_norm frequencies factor eps kind n_heads n_kv_heads head_dim unit woven"
@@ -42,7 +67,7 @@ class Held(
         n_heads, n_kv_heads, head_dim: of attention.
         unit: rows of a matrix that are never divided between workers.
         woven: whether queries and keys come with the two numbers that rotate together side by side.
-        kept: all that the addresses point to; it lives as long as this does.
+        kept: all that the addresses point to; it lives as long as this does. Call its `follow` before a step.
     """
 
 
@@ -52,7 +77,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     Norms, biases and int8's scales are copied to fp32: one number in a thousand, or one for each group. Codes of int8
     are used where the model has them; those of int4, which it keeps a byte each, are put into `tiles`,
     half a byte each; those of `serving.mapped` stay in their file. Make ``Served(model)`` before this, as that moves
-    matrices.
+    matrices. Copies of norms and biases follow the model, too, see `Kept`.
 
     Args:
         model: in a CPU's memory.
@@ -75,16 +100,20 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
         raise NotCompiled(f"the model is in {weight.dtype}: the compiled step takes fp32, bf16 and fp16")
     if spec.activation != "silu":
         raise NotCompiled(f"{spec.name} has the activation {spec.activation}: the compiled step has silu")
-    kept: list = []
+    kept = Kept()
     matrices = [_matrix(getattr(block, name), name, activations, kept) for block in model.blk for name in NAMES]
     head = model.token_embd if model.output is None else model.output
     matrices.append(_matrix(head, "the head", activations, kept))
     matrices.append(_matrix(model.token_embd, "token_embd", None, kept))
+    norms = torch.empty(len(model.blk), 2, spec.d_model)
+    for block, rows in zip(model.blk, norms, strict=True):
+        for norm, row in zip((block.attn_norm, block.ffn_norm), rows, strict=True):
+            kept.copy(norm.weight, row)
     held = Held(
         np.array(matrices, np.int64),
-        np.stack([np.stack([_copy(b.attn_norm.weight), _copy(b.ffn_norm.weight)]) for b in model.blk]),
-        _copy(model.output_norm.weight),
-        _copy(model.frequencies),
+        norms.numpy(),
+        kept.copy(model.output_norm.weight).numpy(),
+        model.frequencies.detach().float().clone().numpy(),
         float(model.attention_factor),
         float(spec.norm_eps),
         KINDS[weight.dtype],
@@ -98,7 +127,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     return held
 
 
-def _matrix(layer: nn.Module, name: str, activations: str | None, kept: list) -> Sequence[int]:
+def _matrix(layer: nn.Module, name: str, activations: str | None, kept: Kept) -> Sequence[int]:
     """One row of `Held.matrices`."""
     if not isinstance(layer, nn.Linear | nn.Embedding):
         raise NotCompiled(f"{name} is a {type(layer).__name__}: merge(model), then remove_lora(model)")
@@ -111,14 +140,14 @@ def _matrix(layer: nn.Module, name: str, activations: str | None, kept: list) ->
     return _small(layer, name, activations == "rounded", kept)
 
 
-def _plain(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
+def _plain(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     weight = layer.weight.detach()
     if weight.dtype not in KINDS or not weight.is_contiguous():
         raise NotCompiled(f"{name} is {weight.dtype}, strides {weight.stride()}: rows of fp32, bf16 or fp16 are read")
     return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), 0]
 
 
-def in_file(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
+def in_file(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     """The row of a matrix whose numbers are ``layer.stored``, an ``llm.gguf_file.StoredTensor``: where they lie.
 
     Raises:
@@ -131,7 +160,7 @@ def in_file(layer: nn.Module, name: str, kept: list) -> Sequence[int]:
     return [IN_FILES[kind], *layer.weight.shape, 0, data.ctypes.data, 0, 0, _bias(layer, kept), 0]
 
 
-def _small(layer: nn.Module, name: str, rounded: bool, kept: list) -> Sequence[int]:
+def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[int]:
     quantized: Quantized = layer.quantized
     scheme, (n_out, n_in) = quantized.scheme, quantized.codes.shape
     group = scheme.group if isinstance(scheme.group, int) else n_in
@@ -147,18 +176,14 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: list) -> Sequence[i
     )
 
 
-def _bias(layer: nn.Module, kept: list) -> int:
+def _bias(layer: nn.Module, kept: Kept) -> int:
     bias = getattr(layer, "bias", None)
-    return _at(None if bias is None else bias.detach().float().clone(), kept)
+    return _at(None if bias is None else kept.copy(bias), kept)
 
 
-def _at(tensor: Tensor | None, kept: list) -> int:
+def _at(tensor: Tensor | None, kept: Kept) -> int:
     """Where it lies, as long as it is kept; 0 for nothing."""
     if tensor is None:
         return 0
     kept.append(tensor)
     return tensor.data_ptr()
-
-
-def _copy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().clone().numpy()

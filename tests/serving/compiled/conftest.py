@@ -5,6 +5,7 @@ It writes each token into the first number of its slot, and scores token v by v 
 
 import sys
 import threading
+from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -27,10 +28,10 @@ class NotCompiled(ValueError):
     """As `held.NotCompiled`."""
 
 
-class Held(NamedTuple):
+class Held(namedtuple("HeldFields", "sizes")):
     """No weights."""
 
-    sizes: np.ndarray
+    kept = SimpleNamespace(follow=lambda: None)
 
 
 class Scratch(NamedTuple):

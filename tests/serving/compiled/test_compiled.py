@@ -8,7 +8,7 @@ import torch
 
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.transformer import Transformer
-from llmhw_helpers.serving.decoding import decoder_of, generate
+from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.paged_cache import PagedCache
 from llmhw_helpers.serving.weights import Served
 
@@ -124,9 +124,28 @@ def test_numbers_of_16_bits_are_pytorchs(dtype, to, back):
     assert torch.from_numpy(narrow.view(np.int16)).view(dtype)[~number].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_changed_in_its_place_shows_in_the_next_step(tiny_spec, random_model, dtype):
+    model = random_model(replace(tiny_spec, qkv_bias=True, o_bias=True, mlp_bias=True)).to(dtype)
+    served, found = Served(model), []
+    for _ in range(2):
+        for served.compiled in (True, False):
+            cache = new_cache(served, 1, 8)
+            prefill(served, [[3, 1, 4]], cache)
+            found.append(decode(served, torch.tensor([1]), cache).float())
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.dim() == 1:  # norms and biases; matrices are used where they lie
+                    weight += 0.3 if "norm" in name else torch.randn_like(weight)
+    atol = 1e-4 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(found[0], found[1], atol=atol, rtol=atol)
+    torch.testing.assert_close(found[2], found[3], atol=atol, rtol=atol)
+    assert (found[0] - found[2]).abs().max() > 1
+
+
 def test_the_real_model_writes_the_same_text():
     model, prompt = load_model(), list(range(500, 540))
-    ways = [Served(model), Served(model, compiled=True)]
+    ways = [Served(model, compiled=False), Served(model)]  # the compiled one, as nobody says otherwise
     plain, compiled = (list(generate(served, prompt, 12)) for served in ways)
-    assert decoder_of(ways[1]) is not None
+    assert [decoder_of(served) is not None for served in ways] == [False, True]
     assert compiled == plain

@@ -58,7 +58,7 @@ def test_pieces_are_whole_units_and_enough_for_all_who_work(n_rows, unit, n):
     rows = gate.piece_rows(n_rows, unit, n)
     assert rows % unit == 0
     assert unit <= rows <= gate.MOST_ROWS
-    assert -(-n_rows // rows) >= min(n_rows // unit, 2 * n)
+    assert -(-n_rows // rows) >= min(n_rows // unit, n)
 
 
 @pytest.mark.parametrize("total", [1, 7, 96, 97])

@@ -1,10 +1,13 @@
 """Who asks for the compiled step: `generate` and the engine, for steps that read one token of each text, if told to."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from llmhw_helpers.serving import decoding
-from llmhw_helpers.serving.compiled.decoder import Decoder
+from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.serving import decoding, weights
+from llmhw_helpers.serving.compiled.decoder import Decoder, NoDecoder
 from llmhw_helpers.serving.compiled.folder import say
 from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
@@ -34,7 +37,7 @@ class ByPyTorch(Decoder):
 
 @pytest.fixture
 def compiled(monkeypatch, tiny):
-    monkeypatch.setattr(decoding, "new_decoder", ByPyTorch)
+    monkeypatch.setattr(decoding, "Decoder", ByPyTorch)
     return Served(tiny, compiled=True)
 
 
@@ -58,12 +61,12 @@ def test_texts_of_different_lengths_decode_together(compiled, tiny):
     assert decoder_of(compiled).positions == [[5, 1, 9], [6, 2, 10], [7, 3, 11]]
 
 
-def test_the_engines_steps_with_a_chunk_of_a_prompt_stay_with_pytorch(compiled, tiny):
+def test_the_engine_reads_chunks_of_prompts_with_pytorch_and_single_tokens_beside_them_with_the_step(compiled, tiny):
     engine, plain = (Engine(served, 40, 4, max_batch_size=4, max_step_tokens=6) for served in (compiled, Served(tiny)))
     assert engine.generate(PROMPTS, 8) == plain.generate(PROMPTS, 8)
     steps = decoder_of(compiled).positions
-    assert 0 < len(steps) < engine.statistics.n_steps
     assert [len(step) for step in steps].count(3) >= 4
+    assert steps[:4] == [[0], [5, 1], [6, 2], [7, 3, 8]]  # beside 5, 4 and 4 tokens of prompts, and none
 
 
 def test_what_is_no_number_ends_its_text_alone_and_is_found_by_nobody(compiled, tiny):
@@ -89,6 +92,43 @@ def test_it_is_off_unless_asked_for_and_leaves_other_caches_to_pytorch(compiled,
         decode(compiled, torch.tensor([1]), cache)
     assert decoder_of(compiled).positions == []
     assert capsys.readouterr().err.count("decoding with PyTorch: the compiled step reads a cache of new_cache") == 1
+
+
+def test_where_nobody_says_it_is_taken_where_it_pays(tiny, monkeypatch):
+    assert Served(tiny).compiled is False  # too small
+    monkeypatch.setattr(weights, "WORTH_COMPILING", sum(each.numel() for each in tiny.parameters()))
+    assert Served(tiny).compiled is Served(tiny.bfloat16(), activations="wide").compiled is None
+    assert Served(tiny, packed=True).compiled is Served(tiny, hold=lambda layers: None).compiled is False
+    assert Served(tiny.double()).compiled is Served(tiny.to("meta")).compiled is False
+
+
+def test_the_environment_turns_it_off_where_nobody_says(tiny, monkeypatch):
+    monkeypatch.setattr(weights, "WORTH_COMPILING", 0)
+    for value, wanted in (("0", False), ("1", None)):
+        monkeypatch.setenv("LLMHW_COMPILED", value)
+        assert (Served(tiny).compiled, Served(tiny, compiled=True).compiled) == (wanted, True)
+    monkeypatch.setenv("LLMHW_COMPILED", "no")
+    with pytest.raises(ValueError, match="LLMHW_COMPILED=no: 0 lets PyTorch decode, 1 is as if it were not set"):
+        Served(tiny)
+
+
+def test_where_it_cannot_be_pytorch_decodes_in_its_own_layout_unless_nothing_else_is_wanted(tiny, monkeypatch, capsys):
+    say.cache_clear()
+    monkeypatch.setattr(weights, "WORTH_COMPILING", 0)
+    model = Transformer(replace(tiny.spec, activation="gelu"))
+    model.load_state_dict(tiny.state_dict())
+    expected = list(generate(Served(model, compiled=False), PROMPTS[0], 6))
+    served = Served(model)
+    cache = new_cache(served, 1, 12)
+    prefill(served, [PROMPTS[0]], cache)
+    decode(served, torch.tensor([expected[0]]), cache)
+    assert (cache.by_token, cache.keys.is_contiguous()) == (False, True)
+    assert not new_cache(served, 1, 12).by_token
+    assert list(generate(served, PROMPTS[0], 6)) == expected
+    why = f"{model.spec.name} has the activation gelu: the compiled step has silu"
+    assert capsys.readouterr().err == f"llmhw: decoding step by step with PyTorch: {why}\n"
+    with pytest.raises(NoDecoder, match=why):
+        list(generate(Served(model, compiled=True), PROMPTS[0], 6))
 
 
 def test_a_contiguous_cache_is_a_paged_one_of_one_block_a_text(tiny):
