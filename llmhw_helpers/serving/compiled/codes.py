@@ -1,37 +1,17 @@
-"""Products with small numbers: int8 and int4 weights, which share scales, times activations that are wide or rounded.
+"""Products with int4 weights, which share scales, times activations that are wide or rounded.
 
-Int8 lies in rows, as PyTorch has it. In int4 a register holds the same column of many rows, so nothing is ever added
-up across a register: `LANES` rows are a tile, in which a word of 16 bits has four neighbours of one row (see `tiles`).
+A register holds the same columns of many rows: `LANES` rows are a tile, in which a word of 32 bits has eight neighbours
+of one row (see `tiles`).
 """
 
+import numpy as np
+
 from .jitting import jit
-from .numbers import BLOCK, F32, I16, I32, U16, from_fp16
-from .vectors import widen_bytes
+from .lanes import LANES, WORDS, add_block, put_lanes, texts_of, total_of_one, totals_of_eight
+from .numbers import BLOCK, F32, I32, from_fp16
+from .sums import TEXTS, in_eights
 
-LANES = 32  # rows of int4 in a tile: one register of AVX-512, two of AVX2, four of Arm
-
-
-@jit
-def one_int8(w, steps, x, y, begin, end):
-    """Rows of int8 ``[n_out, n_in]`` with a step each ``[n_out, 1]``, for one token."""
-    for i in range(begin, end):
-        s = F32(0)
-        for j in range(w.shape[1]):
-            s += F32(w[i, j]) * x[0, j]
-        y[0, i] = s * steps[i, 0]
-
-
-@jit
-def widen(w, steps, i, out):
-    """`out` becomes the numbers of row `i` of `w` ``[n_out, n_in]``; steps are ``[n_out, n_groups]``."""
-    group = w.shape[1] // steps.shape[1]
-    if group % BLOCK:  # slower
-        for j in range(w.shape[1]):
-            out[j] = F32(w[i, j]) * steps[i, j // group]
-        return
-    codes, per_group = w.ctypes.data + i * w.shape[1], group // BLOCK
-    for k in range(w.shape[1] // BLOCK):
-        widen_bytes(codes + BLOCK * k, steps[i, k // per_group], out.ctypes.data + 4 * BLOCK * k)
+I8 = np.int8
 
 
 @jit
@@ -43,7 +23,7 @@ def round_blocks(x, small, sums, scales):
 
     Args:
         x: fp32, ``n_in`` a multiple of `BLOCK`.
-        small: becomes the numbers ``[batch, n_in]`` or wider, int16, as they are multiplied in 16 bits.
+        small: becomes the numbers ``[batch, n_in]`` or wider, int8.
         sums: becomes the sum of each block, int32 ``[batch, n_in / BLOCK]`` or wider.
         scales: becomes what 1 stands for in each block; fp32, likewise.
     """
@@ -59,58 +39,60 @@ def round_blocks(x, small, sums, scales):
                 for j in range(BLOCK):
                     v = block[j] * (F32(127) / largest)
                     k = I32(v + (F32(0.5) if v > F32(0) else F32(-0.5)))
-                    numbers[j] = I16(k)
+                    numbers[j] = I8(k)
                     total = I32(total + k)
             sums[b, g] = total
             scales[b, g] = largest / F32(127) + nothing
 
 
 @jit
-def int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end):
-    """Tiles of int4 times activations rounded by `round_blocks`, in whole numbers of 16 bits.
+def int4_rounded(words, steps, minima, top, per_group, n_in, own, y, begin, end):
+    """Tiles of int4 times activations rounded by `round_blocks`, in whole numbers: a block's sum is exact.
 
-    The 32 products of a block, of -8 to 7 and -127 to 127, add up to 32,512 at most: so 16 bits hold the sum, and it
-    is right though on the way there codes from 0 to 15 stand for -8 to 7, and more than 16 bits may be dropped.
+    A tile's codes are taken apart once for up to eight texts.
 
     Args:
-        words: uint16 ``[n_tiles, n_in / 4, LANES]``.
-        scales, minima: fp16 bits ``[n_tiles, n_in / group, LANES]``; without minima those of no tile, and code 8 is 0.
-        top: 1 over what a scale is divided by.
-        per_group: blocks that a scale is for.
-        x: fp32 ``[batch, n_in]``, as it was before.
-        own: a worker's room, see `room.Own`, with the rounded ones.
+        words: address of int32 ``[n_tiles, n_in / 8, LANES]``.
+        steps, minima: of fp16 bits ``[n_tiles, n_in / group, LANES]``; without minima None, and code 8 is 0.
+        top: 1 over what a step is divided by.
+        per_group: blocks that a step is for.
+        n_in: columns.
+        own: a worker's room, see `room.Own`, with the rounded numbers.
         y: fp32 ``[batch, n_out]``.
         begin, end: rows; `begin` is a multiple of `LANES`.
     """
-    n_blocks, part, total = x.shape[1] // BLOCK, own.part, own.total
+    many = in_eights(y.shape[0])
     for t in range(begin // LANES, (end + LANES - 1) // LANES):
-        for b in range(x.shape[0]):
-            small = own.small[b]
-            for r in range(LANES):
-                total[r] = F32(0)
-            for g in range(n_blocks):
-                scale, sum8 = own.scales[b, g], own.sums[b, g]
-                start = I16(I32(-8) * sum8)
-                for r in range(LANES):
-                    s = start
-                    for j in range(BLOCK // 4):
-                        c, k = words[t, 8 * g + j, r], 32 * g + 4 * j
-                        s = I16(s + I16((c & U16(15)) * small[k]) + I16((c >> U16(4) & U16(15)) * small[k + 1]))
-                        s = I16(s + I16((c >> U16(8) & U16(15)) * small[k + 2]) + I16((c >> U16(12)) * small[k + 3]))
-                    part[r] = s
-                steps, times = scales[t, g // per_group], scale * top
-                for r in range(LANES):
-                    total[r] += from_fp16(steps[r]) * times * F32(part[r])
-                if minima.shape[0]:
-                    least, one, eight = minima[t, g // per_group], scale * F32(sum8), F32(8) * top
-                    for r in range(LANES):
-                        total[r] += (from_fp16(least[r]) + from_fp16(steps[r]) * eight) * one
-            put(total, t, b, y, end)
+        for b in range(0, many, TEXTS):
+            rounded_tile(totals_of_eight(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
+        for b in range(many, y.shape[0]):
+            rounded_tile(total_of_one(), words, steps, minima, top, per_group, n_in, own, y, t, b, end)
+
+
+@jit
+def rounded_tile(totals, words, steps, minima, top, per_group, n_in, own, y, t, b, end):
+    """Tile `t` times the texts from text `b` on, as many as `totals`, which are zeros, are for."""
+    n_blocks, found = n_in // BLOCK, totals
+    n_groups = n_blocks // per_group
+    small, sums, scales = own.small[b:].ctypes.data, own.sums[b:].ctypes.data, own.scales[b:].ctypes.data
+    text_bytes, block_bytes = own.small.shape[1], 4 * own.sums.shape[1]
+    for g in range(n_blocks):
+        where = words + 4 * LANES * WORDS * (t * n_blocks + g)
+        shared = 2 * LANES * (t * n_groups + g // per_group)
+        numbers = small + BLOCK * g, text_bytes, sums + 4 * g, scales + 4 * g, block_bytes
+        found = add_block(found, where, steps, minima, shared, top, *numbers)
+    put_lanes(found, own.total.ctypes.data)
+    for k in range(min(texts_of(totals), y.shape[0] - b)):
+        put(own.total[k * LANES : (k + 1) * LANES], t, b + k, y, end)
 
 
 @jit
 def int4_wide(words, scales, minima, top, per_group, x, own, y, begin, end):
-    """The same with activations as they are, in fp32: what rounding them costs, and gains, is seen beside this."""
+    """The same with activations as they are, in fp32: what rounding them costs, and gains, is seen beside this.
+
+    Here `words` is int32 ``[n_tiles, n_in / 8, LANES]``, and scales and minima are ``[n_tiles, n_in / group, LANES]``,
+    or of no tile.
+    """
     n_blocks, total = x.shape[1] // BLOCK, own.total
     for t in range(begin // LANES, (end + LANES - 1) // LANES):
         for b in range(x.shape[0]):
@@ -124,10 +106,11 @@ def int4_wide(words, scales, minima, top, per_group, x, own, y, begin, end):
                 steps = scales[t, g // per_group]
                 for r in range(LANES):
                     s = F32(-8) * sum8
-                    for j in range(BLOCK // 4):
-                        c, k = I32(words[t, 8 * g + j, r]), 32 * g + 4 * j
-                        s += F32(I32(c & I32(15))) * row[k] + F32(I32(I32(c >> I32(4)) & I32(15))) * row[k + 1]
-                        s += F32(I32(I32(c >> I32(8)) & I32(15))) * row[k + 2] + F32(I32(c >> I32(12))) * row[k + 3]
+                    for q in range(WORDS):
+                        c, k = words[t, WORDS * g + q, r], BLOCK * g + 8 * q
+                        for i in range(4):
+                            low, high = I32(c >> I32(8 * i)) & I32(15), I32(c >> I32(8 * i + 4)) & I32(15)
+                            s += F32(I32(low)) * row[k + i] + F32(I32(high)) * row[k + 4 + i]
                     total[r] += from_fp16(steps[r]) * top * s
                 if minima.shape[0]:
                     least, eight = minima[t, g // per_group], F32(8) * top

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ...llm.quantization import Quantized
 from ...llm.transformer import Transformer
+from ..huge_pages import HugePages
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND
-from .room import PAIR
+from .room import ROWS
 from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
@@ -30,6 +31,7 @@ class Kept(list):
 
     def __init__(self):
         super().__init__()
+        self.pages = HugePages()
         self._copies: list[tuple[Tensor, Tensor, int]] = []
 
     def copy(self, weight: Tensor, room: Tensor | None = None) -> Tensor:
@@ -75,7 +77,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     """The model's weights, where they lie: what is changed in a matrix later shows in the next step.
 
     Norms, biases and int8's scales are copied to fp32: one number in a thousand, or one for each group. Codes of int8
-    are used where the model has them; those of int4, which it keeps a byte each, are put into `tiles`,
+    are moved once, for the model, too; those of int4, which it keeps a byte each, are put into `tiles`,
     half a byte each; those of `serving.mapped` stay in their file. Make ``Served(model)`` before this, as that moves
     matrices. Copies of norms and biases follow the model, too, see `Kept`.
 
@@ -120,7 +122,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
         spec.n_heads,
         spec.n_kv_heads,
         spec.head_dim,
-        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else PAIR,
+        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else ROWS,
         hasattr(model.blk[0].attn_q, "stored"),
     )
     held.kept = kept
@@ -167,9 +169,10 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[i
     shape, bias = (n_out, n_in, group), _bias(layer, kept)
     if scheme.bits == 8 and scheme.kind == "absmax" and quantized.codes.is_contiguous():
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
+        quantized.codes.data = kept.pages.copy(quantized.codes)
         return [INT8, *shape, _at(quantized.codes, kept), _at(steps, kept), 0, bias, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
-        return [INT4, *shape, *(_at(part, kept) for part in int4_tiles(quantized, LANES)), bias, rounded]
+        return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded]
     raise NotCompiled(
         f"{name} is {scheme.name}, {n_in} weights a row: the compiled step has int8 without minima, and int4 in groups "
         f"of {BLOCK} or a multiple"
@@ -181,9 +184,10 @@ def _bias(layer: nn.Module, kept: Kept) -> int:
     return _at(None if bias is None else kept.copy(bias), kept)
 
 
-def _at(tensor: Tensor | None, kept: Kept) -> int:
-    """Where it lies, as long as it is kept; 0 for nothing."""
+def _at(tensor: Tensor | None, kept: Kept, pages: HugePages | None = None) -> int:
+    """Where it lies, as long as it is kept; 0 for nothing. It is moved there, where `pages` are given."""
     if tensor is None:
         return 0
+    tensor = tensor if pages is None else pages.copy(tensor)
     kept.append(tensor)
     return tensor.data_ptr()

@@ -4,27 +4,29 @@ A row's sum is the same whoever computes it, and with whom: it goes through the 
 partial sums side by side as the registers hold.
 """
 
-from .codes import LANES, int4_rounded, int4_wide, one_int8, round_blocks, widen
+import numpy as np
+
+from .codes import LANES, int4_rounded, int4_wide, round_blocks
+from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
 from .gate import share
 from .jitting import jit
-from .numbers import (
-    BF16,
-    BLOCK,
-    F32,
-    FP16,
-    FP32,
-    INT4,
-    INT8,
-    Q8_0,
-    bits16,
-    bytes8,
-    floats,
-    from_bf16,
-    from_fp16,
-    read,
+from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
+from .room import ROWS, of_worker, whole
+from .sums import (
+    TEXTS,
+    add_one_product,
+    add_products,
+    add_times,
+    eight_texts,
+    in_block,
+    in_eights,
+    lay_out,
+    one_text,
+    put_totals,
+    rows_in,
+    texts_in,
 )
-from .room import PAIR, of_worker
-from .vectors import dot_bytes, dot_nibbles
+from .vectors import WIDTH
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
@@ -39,15 +41,16 @@ def prepare(matrices, x, own):
     Args:
         matrices: int64 ``[n, 9]``, as above.
         x: fp32 ``[batch, n_in]``.
-        own: an `Own`.
+        own: a `room.Own`.
     """
+    rounded, plain = False, False
     for i in range(matrices.shape[0]):
-        if matrices[i, KIND] == INT4 and matrices[i, ROUNDED]:
-            round_blocks(x, own.small, own.sums, own.scales)
-            return
-        if matrices[i, KIND] >= Q8_0 and x.shape[0] == 1:
-            sum_blocks(x, own.scales[0])
-            return
+        rounded |= matrices[i, KIND] == INT4 and matrices[i, ROUNDED] != 0
+        plain |= matrices[i, KIND] != INT4
+    if rounded:
+        round_blocks(x, own.small, own.sums, own.scales)
+    if plain and x.shape[0] > 1:
+        lay_out(x, own.texts)
 
 
 @jit
@@ -57,28 +60,26 @@ def product(matrix, x, own, y, begin, end):
     Args:
         matrix: int64 ``[9]``, as above.
         x: fp32 ``[batch, n_in]``.
-        own: an `Own`.
+        own: a `room.Own`.
         y: fp32 ``[batch, n_out]``.
-        begin, end: `begin` is a multiple of `PAIR`, and so is `end`, unless it is the last row's; of `LANES` in int4.
+        begin, end: any rows; in int4 `begin` is a multiple of `LANES`, and so is `end`, unless it is the last row's.
     """
-    if matrix[KIND] == INT4:
+    kind, n_in = matrix[KIND], matrix[N_IN]
+    if kind == INT4:
         int4(matrix, x, own, y, begin, end)
-    elif x.shape[0] > 1 or (matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN] and matrix[GROUP] % BLOCK):
-        several(matrix, x, own.rows, y, begin, end)
-    elif matrix[KIND] >= Q8_0:
-        one_in_blocks(matrix[KIND], matrix[WEIGHT], x, own.scales[0], y, begin, end)
-    elif matrix[KIND] == INT8 and matrix[GROUP] < matrix[N_IN]:
-        steps = floats(matrix[SCALES], matrix[N_OUT], matrix[N_IN] // matrix[GROUP])
-        one_in_groups(matrix[WEIGHT], steps, matrix[GROUP] // BLOCK, x, y, begin, end)
-    elif matrix[KIND] == INT8:
-        steps = floats(matrix[SCALES], matrix[N_OUT], 1)
-        one_int8(bytes8(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), steps, x, y, begin, end)
-    elif matrix[KIND] == FP32:
-        one_fp32(floats(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), x, y, begin, end)
-    elif matrix[KIND] == BF16:
-        one_bf16(bits16(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), x, y, begin, end)
-    elif matrix[KIND] == FP16:
-        one_fp16(bits16(matrix[WEIGHT], matrix[N_OUT], matrix[N_IN]), x, y, begin, end)
+    elif kind == INT8:
+        steps = floats(matrix[SCALES], matrix[N_OUT], n_in // matrix[GROUP])
+        by_rows(in_int8(matrix[WEIGHT]), steps, matrix[GROUP], x, own, y, begin, end)
+    elif kind == FP32:
+        by_rows(in_fp32(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
+    elif kind == BF16:
+        by_rows(in_bf16(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
+    elif kind == FP16:
+        by_rows(in_fp16(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
+    elif kind == Q8_0:
+        by_rows(in_q8_0(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
+    else:
+        by_rows(in_q4_1(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
     if matrix[BIAS] != 0:
         bias = floats(matrix[BIAS], 1, matrix[N_OUT])
         for b in range(y.shape[0]):
@@ -87,86 +88,87 @@ def product(matrix, x, own, y, begin, end):
 
 
 @jit
-def one_fp32(w, x, y, begin, end):
-    """For one token."""
-    for i in range(begin, end):
-        s = F32(0)
-        for j in range(w.shape[1]):
-            s += w[i, j] * x[0, j]
-        y[0, i] = s
+def by_rows(weights, steps, group, x, own, y, begin, end):
+    """Rows that lie one after the other.
+
+    Some rows are multiplied with all texts before the next ones come: they are fetched from memory once.
+
+    Args:
+        weights: the first row's address, see `formats`.
+        steps: fp32 ``[n_out, n_in / group]``, what so many weights are multiplied by; None for nothing.
+        group: that many.
+        x: fp32 ``[batch, n_in]``.
+        own: a `room.Own`, in which texts lie side by side if there are several.
+        y, begin, end: as in `product`.
+    """
+    n_texts, n_wide, numbers, block = (
+        x.shape[0],
+        whole(x.shape[1], WIDTH),
+        np.int64(own.texts.ctypes.data),
+        WIDTH * TEXTS,
+    )
+    if n_texts == 1:
+        numbers, block = np.int64(x.ctypes.data), WIDTH
+    many = in_eights(n_texts)
+    for first in range(begin, end, ROWS):
+        last = min(first + ROWS, end)
+        for b in range(0, many, TEXTS):
+            texts = numbers + 4 * n_wide * b
+            by_tiles(eight_texts(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
+        for b in range(many, n_texts):
+            texts = numbers + 4 * (b // TEXTS * TEXTS * n_wide + b % TEXTS * WIDTH)
+            by_tiles(one_text(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
 
 
 @jit
-def one_bf16(w, x, y, begin, end):
-    """Likewise; a weight is widened in a register by one shift."""
-    for i in range(begin, end):
-        s = F32(0)
-        for j in range(w.shape[1]):
-            s += from_bf16(w[i, j]) * x[0, j]
-        y[0, i] = s
+def by_tiles(sums, weights, steps, group, x, texts, block_bytes, b, total, y, begin, end):
+    """Rows `begin` to `end` times the texts from text `b` on, at address `texts`: as many as `sums`, zeros, are for."""
+    n_in, n_rows, n_texts = x.shape[1], rows_in(sums), min(texts_in(sums), x.shape[0] - b)
+    n_wide = n_in - n_in % WIDTH if group == n_in or group % WIDTH == 0 else 0  # numbers that are multiplied in tiles
+    for i in range(begin, end, n_rows):
+        n = min(n_rows, end - i)
+        rows = after(weights, i * n_in), bytes_of(weights, n_in), n - 1
+        if steps is None:
+            found = add_rows(sums, rows, texts, block_bytes, np.int64(0), n_wide)
+        else:
+            found, n_groups = sums, steps.shape[1]
+            for g in range(n_groups):
+                part = add_rows(sums, rows, texts, block_bytes, group * g, min(group * (g + 1), n_wide))
+                found = add_times(found, part, steps.ctypes.data + 4 * (n_groups * i + g), 4 * n_groups, n - 1)
+        put_totals(found, total.ctypes.data)
+        for t in range(n_texts):
+            for r in range(n):
+                s = total[texts_in(sums) * r + t]
+                for j in range(n_wide, n_in):  # the others, one by one
+                    step = F32(1) if steps is None else steps[i + r, j // group]
+                    s = add_one_product(s, after(weights, (i + r) * n_in + j), step, x[b + t, j])
+                y[b + t, i + r] = s
 
 
 @jit
-def one_fp16(w, x, y, begin, end):
-    """Likewise; here widening takes some steps more, all of them on as many numbers at once as fit."""
-    for i in range(begin, end):
-        s = F32(0)
-        for j in range(w.shape[1]):
-            s += from_fp16(w[i, j]) * x[0, j]
-        y[0, i] = s
-
-
-@jit
-def sum_blocks(x, sums):
-    """The sum of each block of one token's numbers."""
-    for g in range(x.shape[1] // BLOCK):
-        sums[g] = F32(0)
-        for j in range(BLOCK):
-            sums[g] += x[0, BLOCK * g + j]
-
-
-@jit
-def one_in_blocks(kind, address, x, sums, y, begin, end):
-    """Likewise from a file's blocks; `sums` are those of `sum_blocks`: a minimum is multiplied by that of `x`."""
-    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
-    for i in range(begin, end):
-        s = F32(0)
-        for g in range(n):
-            if kind == Q8_0:
-                at = address + 34 * (i * n + g)
-                s += from_fp16(bits16(at, 1, 1)[0, 0]) * dot_bytes(at + 2, numbers + 4 * BLOCK * g)
-            else:
-                at = address + 20 * (i * n + g)
-                shared = bits16(at, 1, 2)
-                s += from_fp16(shared[0, 0]) * dot_nibbles(at + 4, numbers + 4 * BLOCK * g)
-                s += from_fp16(shared[0, 1]) * sums[g]
-        y[0, i] = s
-
-
-@jit
-def one_in_groups(address, steps, per_group, x, y, begin, end):
-    """Likewise from rows of int8 in groups of so many blocks."""
-    n, numbers = x.shape[1] // BLOCK, x.ctypes.data
-    for i in range(begin, end):
-        s = F32(0)
-        for g in range(n):
-            codes = address + BLOCK * (i * n + g)
-            s += steps[i, g // per_group] * dot_bytes(codes, numbers + 4 * BLOCK * g)
-        y[0, i] = s
+def add_rows(sums, rows, texts, block_bytes, begin, end):
+    """The sums, and the products of numbers `begin` to `end`; `rows` is where they are: see `sums.add_products`."""
+    weights, row_bytes, last_row = rows
+    for j in range(begin, end, max(WIDTH, in_block(weights))):
+        at = texts + j // WIDTH * block_bytes
+        sums = add_products(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
+    return sums
 
 
 @jit
 def int4(matrix, x, own, y, begin, end):
     """Tiles of int4, for any number of tokens."""
     n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
-    words = tile_view(matrix[WEIGHT], n_tiles, matrix[N_IN] // 4)
-    scales = tile_view(matrix[SCALES], n_tiles, n_groups)
-    minima = tile_view(matrix[MINIMA], n_tiles if matrix[MINIMA] else 0, n_groups)
-    top, per_group = FIFTEENTH if matrix[MINIMA] else SEVENTH, matrix[GROUP] // BLOCK
-    if matrix[ROUNDED]:
-        int4_rounded(words, scales, minima, top, per_group, x, own, y, begin, end)
+    words, steps, minima = matrix[WEIGHT], matrix[SCALES], matrix[MINIMA]
+    top, per_group = FIFTEENTH if minima else SEVENTH, matrix[GROUP] // BLOCK
+    if matrix[ROUNDED] and minima:
+        int4_rounded(words, steps, minima, top, per_group, x.shape[1], own, y, begin, end)
+    elif matrix[ROUNDED]:
+        int4_rounded(words, steps, None, top, per_group, x.shape[1], own, y, begin, end)
     else:
-        int4_wide(words, scales, minima, top, per_group, x, own, y, begin, end)
+        wide = whole32(words, n_tiles, x.shape[1] // 8), tile_view(steps, n_tiles, n_groups)
+        least = tile_view(minima, n_tiles if minima else 0, n_groups)
+        int4_wide(*wide, least, top, per_group, x, own, y, begin, end)
 
 
 @jit
@@ -176,89 +178,15 @@ def tile_view(address, n_tiles, n):
 
 
 @jit
-def several(matrix, x, rows, y, begin, end):
-    """For a few tokens: two rows at a time are widened to fp32, unless they are, and multiplied with all tokens."""
-    n_out, n_in = matrix[N_OUT], matrix[N_IN]
-    if matrix[KIND] == FP32:
-        several_plain(floats(matrix[WEIGHT], n_out, n_in), x, y, begin, end)
-    elif matrix[KIND] == INT8 and matrix[GROUP] == n_in:
-        several_plain(bytes8(matrix[WEIGHT], n_out, n_in), x, y, begin, end)
-        steps = floats(matrix[SCALES], 1, n_out)
-        for b in range(x.shape[0]):
-            for i in range(begin, end):
-                y[b, i] *= steps[0, i]
-    else:
-        for i in range(begin, end, PAIR):
-            n = min(PAIR, end - i)
-            widened(matrix, i, n, rows)
-            a_pair(rows, n_in, i, n, x, y)
-
-
-@jit
-def several_plain(w, x, y, begin, end):
-    """Rows as they lie: fp32, or int8, which is widened in registers."""
-    for i in range(begin, end, PAIR):
-        a_pair(w[i : i + PAIR], w.shape[1], i, min(PAIR, end - i), x, y)
-
-
-@jit
-def widened(matrix, i, n, rows):
-    """`n` rows from row `i` on, in fp32."""
-    n_out, n_in = matrix[N_OUT], matrix[N_IN]
-    n_groups = n_in // max(matrix[GROUP], 1)
-    for k in range(n):
-        if matrix[KIND] == INT8:
-            codes = bytes8(matrix[WEIGHT], n_out, n_in)
-            widen(codes, floats(matrix[SCALES], n_out, n_groups), i + k, rows[k, :n_in])
-        else:
-            read(matrix[KIND], matrix[WEIGHT], (i + k) * n_in, rows[k, :n_in])
-
-
-@jit
-def a_pair(rows, n_in, i, n, x, y):
-    """``y[b, i + k] = rows[k] . x[b]`` for `n` rows, `PAIR` or what is left."""
-    if n == PAIR:
-        two_rows(rows, n_in, i, x, y)
-    else:
-        one_row(rows, n_in, i, x, y)
-
-
-@jit
-def two_rows(rows, n_in, i, x, y):
-    """``y[b, i + k] = rows[k] . x[b]``, four tokens at a time: each number loaded is used two or four times."""
-    b = 0
-    while b + 4 <= x.shape[0]:
-        s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = F32(0)
-        for j in range(n_in):
-            u, v = F32(rows[0, j]), F32(rows[1, j])
-            x0, x1, x2, x3 = x[b, j], x[b + 1, j], x[b + 2, j], x[b + 3, j]
-            s0, s1, s2, s3 = s0 + u * x0, s1 + u * x1, s2 + u * x2, s3 + u * x3
-            t0, t1, t2, t3 = t0 + v * x0, t1 + v * x1, t2 + v * x2, t3 + v * x3
-        y[b, i], y[b + 1, i], y[b + 2, i], y[b + 3, i] = s0, s1, s2, s3
-        y[b, i + 1], y[b + 1, i + 1], y[b + 2, i + 1], y[b + 3, i + 1] = t0, t1, t2, t3
-        b += 4
-    for c in range(b, x.shape[0]):
-        s0 = t0 = F32(0)
-        for j in range(n_in):
-            s0 += F32(rows[0, j]) * x[c, j]
-            t0 += F32(rows[1, j]) * x[c, j]
-        y[c, i], y[c, i + 1] = s0, t0
-
-
-@jit
-def one_row(rows, n_in, i, x, y):
-    """``y[b, i] = rows[0] . x[b]``: what is left of an odd number of rows."""
-    for b in range(x.shape[0]):
-        s = F32(0)
-        for j in range(n_in):
-            s += F32(rows[0, j]) * x[b, j]
-        y[b, i] = s
+def whole32(address, n_tiles, n):
+    """Words of 32 bits, likewise."""
+    return floats(address, n_tiles * n, LANES).view(I32).reshape(n_tiles, n, LANES)
 
 
 @jit
 def multiply_rows(me, n, matrix, x, own, y):
     """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
-    begin, end = share(matrix[N_OUT], PAIR, me, n)
+    begin, end = share(matrix[N_OUT], ROWS, me, n)
     mine = of_worker(own, me)
     prepare(matrix.reshape(1, matrix.size), x, mine)
     product(matrix, x, mine, y, begin, end)

@@ -4,11 +4,12 @@ from collections import namedtuple
 
 import numpy as np
 
-from .codes import LANES
 from .jitting import jit
-from .numbers import BLOCK, I16, I32
+from .numbers import BLOCK, I32
+from .sums import TEXTS
+from .vectors import WIDTH
 
-PAIR = 2  # rows that few tokens are multiplied with at once; a piece begins at a multiple
+ROWS = 16  # that all texts are multiplied with before the next ones come; a piece begins at a multiple
 LINE = 128  # bytes: processors hand memory to each other in lines of 64 or 128
 
 
@@ -29,32 +30,32 @@ def whole_lines(n: int) -> int:
     return -(-n // (LINE // 2)) * (LINE // 2)
 
 
-class Own(namedtuple("OwnFields", "rows small sums scales part total")):
+class Own(namedtuple("OwnFields", "texts small sums scales total")):
     """Room for what workers compute on the way to a product, each its own.
 
     Attributes:
-        rows: fp32 ``[PAIR, widest]``, the widest row or more.
-        small: of tokens rounded to int8 the numbers ``[batch, widest]``, as int16.
+        texts: tokens' numbers side by side, as `sums.lay_out` has them, fp32.
+        small: of tokens rounded to int8 the numbers ``[batch, widest]``; some texts more than there are.
         sums, scales: of each block of them, int32 and fp32.
-        part, total: what a tile of int4 adds up, int16 and fp32 ``[LANES]`` and more.
+        total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
     """
 
     @classmethod
     def of(cls, n: int, batch_size: int, widest: int):
         """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
-        widest = whole_lines(widest)
-        blocks = n, batch_size, whole_lines(widest // BLOCK)
-        return cls(
-            room(n, PAIR, widest),
-            room(n, batch_size, widest, dtype=I16),
-            room(*blocks, dtype=I32),
-            room(*blocks),
-            room(n, whole_lines(LANES), dtype=I16),
-            room(n, whole_lines(LANES)),
-        )
+        n_texts, widest = whole(batch_size, TEXTS), whole_lines(widest)
+        blocks = n, n_texts, whole_lines(widest // BLOCK)
+        texts, small = room(n, n_texts * widest), room(n, n_texts, whole(widest, LINE), dtype=np.int8)
+        return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), room(n, TEXTS * WIDTH))
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(own.rows[me], own.small[me], own.sums[me], own.scales[me], own.part[me], own.total[me])
+    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me])
+
+
+@jit
+def whole(n, unit):
+    """`n`, or the next multiple of `unit`."""
+    return (n + unit - 1) // unit * unit

@@ -29,7 +29,7 @@ def quantised(scheme, bias=True):
 
 def multiplied(linear, x, rounded=False, end=N_OUT):
     """Rows up to `end` of the product, in two shares; the others are 7 as before."""
-    kept = []
+    kept = held.Kept()
     matrix = np.array(held._small(linear, "it", rounded, kept), np.int64)
     own = room.of_worker(room.Own.of(2, len(x), N_IN), 1)
     y, middle = np.full((len(x), N_OUT), 7, np.float32), codes.LANES
@@ -97,14 +97,14 @@ def test_what_is_no_number_is_none_in_the_product(value, rounded):
 def test_halves_are_rounded_away_from_zero():
     x = torch.zeros(1, 32)
     x[0, :5] = torch.tensor([127, 2.5, -2.5, 0.49, -126.5])
-    small, sums, scales = np.full((1, 32), 9, np.int16), np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)
+    small, sums, scales = np.full((1, 32), 9, np.int8), np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)
     codes.round_blocks(x.numpy(), small, sums, scales)
     assert small[0, :6].tolist() == [127, 3, -3, 0, -127, 0]
     assert (sums.item(), scales.item()) == (0, 1)
 
 
 def test_int8_is_used_where_it_lies_and_int4_takes_half_a_byte():
-    kept, linear = [], quantised(INT8[0])
+    kept, linear = held.Kept(), quantised(INT8[0])
     matrix = held._small(linear, "it", False, kept)
     found = numbers.bytes8(matrix[products.WEIGHT], N_OUT, N_IN)
     linear.quantized.codes[3, 2] = -42
@@ -160,11 +160,11 @@ def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
     for scheme, bits in ((Scheme(8), 8), (Scheme(4, 32), 16)):
         with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, and 8 for a model with int4"):
             serve(quantize_model(wide_model, scheme), bits, compiled=True)
-    with pytest.raises(ValueError, match="both with compiled=True"):
-        Served(wide_model, activations="wide")
+    with pytest.raises(ValueError, match="of the compiled step alone"):
+        Served(wide_model, compiled=False, activations="wide")
 
 
 def test_a_tile_belongs_to_one_worker(wide_model):
     """Else one writes what another has gone on with; which is seen now and then only."""
-    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.PAIR)):
+    for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.ROWS)):
         assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit

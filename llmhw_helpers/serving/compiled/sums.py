@@ -1,0 +1,183 @@
+"""Sums of products in registers: a tile of some rows times some texts, in which a number once loaded serves many.
+
+So many sums the compiler would rather keep in memory. Here they are one value, a `Sums`, whose type says how many there
+are, and Python writes down the products of a tile, one after the other, while the program is compiled.
+
+Each sum goes through its row in order, `WIDTH` partial sums side by side in a register; at the end neighbours are added
+up until one number is left. That is the same in any tile: a product has the same bits for any number of texts and
+workers. Another processor has another width, and may round otherwise.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from .formats import FORMATS
+from .jitting import jit
+from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
+
+TEXTS = 8  # that lie side by side, and are multiplied at once
+FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
+AHEAD = 8192  # bytes: what is fetched now is multiplied about when memory has sent it
+
+
+class Sums(types.Type):
+    """Sums ``[n_rows, n_texts, WIDTH]``: AVX-512 has room for 32 registers, and AVX2 for 16."""
+
+    def __init__(self, n_rows: int, n_texts: int):
+        self.n_rows, self.n_texts = n_rows if WIDTH == 16 or n_texts < TEXTS else 1, n_texts
+        super().__init__(f"Sums({self.n_rows}, {n_texts}, {WIDTH})")
+
+
+@register_model(Sums)
+class _SumsInMemory(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.ArrayType(ir.VectorType(F32, WIDTH), kind.n_rows * kind.n_texts))
+
+
+def _no_sums(n_rows, n_texts):
+    @intrinsic
+    def zeros(typingctx):
+        def code(context, builder, signature, args):
+            return ir.Constant(context.get_value_type(signature.return_type), None)
+
+        return Sums(n_rows, n_texts)(), code
+
+    return zeros
+
+
+one_text, eight_texts = _no_sums(4, 1), _no_sums(2, TEXTS)
+
+
+@intrinsic
+def rows_in(typingctx, sums):
+    """How many rows a tile has."""
+    return types.int64(sums), lambda *_: ir.Constant(I64, sums.n_rows)
+
+
+@intrinsic
+def texts_in(typingctx, sums):
+    """How many texts."""
+    return types.int64(sums), lambda *_: ir.Constant(I64, sums.n_texts)
+
+
+@intrinsic
+def in_block(typingctx, weights):
+    """Numbers in a block of this format."""
+    return types.int64(weights), lambda *_: ir.Constant(I64, FORMATS[weights.format].n_numbers)
+
+
+@jit
+def in_eights(n_texts):
+    """How many of so many texts are multiplied eight at a time, or up to the end; the others, `FEW`, one by one."""
+    return (n_texts + TEXTS - 1 - FEW) // TEXTS * TEXTS
+
+
+@jit
+def lay_out(x, out):
+    """Texts' numbers ``[batch, n_in]`` in the order in which tiles read them.
+
+    Args:
+        x: fp32.
+        out: becomes, of each `TEXTS` texts, the first `WIDTH` numbers of each, then the next: fp32, flat,
+            ``[ceil(batch / TEXTS), ceil(n_in / WIDTH), TEXTS, WIDTH]``; texts and numbers that are missing stay as
+            they are, and nothing is made of them.
+    """
+    n_blocks = (x.shape[1] + WIDTH - 1) // WIDTH
+    for b in range(x.shape[0]):
+        for k in range(n_blocks):
+            at = ((b // TEXTS * n_blocks + k) * TEXTS + b % TEXTS) * WIDTH
+            for j in range(min(WIDTH, x.shape[1] - WIDTH * k)):
+                out[at + j] = x[b, WIDTH * k + j]
+
+
+@intrinsic
+def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
+    """The sums, and in each the products of the next `WIDTH` numbers, or a block's, of a row and of a text.
+
+    Args:
+        sums: `Sums`.
+        weights: where the first row's next numbers lie, see `formats`.
+        row_bytes: from one row to the next.
+        last_row: rows after this one are this one again: the last tile of a matrix may have fewer.
+        x: where texts' next numbers lie, see `lay_out`; `block_bytes` from there to their next `WIDTH` ones.
+    """
+
+    def code(context, builder, signature, args):
+        found, first, row_bytes, last_row, x, block_bytes = args
+        rows = _rows(builder, first, row_bytes, last_row, sums.n_rows)
+        wide = [FORMATS[weights.format].widen(builder, row, WIDTH) for row in rows]
+        for row in rows:
+            fetch(builder, further(builder, row, AHEAD))
+        for k in range(len(wide[0])):
+            for t in range(sums.n_texts):
+                numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, F32)
+                for r in range(sums.n_rows):
+                    found = _added(builder, found, sums.n_texts * r + t, wide[r][k], numbers)
+            x = builder.add(x, block_bytes)
+        return found
+
+    return sums(sums, weights, *[types.int64] * 4), code
+
+
+def _rows(builder, first, row_bytes, last, n):
+    """Addresses of `n` rows; those after row `last` are that one again."""
+    places = [first]
+    for i in range(1, n):
+        there = builder.icmp_signed("<=", ir.Constant(I64, i), last)
+        places.append(builder.add(places[-1], builder.select(there, row_bytes, ir.Constant(I64, 0))))
+    return places
+
+
+def _added(builder, found, i, first, second):
+    """`found` with a product more in sum `i`."""
+    return builder.insert_value(found, multiplied(builder, builder.extract_value(found, i), first, second), i)
+
+
+@intrinsic
+def add_one_product(typingctx, total, weights, step, x):
+    """The total, and one weight times its step times one number: of formats without blocks."""
+
+    def code(context, builder, signature, args):
+        total, weights_at, step, x = args
+        if FORMATS[weights.format].n_numbers > 1:
+            return total
+        one = FORMATS[weights.format].widen(builder, weights_at, 1)[0]
+        weight = builder.fmul(builder.extract_element(one, ir.Constant(I64, 0)), step)
+        return multiplied(builder, total, weight, x)
+
+    return types.float32(types.float32, weights, types.float32, types.float32), code
+
+
+@intrinsic
+def add_times(typingctx, sums, part, steps, row_bytes, last_row):
+    """The sums, and in each row's that of `part` times the row's fp32 number: at address `steps` for the first."""
+
+    def code(context, builder, signature, args):
+        found, part, *where = args
+        for r, place in enumerate(_rows(builder, *where, sums.n_rows)):
+            step = builder.extract_element(load(builder, place, 1, F32), ir.Constant(I64, 0))
+            steps = all_of(builder, step, WIDTH)
+            for i in range(sums.n_texts * r, sums.n_texts * (r + 1)):
+                found = _added(builder, found, i, builder.extract_value(part, i), steps)
+        return found
+
+    return sums(sums, sums, types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def put_totals(typingctx, sums, out):
+    """Each sum's total, as fp32 ``[n_rows, n_texts]`` at address `out`."""
+
+    def code(context, builder, signature, args):
+        n = sums.n_rows * sums.n_texts  # never more than WIDTH
+        found = [builder.extract_value(args[0], i) for i in range(n)]
+        for _ in range(WIDTH.bit_length() - 1):  # of two registers one is made, of one half a one
+            if len(found) % 2:
+                found.append(same(found[0], 0.0))
+            found = [neighbours(builder, *found[i : i + 2]) for i in range(0, len(found), 2)]
+        kept = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+        store(builder, builder.shuffle_vector(found[0], found[0], kept), args[1])
+        return context.get_dummy_value()
+
+    return types.void(sums, types.int64), code
