@@ -139,9 +139,9 @@ def line_of(said: Mapping) -> Line:
     Raises:
         KeyError, TypeError, ValueError: it holds something else; the message says what.
     """
-    line = Line(**said)
-    _check(words=(line.unit, line.bound), figures=[n for n in (line.predicted, line.measured) if n is not None])
-    return line
+    figures = [said[key] for key in ("predicted", "measured") if said[key] is not None]
+    _check(words=(said["unit"], said["bound"]), figures=figures)
+    return Line(**said)
 
 
 def _check(words: Iterable, figures: Iterable) -> None:

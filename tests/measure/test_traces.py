@@ -362,7 +362,7 @@ def test_an_event_without_its_times_is_refused(tmp_path):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(BadTrace, match=r"none.json cannot be read: No such file"):
         Trace.read(tmp_path / "none.json")
-    with pytest.raises(BadTrace, match="cannot be read: Is a directory"):
+    with pytest.raises(BadTrace, match="cannot be read: no file, but a folder"):
         Trace.read(tmp_path)
 
 
