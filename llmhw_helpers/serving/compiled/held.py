@@ -13,7 +13,7 @@ from ..huge_pages import HugePages
 from .codes import LANES
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND
-from .room import ROWS
+from .sums import ROWS
 from .tiles import int4_tiles
 
 KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}

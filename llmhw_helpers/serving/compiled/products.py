@@ -11,8 +11,9 @@ from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_
 from .gate import share
 from .jitting import jit
 from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
-from .room import ROWS, of_worker, whole
+from .room import of_worker, whole
 from .sums import (
+    ROWS,
     TEXTS,
     add_one_product,
     add_products,
@@ -23,14 +24,17 @@ from .sums import (
     lay_out,
     one_text,
     put_totals,
+    read_sums,
     rows_in,
     texts_in,
+    write_sums,
 )
 from .vectors import WIDTH
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
 # for int4, whether activations are rounded before they are multiplied by it.
 KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
+COLUMNS = 512  # that `ROWS` rows go through before the next ones: eight texts' numbers stay near the core, in 16 KiB
 SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
 
 
@@ -101,40 +105,42 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
         own: a `room.Own`, in which texts lie side by side if there are several.
         y, begin, end: as in `product`.
     """
-    n_texts, n_wide, numbers, block = (
-        x.shape[0],
-        whole(x.shape[1], WIDTH),
-        np.int64(own.texts.ctypes.data),
-        WIDTH * TEXTS,
-    )
-    if n_texts == 1:
-        numbers, block = np.int64(x.ctypes.data), WIDTH
-    many = in_eights(n_texts)
+    n_texts, n_in = x.shape
+    many, columns = in_eights(n_texts), COLUMNS if steps is None else n_in
     for first in range(begin, end, ROWS):
         last = min(first + ROWS, end)
         for b in range(0, many, TEXTS):
-            texts = numbers + 4 * n_wide * b
-            by_tiles(eight_texts(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
+            for begin_in in range(0, n_in, columns):
+                some = begin_in, min(begin_in + columns, n_in)
+                by_tiles(eight_texts(), weights, steps, group, x, b, some, own, y, first, last)
         for b in range(many, n_texts):
-            texts = numbers + 4 * (b // TEXTS * TEXTS * n_wide + b % TEXTS * WIDTH)
-            by_tiles(one_text(), weights, steps, group, x, texts, 4 * block, b, own.total, y, first, last)
+            by_tiles(one_text(), weights, steps, group, x, b, (np.int64(0), n_in), own, y, first, last)
 
 
 @jit
-def by_tiles(sums, weights, steps, group, x, texts, block_bytes, b, total, y, begin, end):
-    """Rows `begin` to `end` times the texts from text `b` on, at address `texts`: as many as `sums`, zeros, are for."""
-    n_in, n_rows, n_texts = x.shape[1], rows_in(sums), min(texts_in(sums), x.shape[0] - b)
+def by_tiles(sums, weights, steps, group, x, b, columns, own, y, begin, end):
+    """Rows `begin` to `end` times the texts from text `b` on, in some columns: as many as `sums`, zeros, are for.
+
+    What the columns before gave is in `own.kept`, where this leaves it for the next ones.
+    """
+    (n_all, n_in), n_rows, (begin_in, end_in) = x.shape, rows_in(sums), columns
+    n_texts, kept_at, total = min(texts_in(sums), n_all - b), np.int64(own.kept.ctypes.data), own.total
+    texts, block_bytes = texts_at(x, own.texts, b)
     n_wide = n_in - n_in % WIDTH if group == n_in or group % WIDTH == 0 else 0  # numbers that are multiplied in tiles
     for i in range(begin, end, n_rows):
-        n = min(n_rows, end - i)
+        n, kept = min(n_rows, end - i), kept_at + 4 * WIDTH * TEXTS * (i - begin)
         rows = after(weights, i * n_in), bytes_of(weights, n_in), n - 1
+        found = sums if begin_in == 0 else read_sums(sums, kept)
         if steps is None:
-            found = add_rows(sums, rows, texts, block_bytes, np.int64(0), n_wide)
+            found = add_rows(found, rows, texts, block_bytes, begin_in, min(end_in, n_wide))
         else:
-            found, n_groups = sums, steps.shape[1]
+            n_groups = steps.shape[1]
             for g in range(n_groups):
                 part = add_rows(sums, rows, texts, block_bytes, group * g, min(group * (g + 1), n_wide))
                 found = add_times(found, part, steps.ctypes.data + 4 * (n_groups * i + g), 4 * n_groups, n - 1)
+        if end_in < n_in:
+            write_sums(found, kept)
+            continue
         put_totals(found, total.ctypes.data)
         for t in range(n_texts):
             for r in range(n):
@@ -143,6 +149,15 @@ def by_tiles(sums, weights, steps, group, x, texts, block_bytes, b, total, y, be
                     step = F32(1) if steps is None else steps[i + r, j // group]
                     s = add_one_product(s, after(weights, (i + r) * n_in + j), step, x[b + t, j])
                 y[b + t, i + r] = s
+
+
+@jit
+def texts_at(x, texts, b):
+    """Where the numbers of text `b` lie, `WIDTH` of them, and how many bytes further its next ones do."""
+    if x.shape[0] == 1:
+        return np.int64(x.ctypes.data), 4 * WIDTH
+    at = b // TEXTS * TEXTS * whole(x.shape[1], WIDTH) + b % TEXTS * WIDTH
+    return np.int64(texts.ctypes.data) + 4 * at, 4 * WIDTH * TEXTS
 
 
 @jit

@@ -6,10 +6,9 @@ import numpy as np
 
 from .jitting import jit
 from .numbers import BLOCK, I32
-from .sums import TEXTS
+from .sums import ROWS, TEXTS
 from .vectors import WIDTH
 
-ROWS = 16  # that all texts are multiplied with before the next ones come; a piece begins at a multiple
 LINE = 128  # bytes: processors hand memory to each other in lines of 64 or 128
 
 
@@ -30,7 +29,7 @@ def whole_lines(n: int) -> int:
     return -(-n // (LINE // 2)) * (LINE // 2)
 
 
-class Own(namedtuple("OwnFields", "texts small sums scales total")):
+class Own(namedtuple("OwnFields", "texts small sums scales total kept")):
     """Room for what workers compute on the way to a product, each its own.
 
     Attributes:
@@ -38,6 +37,7 @@ class Own(namedtuple("OwnFields", "texts small sums scales total")):
         small: of tokens rounded to int8 the numbers ``[batch, widest]``; some texts more than there are.
         sums, scales: of each block of them, int32 and fp32.
         total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
+        kept: what `ROWS` rows have so far, fp32 ``[ROWS * TEXTS * WIDTH]``.
     """
 
     @classmethod
@@ -46,13 +46,14 @@ class Own(namedtuple("OwnFields", "texts small sums scales total")):
         n_texts, widest = whole(batch_size, TEXTS), whole_lines(widest)
         blocks = n, n_texts, whole_lines(widest // BLOCK)
         texts, small = room(n, n_texts * widest), room(n, n_texts, whole(widest, LINE), dtype=np.int8)
-        return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), room(n, TEXTS * WIDTH))
+        total = room(n, TEXTS * WIDTH)
+        return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH))
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me])
+    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me], own.kept[me])
 
 
 @jit

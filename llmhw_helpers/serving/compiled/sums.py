@@ -18,7 +18,8 @@ from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, multipl
 
 TEXTS = 8  # that lie side by side, and are multiplied at once
 FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
-AHEAD = 8192  # bytes: what is fetched now is multiplied about when memory has sent it
+ROWS = 16  # that all texts are multiplied with before the next ones come
+AHEAD = 8192  # bytes, for one text: what is fetched now is multiplied about when memory has sent it; else `ROWS` rows
 
 
 class Sums(types.Type):
@@ -107,8 +108,9 @@ def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
         found, first, row_bytes, last_row, x, block_bytes = args
         rows = _rows(builder, first, row_bytes, last_row, sums.n_rows)
         wide = [FORMATS[weights.format].widen(builder, row, WIDTH) for row in rows]
+        far = ir.Constant(I64, AHEAD) if sums.n_texts == 1 else builder.mul(row_bytes, ir.Constant(I64, ROWS))
         for row in rows:
-            fetch(builder, further(builder, row, AHEAD))
+            fetch(builder, builder.add(row, far))
         for k in range(len(wide[0])):
             for t in range(sums.n_texts):
                 numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, F32)
@@ -163,6 +165,31 @@ def add_times(typingctx, sums, part, steps, row_bytes, last_row):
         return found
 
     return sums(sums, sums, types.int64, types.int64, types.int64), code
+
+
+@intrinsic
+def write_sums(typingctx, sums, out):
+    """Leave them at address `out`, ``[n_rows, n_texts, WIDTH]``."""
+
+    def code(context, builder, signature, args):
+        for i in range(sums.n_rows * sums.n_texts):
+            store(builder, builder.extract_value(args[0], i), further(builder, args[1], 4 * WIDTH * i))
+        return context.get_dummy_value()
+
+    return types.void(sums, types.int64), code
+
+
+@intrinsic
+def read_sums(typingctx, sums, place):
+    """As many as `sums` are, from there."""
+
+    def code(context, builder, signature, args):
+        found, place = args
+        for i in range(sums.n_rows * sums.n_texts):
+            found = builder.insert_value(found, load(builder, further(builder, place, 4 * WIDTH * i), WIDTH, F32), i)
+        return found
+
+    return sums(sums, types.int64), code
 
 
 @intrinsic

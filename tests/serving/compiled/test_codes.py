@@ -17,7 +17,7 @@ from llmhw_helpers.serving.compiled.tiles import int4_tiles
 
 INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64), Scheme(8, 96)]
 INT4 = [Scheme(4, 32), Scheme(4, 64, "affine"), Scheme(4, 96), Scheme(4, "row", "affine")]
-N_OUT, N_IN = 51, 192  # the last tile of int4 has 19 rows, and groups have 1, 2, 3 and 6 blocks
+N_OUT, N_IN = 51, 192  # the last tile of int4 has 3 rows, and groups have 1, 2, 3 and 6 blocks
 
 
 def quantised(scheme, bias=True):
@@ -110,7 +110,9 @@ def test_int8_is_used_where_it_lies_and_int4_takes_half_a_byte():
     linear.quantized.codes[3, 2] = -42
     assert found[3, 2] == -42
     words, scales, minima = int4_tiles(quantised(INT4[1]).quantized, codes.LANES)
-    assert (words.nbytes, scales.nbytes, minima.nbytes) == (64 * N_IN // 2, 64 * N_IN // 64 * 2, 64 * N_IN // 64 * 2)
+    n_rows = -(-N_OUT // codes.LANES) * codes.LANES
+    shared = n_rows * N_IN // 64 * 2
+    assert (words.nbytes, scales.nbytes, minima.nbytes) == (n_rows * N_IN // 2, shared, shared)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
