@@ -7,17 +7,22 @@ import signal
 from collections.abc import Mapping
 
 from ..specs.figures import look_up
+from ..specs.settings import one_line
 
 VALUES = ("job-name", "nodes", "ntasks-per-node", "cpus-per-task", "time", "output", "signal", "array", "open-mode")
 FLAGS = ("requeue",)
 COUNTS = ("nodes", "ntasks-per-node", "cpus-per-task")
 FIELDS = ("%x", "%j", "%A", "%a")  # of an output's name
 MOST_TASKS = 1000  # of an array
+N = "[0-9]{1,9}"  # digits of a number
 ELSEWHERE = ("account", "partition", "constraint", "gpus-per-node", "gpus", "gres", "mem", "mem-per-cpu", "exclusive")
 
 
 class BadJob(ValueError):
     """A script that is no job, or asks for what nobody here can give; the message says what."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def directives(script: str) -> dict[str, str]:
@@ -57,7 +62,7 @@ def check(asked: Mapping[str, str]) -> None:
         BadJob: a value that is none, or one that Slurm would take and the local runner does not; which it is.
     """
     for name in COUNTS:
-        if name in asked and not re.fullmatch(r"0*[1-9]\d{0,5}", asked[name]):
+        if name in asked and not re.fullmatch(r"0*[1-9][0-9]{0,5}", asked[name]):
             raise BadJob(f"--{name}={asked[name]}: the local runner takes a whole number from 1 on")
     for name, read in (("time", limit_seconds), ("signal", signal_of), ("array", task_numbers)):
         if name in asked:
@@ -82,7 +87,7 @@ def limit_seconds(limit: str) -> float:
     >>> [limit_seconds(limit) for limit in ("2", "1:30", "00:01:00", "1-00:00:00", "1-2")]
     [120.0, 90.0, 60.0, 86400.0, 93600.0]
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit)
+    found = re.fullmatch(f"(?:({N})-)?({N})(?::({N}))?(?::({N}))?", limit)
     if not found:
         raise BadJob(f"{limit!r} is no time limit, such as 5, 0:30 or 1-00:00:00")
     days, *parts = found.groups()
@@ -102,7 +107,7 @@ def task_numbers(array: str) -> list[int]:
     """
     numbers = []
     for part in array.partition("%")[0].split(","):
-        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        found = re.fullmatch(f"({N})(?:-({N})(?::({N}))?)?", part)
         if not found:
             raise BadJob(f"{array!r} are no tasks of an array, such as 1-4")
         first, last, by = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
@@ -120,7 +125,7 @@ def signal_of(asked: str) -> tuple[int, float]:
     >>> signal_of("B:USR1@60")
     (<Signals.SIGUSR1: 10>, 60.0)
     """
-    found = re.fullmatch(r"B:(?:SIG)?([A-Z]+\d?)(?:@(\d+))?", asked)
+    found = re.fullmatch(f"B:(?:SIG)?([A-Z]+[0-9]?)(?:@({N}))?", asked)
     if not found or f"SIG{found[1]}" not in signal.Signals.__members__:
         raise BadJob(f"{asked!r} is no signal that the local runner sends: B:USR1@60 goes to the script, 60 s before")
     return signal.Signals[f"SIG{found[1]}"], float(found[2] or 60)

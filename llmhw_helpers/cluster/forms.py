@@ -7,13 +7,14 @@ left a form, too, and it says where the job was.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..files import settled, write_whole
 from ..measure.timers import measured
 from ..specs.figures import si
+from ..specs.json_text import read_file
 
 KIND, VERSION = "llmhw job", 1
 STATUSES = ("running", "stopped", "finished", "failed")
@@ -109,7 +110,7 @@ def read_form(path: Path) -> Form:
     """
     path = Path(path)
     try:
-        content = settled(path.read_bytes, path)
+        content = settled(lambda: read_file(path), path)
     except OSError as error:
         raise BadForm(f"no form {path.name} in {path.parent} ({error.strerror})") from None
     if len(content) > MOST_BYTES:
@@ -132,19 +133,31 @@ def read_form(path: Path) -> Form:
     return form
 
 
-def _form(said: dict) -> Form:
-    texts, raw = [said[name] for name in ("job", "plan", "task", "status")], said["lines"].values()
-    words = [*texts, *said["words"].values(), *(line[key] for line in raw for key in ("unit", "bound"))]
-    figures = [line[key] for line in raw for key in ("predicted", "measured") if line[key] is not None]
+def line_of(said: Mapping) -> Line:
+    """The line that a file holds, as `dataclasses.asdict` gives it.
+
+    Raises:
+        KeyError, TypeError, ValueError: it holds something else; the message says what.
+    """
+    line = Line(**said)
+    _check(words=(line.unit, line.bound), figures=[n for n in (line.predicted, line.measured) if n is not None])
+    return line
+
+
+def _check(words: Iterable, figures: Iterable) -> None:
     if not all(isinstance(word, str) for word in words):
         raise TypeError("a word is none")
-    if not all(
-        type(figure) in (int, float) and math.isfinite(figure) for figure in (*figures, *said["facts"].values())
-    ):
-        raise TypeError("a figure is none")
-    if min((*figures, *said["facts"].values()), default=0) < 0:
-        raise ValueError("a figure is below 0")
+    for figure in figures:
+        if type(figure) not in (int, float) or not math.isfinite(figure):
+            raise TypeError("a figure is none")
+        if figure < 0:
+            raise ValueError("a figure is below 0")
+
+
+def _form(said: dict) -> Form:
+    texts = [said[name] for name in ("job", "plan", "task", "status")]
+    _check(words=[*texts, *said["words"].values()], figures=said["facts"].values())
     if said["status"] not in STATUSES:
         raise ValueError(f"a status {said['status']!r}")
-    lines = {name: Line(**line) for name, line in said["lines"].items()}
+    lines = {name: line_of(line) for name, line in said["lines"].items()}
     return Form(*texts, lines=lines, facts=said["facts"], words=said["words"])

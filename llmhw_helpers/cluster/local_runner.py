@@ -14,60 +14,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
 
 from ..files import write_whole
+from ..specs.json_text import parse_json, read_file
 from . import local_tools
 from .directives import BadJob, check, directives, first_command, limit_seconds, signal_of, task_numbers
+from .job_states import JobState, state_of
 
 KILL_WAIT_S = 3.0  # from SIGTERM to SIGKILL
 POLL_S = 0.05
 FOLDER = ".local_jobs"  # of the folder that a job was submitted from
-DONE = (
-    "COMPLETED",
-    "FAILED",
-    "TIMEOUT",
-    "CANCELLED",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "PREEMPTED",
-    "BOOT_FAIL",
-    "DEADLINE",
-)
-
-
-@dataclass(frozen=True)
-class JobState:
-    """How a job, or a task of an array, stands, in Slurm's words.
-
-    Attributes:
-        state: ``"PENDING"``, ``"RUNNING"``, or one of `DONE`.
-        reason: why it waits or ended, as the scheduler says.
-        submitted_at, started_at, ended_at: seconds since 1970; None where it has not come to that.
-        exit_code: of the script.
-        restarts: how often it was started again.
-        nodes: their names.
-    """
-
-    job: str
-    name: str
-    state: str
-    reason: str = ""
-    submitted_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    exit_code: int | None = None
-    restarts: int = 0
-    nodes: str = ""
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come of it."""
-        return self.state in DONE
 
 
 class LocalTask:
@@ -229,13 +190,14 @@ def local_states(number: str, cwd: Path) -> list[JobState]:
     """How a job that was submitted from `cwd` stands: one state, or one for each task.
 
     Raises:
-        BadJob: no such job was submitted from there.
+        BadJob: no such job was submitted from there, or what the runner keeps of it is damaged.
     """
     spool = cwd / FOLDER / number.partition("_")[0]
-    if not (spool / "job.json").exists():
+    if not os.path.lexists(spool / "job.json"):
         raise BadJob(f"the local runner knows no job {number} of the folder {cwd}")
     alive = _runs(spool)  # asked first: a runner that ends now has written before how its tasks ended
-    found = [JobState(**json.loads((spool / _state_file(task)).read_bytes())) for task in _numbers(spool)]
+    with _as_kept(spool):
+        found = [state_of(parse_json(read_file(spool / _state_file(task)))) for task in _numbers(spool)]
     if not alive:
         found = [each if each.done else replace(each, state="NODE_FAIL", reason="RunnerKilled") for each in found]
     return [state for state in found if state.job == number] if "_" in number else found
@@ -249,16 +211,29 @@ def cancel_local(number: str, cwd: Path) -> None:
 def _runs(spool: Path) -> bool:
     """Whether the job's runner is alive: the process with its number began at that time, and has not ended."""
     try:
-        pid, began = json.loads((spool / "runner.json").read_bytes())
+        pid, began = parse_json(read_file(spool / "runner.json"))
         process = psutil.Process(pid)
         # In a container often nobody asks how a process ended whose parent is gone: it stays, as a zombie.
         return process.create_time() == began and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, psutil.Error):
+    except (OSError, OverflowError, TypeError, ValueError, psutil.Error):
         return False
 
 
+@contextlib.contextmanager
+def _as_kept(spool: Path) -> Iterator[None]:
+    """What the runner keeps of a job is BadJob where it is not as it was written."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise BadJob(f"what the local runner keeps of job {spool.name} is damaged: {error}") from None
+
+
 def _numbers(spool: Path) -> list[int | None]:
-    return json.loads((spool / "job.json").read_bytes())["tasks"]
+    """Of a job's tasks; None for a job that is no array."""
+    numbers = parse_json(read_file(spool / "job.json"))["tasks"]
+    if numbers != [None] and not all(type(number) is int and 0 <= number < 10**9 for number in numbers):
+        raise ValueError("job.json names no tasks")
+    return numbers
 
 
 def _state_file(task: int | None) -> str:

@@ -23,7 +23,8 @@ from ..costs.transformer import forward_flops
 from ..files import settled, write_whole
 from ..measure.calibration import Calibration
 from ..specs.architectures import Model
-from .forms import Line
+from ..specs.json_text import parse_json, read_file
+from .forms import Line, line_of
 from .twin import NoTwin, Twin
 
 KIND, VERSION = "llmhw twin", 1
@@ -202,17 +203,20 @@ def read_twin(path: Path) -> Prepared:
     """
     path = Path(path)
     try:
-        said = json.loads(settled(path.read_bytes, path))
+        said = parse_json(settled(lambda: read_file(path), path))
         if (said.pop("kind"), said.pop("version")) != (KIND, VERSION):
             raise NoTwin(f"{path.name} is no twin of version {VERSION}: write it again")
         fields = said.pop("twin")
         model = {name: tuple(value) if isinstance(value, list) else value for name, value in fields["model"].items()}
         fields |= {"model": Model(**model), "notes": tuple(fields["notes"])}
-        lines = {name: Line(**line) for name, line in said.pop("lines").items()}
-        return Prepared(Twin(**fields), lines, **said)
+        lines = {name: line_of(line) for name, line in said.pop("lines").items()}
+        prepared = Prepared(Twin(**fields), lines, **said)
+        if not prepared.twin.model.n_params > 0:  # counted from all sizes, which have to be numbers for it
+            raise ValueError("a model without parameters")
+        return prepared
     except OSError as error:
         raise NoTwin(f"no twin {path} ({error.strerror}): prepare() makes it") from None
     except NoTwin:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError) as error:
         raise NoTwin(f"{path.name} is damaged ({' '.join(str(error).split()):.60}): write it again") from None

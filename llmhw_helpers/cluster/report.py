@@ -12,7 +12,7 @@ from ..course.ledger import Ledger
 from ..measure.timers import measured
 from .directives import BadJob
 from .forms import BadForm, Form, form_path, read_form
-from .local_runner import JobState
+from .job_states import JobState
 from .predictions import JOB, MEMORY, SENT, STEP, WORK
 from .runs import NotSubmitted, job_in
 

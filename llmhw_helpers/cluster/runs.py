@@ -1,5 +1,6 @@
 """Runs of job scripts: through Slurm's `sbatch` where there is one, else through the local runner, in the same way."""
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..files import write_whole
+from ..specs.json_text import parse_json, read_file
 from . import local_runner
 from .forms import BadForm, form_path, read_form
-from .local_runner import JobState
+from .job_states import JobState, state_of
 from .slurm import NoSlurm, Slurm, SlurmJob, UnknownJob
 
 ASK_S = 30  # for Slurm to answer
@@ -165,8 +167,8 @@ def _asked_slurm(number: str, folder: Path) -> list[JobState]:
     try:
         found = [_state(job) for job in Slurm().tasks(number)]
     except (NoSlurm, UnknownJob) as error:
-        if kept.exists():
-            return [JobState(**state) for state in json.loads(kept.read_bytes())]
+        with contextlib.suppress(OSError, TypeError, ValueError):  # none kept, or damaged: then Slurm's own words
+            return [state_of(state) for state in parse_json(read_file(kept))]
         raise NotSubmitted(str(error)) from None
     write_whole(kept, json.dumps([asdict(state) for state in found]).encode(), "state")
     return found

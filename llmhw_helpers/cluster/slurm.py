@@ -280,8 +280,9 @@ def _as_described(command: str) -> Iterator[None]:
     """An answer in another form than the manuals describe is NoSlurm."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise NoSlurm(f"{command} answers in a form that is not known here: {error!s:.80}") from None
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise NoSlurm(f"{command} answers in a form that is not known here: {said:.80}") from None
 
 
 def _checked(job_id: int | str) -> str:

@@ -43,7 +43,8 @@ class Efficiency:
     @property
     def cpu_share(self) -> float | None:
         """Processor seconds used of those that the job held, 1 when all were busy all the time."""
-        return self.cpu_s / (self.elapsed_s * self.n_cpus) if self.cpu_s is not None and self.elapsed_s else None
+        held = (self.elapsed_s or 0) * self.n_cpus
+        return self.cpu_s / held if self.cpu_s is not None and held else None
 
     @property
     def memory_share(self) -> float | None:

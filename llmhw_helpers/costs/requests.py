@@ -118,7 +118,8 @@ def read_request(said: object) -> Request:
     if strange:
         raise BadRequest(f"{strange[0]} means nothing for the task {task!r}: leave it out")
     given = {key: _checked(key, value) for key, value in said.items() if key in FIELDS and FIELDS[key][0]}
-    if not isinstance(said["where"], str | list | tuple):
+    names = said["where"] if isinstance(said["where"], list | tuple) else [said["where"]]
+    if not all(isinstance(name, str) for name in names):
         raise BadRequest(f"where is {_shown(said['where'])}: the name of a cluster or card is asked for, or a list")
     model, notes = _model(said["model"])
     where = offers(said["where"], given.pop("n_gpus", None))

@@ -27,6 +27,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from ..specs.json_text import parse_json, read_file
+from ..specs.settings import one_line
+
 CONTENTS, CHUNK = "contents.json", 1 << 20
 State = Mapping[str, object]  # tensors, or further states
 
@@ -79,8 +82,8 @@ class Checkpoints:
         self.wait()
         saving = self._begin(state, step)
         with self._together(f"saving step {step}"):
-            alone = self._group is None
-            dcp.save(dict(state), storage_writer=_Summing(saving), process_group=self._group, no_dist=alone)
+            writer, alone = _Summing(saving), self._group is None
+            dcp.save(dict(state), storage_writer=writer, process_group=self._group, no_dist=alone)
             self._finish(state, saving, step)
 
     def save_async(self, state: State, step: int) -> None:
@@ -143,8 +146,7 @@ class Checkpoints:
         if _rank() != 0:
             return
         sums = {each: json.loads(each.read_text()) for each in saving.glob("sums-*.json")}
-        files = {name: told for each in sums.values() for name, told in each.items()}
-        files |= _sums(saving, [".metadata"])
+        files = {name: told for each in sums.values() for name, told in each.items()} | _sums(saving, [".metadata"])
         (saving / CONTENTS).write_text(json.dumps({"step": step, "tensors": _contents(state), "files": files}))
         for each in sums:
             each.unlink()
@@ -168,12 +170,11 @@ class Checkpoints:
         except (OSError, RuntimeError, ValueError) as error:
             failed = f"{doing}: {_line(error)}"
         mine = failed, dict(same)
-        told = [mine]
+        told = [mine] * (dist.get_world_size() if self._talk is not None else 1)
         if self._talk is not None:
-            told *= dist.get_world_size()
             dist.all_gather_object(told, mine, group=self._talk)
         if lines := [line for line, _ in told if line]:
-            raise CheckpointError(lines[0])
+            raise CheckpointError(one_line(lines[0]))
         first = told[0][1]
         for rank, (_, other) in enumerate(told):
             if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:
@@ -245,20 +246,20 @@ def _contents(state: State) -> dict[str, list]:
     return {name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in _flat(state)}
 
 
-def _read_contents(path: Path) -> dict:
+def _read_contents(path: Path) -> tuple[dict[str, list], dict[str, list[int]]]:
     try:
-        told = json.loads((path / CONTENTS).read_text())
-        return {"tensors": dict(told["tensors"]), "files": dict(told["files"])}
+        told = parse_json(read_file(path / CONTENTS))
+        tensors = {name: [str(dtype), list(map(int, shape))] for name, (dtype, shape) in told["tensors"].items()}
+        return tensors, {name: [int(n), int(crc)] for name, (n, crc) in told["files"].items()}
     except FileNotFoundError:
         raise CheckpointError(f"{path} is no checkpoint of this course: it has no {CONTENTS}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path.name}: its {CONTENTS} cannot be read ({error})") from None
 
 
 def _check(path: Path, wanted: Mapping[str, list], others: str) -> None:
     """Raises where the checkpoint is of another model, or a file of it is missing or has another length."""
-    told = _read_contents(path)
-    there = told["tensors"]
+    there, files = _read_contents(path)
     if missing := [name for name in wanted if name not in there]:
         raise CheckpointError(f"{path.name} is of another model: it has no {_few(missing)}; it has {_few(list(there))}")
     if more := [name for name in there if name not in wanted]:
@@ -267,12 +268,11 @@ def _check(path: Path, wanted: Mapping[str, list], others: str) -> None:
         if there[name] != [dtype, shape]:
             has, asked = (f"{kind} of {' x '.join(map(str, sizes))}" for kind, sizes in (there[name], (dtype, shape)))
             raise CheckpointError(f"{path.name} is of another model: {name} is {has}, and {asked} is asked for")
-    names = sorted(told["files"])
-    sizes = {name: (path / name).stat().st_size if (path / name).exists() else 0 for name in names}
-    if short := [name for name in names if sizes[name] != told["files"][name][0]]:
+    names = sorted(files)
+    if short := [n for n in names if not (path / n).is_file() or (path / n).stat().st_size != files[n][0]]:
         raise CheckpointError(f"{path.name} is damaged: {_few(short)} is missing or cut short; {others}")
     mine = names[_rank() :: dist.get_world_size() if dist.is_initialized() else 1]  # all ranks together read all
-    if changed := [name for name, found in _sums(path, mine).items() if found != told["files"][name]]:
+    if changed := [name for name, found in _sums(path, mine).items() if found != files[name]]:
         raise CheckpointError(f"{path.name} is damaged: {_few(changed)} is not what was saved; {others}")
 
 

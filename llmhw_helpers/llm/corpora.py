@@ -6,6 +6,7 @@ what they are. No more of it comes to memory than a batch asks for.
 
 import itertools
 import json
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,13 +20,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..files import saving
+from ..specs.json_text import parse_json, read_file
+from ..specs.settings import one_line
 
 FORMAT = "llmhw tokens 1"
+DTYPES = ("<u2", "<u4")
 Fetched = TypeVar("Fetched")  # a batch, or all of a step's
 
 
 class BadCorpus(ValueError):
     """A corpus that cannot be trained on: the message says why, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)
@@ -78,13 +85,15 @@ def open_corpus(path: Path) -> Corpus:
     """
     path = Path(path)
     again = "write it again with write_corpus"
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"no corpus {path}; make one with write_corpus")
     try:
-        about = json.loads(_description(path).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
+        about = parse_json(read_file(_description(path)))
+        dtype, n_tokens, vocab_size = about["dtype"], about["n_tokens"], about["vocab_size"]
+        known = about["format"] == FORMAT and dtype in DTYPES and path.is_file()
+        if not known or not all(type(n) is int and n >= 0 for n in (n_tokens, vocab_size)):
             raise ValueError
-        dtype, n_tokens, vocab_size = np.dtype(about["dtype"]), int(about["n_tokens"]), int(about["vocab_size"])
+        dtype = np.dtype(dtype)
     except (OSError, ValueError, KeyError, TypeError):
         raise BadCorpus(
             f"{path.name} is not a corpus: {_description(path).name} does not describe it; {again}"

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from ..specs.settings import one_line
 from .model_files import BadModelFile, check_architecture
 
 APPLIED = {
@@ -92,7 +93,8 @@ def _check_keys(path: Path, said: Mapping[str, object], others: list[str]) -> No
         if dangerous:
             _refuse(path, key, value)
     if unknown := [PREFIX + key for key in said if key not in KNOWN] + others:
-        warnings.warn(f"{path.name}: keys passed over, as nobody here knows them: {', '.join(unknown)}", stacklevel=2)
+        said = f"{path.name}: keys passed over, as nobody here knows them: {', '.join(unknown)}"
+        warnings.warn(one_line(said), stacklevel=2)
 
 
 def _refuse(path: Path, key: str, value: object, where: str = "") -> NoReturn:

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..files import settled, write_whole
+from ..specs.json_text import parse_json
 
 FORMAT = "llmhw run 1"
 
@@ -41,9 +42,12 @@ def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:
         BadCheckpoint: truncated, damaged, or not a checkpoint of this course.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe waits for a writer for ever
-        raise BadCheckpoint(f"{path.name} is no file; name another")
-    return settled(lambda: _read(path), path) if path.exists() else None
+    try:
+        if path.exists() and not path.is_file():  # a pipe waits for a writer for ever
+            raise BadCheckpoint(f"{path.name} is no file; name another")
+        return settled(lambda: _read(path), path) if path.exists() else None
+    except OSError as error:
+        raise BadCheckpoint(f"{path.name} cannot be read: {error.strerror or error}; name another") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -59,7 +63,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise BadCheckpoint(f"{path.name} is no checkpoint, or a truncated one ({said:.80}); {away}") from None
     if header.get("crc32") != str(_checksum(tensors, header.get("about", ""))):
         raise BadCheckpoint(f"{path.name} is damaged: its checksum differs; {away}")
-    return tensors, json.loads(header["about"])
+    try:
+        about = parse_json(header.get("about", ""))
+    except ValueError as error:
+        raise BadCheckpoint(
+            f"{path.name} is no checkpoint of a run: its description is no JSON ({error}); {away}"
+        ) from None
+    if not isinstance(about, dict):
+        raise BadCheckpoint(f"{path.name} is no checkpoint of a run: its description is no JSON object; {away}")
+    return tensors, about
 
 
 def _checksum(tensors: dict[str, Tensor], text: str) -> int:

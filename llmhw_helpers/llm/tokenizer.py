@@ -80,7 +80,8 @@ class Tokenizer:
         lacks some control characters, and the first bytes of U+40000 to U+BFFFF, where Unicode has assigned nothing.
 
         Raises:
-            BadText: `text` holds half a character (a lone surrogate), as bytes that are no UTF-8 become.
+            BadText: `text` holds half a character (a lone surrogate), as bytes that are no UTF-8 become; or the file's
+                tokenizer fails on it, as one without the token that it names for unknown words.
         """
         tokens = _tokens(self.library, text)
         if special or self._control.keys().isdisjoint(tokens):
@@ -231,7 +232,13 @@ def _check_fits(checkpoint: Checkpoint, library: Library) -> None:
 
 def _tokens(library: Library, text: str, add_special_tokens: bool = False) -> list[int]:
     """In a call that lets other threads run meanwhile, as `Library.encode` does not."""
-    return library.encode_batch_fast([_whole(text)], add_special_tokens=add_special_tokens)[0].ids
+    text = _whole(text)
+    try:
+        return library.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+    except BaseException as error:  # the library raises plain ones, where a file names a token that it does not list
+        if type(error) is not Exception and not panicked(error):
+            raise
+        raise BadText(f"the tokenizer of this model's file has no tokens for the text: {error}") from None
 
 
 def _whole(text: str) -> str:

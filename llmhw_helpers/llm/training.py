@@ -258,18 +258,24 @@ class Trainer:
         if found is None:
             return False
         tensors, about = found
-        if differing := [part for part, value in self._identity().items() if about["of"].get(part) != value]:
-            raise BadCheckpoint(f"{Path(path).name} is of another {' and '.join(differing)}; give it another name")
-        states = self._states(tensors, about["step"], Path(path).name)
+        name, of, step, losses = Path(path).name, about.get("of"), about.get("step"), about.get("losses")
+        if not (isinstance(of, dict) and type(step) is int and step >= 0 and isinstance(losses, list)):
+            raise BadCheckpoint(f"{name} is no checkpoint of a Trainer; give it another name")
+        if differing := [part for part, value in self._identity().items() if of.get(part) != value]:
+            raise BadCheckpoint(f"{name} is of another {' and '.join(differing)}; give it another name")
+        states = self._states(tensors, step, name)
+        try:
+            torch.set_rng_state(tensors.get("rng.cpu"))
+        except (RuntimeError, TypeError):
+            raise BadCheckpoint(f"{name} lacks the state of the random numbers; it cannot be gone on from") from None
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(tensors[f"model.{name}"])
                 self.optimizer.state[p] = states[name]
-        torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        self.step, self.losses = about["step"], about["losses"]
+        self.step, self.losses = step, losses
         return True
 
     def _states(self, tensors: dict, step: int, name: str) -> dict[str, dict[str, Tensor]]:

@@ -15,6 +15,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ..specs.json_text import read_file
+
 COLUMNS = {  # of each report: how often, and of what
     "cuda_gpu_kern_sum": ("Instances", "Name"),
     "cuda_gpu_mem_time_sum": ("Count", "Operation"),
@@ -84,7 +86,7 @@ def read_stats(path: str | Path) -> dict[str, list[Summed]]:
     """
     path = Path(path)
     try:
-        text = path.read_text()
+        text = read_file(path).decode()
     except OSError as error:
         raise BadStats(f"{path.name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

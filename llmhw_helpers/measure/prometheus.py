@@ -57,7 +57,9 @@ class Prometheus:
             if kind == "scalar":
                 return [Answered({}, float(found["result"][1]))]
             if kind == "vector":
-                return [Answered(each["metric"], float(each["value"][1])) for each in found["result"]]
+                return [Answered(_labels(each), float(each["value"][1])) for each in found["result"]]
+            if kind not in ("matrix", "string"):
+                raise ValueError(kind)
         raise BadQuery(f"{promql!r} gives a {kind}, and no numbers of one moment")
 
     def range(
@@ -92,8 +94,10 @@ class Prometheus:
         end = time.time() if end is None else end
         data = self._ask("query_range", query=promql, start=end - last_s, end=end, step=step_s)
         with self._as_documented():
-            pairs = [(each["metric"], each["values"]) for each in data["result"]]
-            found = [(dict(labels), [(float(when), float(value)) for when, value in of]) for labels, of in pairs]
+            pairs = [(_labels(each), each["values"]) for each in data["result"]]
+            found = [(labels, [(float(when), float(value)) for when, value in of]) for labels, of in pairs]
+            if not all(math.isfinite(when) for _, values in found for when, _ in values):
+                raise ValueError("a moment is no number")
         moments = end - last_s + step_s * np.arange(math.floor(last_s / step_s + 1e-9) + 1)
         columns: dict[str, np.ndarray] = {}
         for labels, values in found:
@@ -115,14 +119,14 @@ class Prometheus:
         """
         found = self._ask("targets", state="active")
         with self._as_documented():
-            return {each["scrapeUrl"]: each["lastError"] or each["health"] for each in found["activeTargets"]}
+            return {str(each["scrapeUrl"]): str(each["lastError"] or each["health"]) for each in found["activeTargets"]}
 
     @contextmanager
     def _as_documented(self) -> Iterator[None]:
         """An answer that has not the form that Prometheus' manual gives it comes from something else."""
         try:
             yield
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
             raise NoAnswer(f"no Prometheus at {self.url}: what answers there is something else") from None
 
     def _ask(self, what: str, **fields: object) -> dict:
@@ -135,7 +139,14 @@ class Prometheus:
             if answer["status"] == "success":
                 return dict(answer["data"])
             said = " ".join(answer["error"].split())
-        raise BadQuery(said)
+        raise BadQuery(f"{said:.500}")
+
+
+def _labels(answered: Mapping) -> dict[str, str]:
+    labels = dict(answered["metric"])
+    if not all(isinstance(value, str) for value in labels.values()):
+        raise TypeError("a label is no text")
+    return labels
 
 
 def _written(labels: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..files import write_whole
 from ..specs.figures import look_up
+from ..specs.json_text import read_file
 
 FORMAT = "llmhw series 1"  # the first entry of a file
 
@@ -149,7 +150,7 @@ class Series:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_file(path))
         except (ValueError, RecursionError):
             raise NoSeries(f"{path.name} is no series, or a damaged one: it is not JSON") from None
         found = content.get("format") if isinstance(content, dict) else None
@@ -163,7 +164,8 @@ class Series:
             begin = float(_numbers([content["begin_s"]])[0])
             return cls(_numbers(content["seconds"]), columns, content["units"], marks, begin_s=begin)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise NoSeries(f"{path.name} is a damaged series: {type(error).__name__}, {error!s:.80}") from None
+            said = " ".join(str(error).split())
+            raise NoSeries(f"{path.name} is a damaged series: {type(error).__name__}, {said:.80}") from None
 
     def _known(self, name: str) -> np.ndarray:
         known = ~np.isnan(self[name])

@@ -7,6 +7,7 @@ The format is Chrome's trace event format: JSON, a list of events, each with a p
 """
 
 import gzip
+import io
 import json
 import os
 import tempfile
@@ -21,11 +22,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..files import write_whole
+from ..specs.json_text import read_file
 
 OPERATIONS = frozenset({"cpu_op", "cuda_runtime", "cuda_driver"})  # work of a thread
 KERNELS = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})  # work of a stream of a GPU
 RANGES = frozenset({"user_annotation"})  # what the program gave a name: record_function
 PHASES = frozenset("XMstfiICPNOD")  # with a duration; names, arrows, instants, counters and objects, which have none
+MOST_TIMES, MOST_TIMES_FROM = 100, 1 << 20  # a compressed trace grows tenfold or so; a small one may more
 LONGEST_US = 1e18  # no clock counts that far: thirty thousand years
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler says on stderr that it starts, and that it ends
 
@@ -113,9 +116,13 @@ def read_spans(path: str | Path) -> tuple[list[Span], dict[str, int]]:
 
 def _events(path: Path) -> list:
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            most = MOST_TIMES * len(content) + MOST_TIMES_FROM
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+                content = packed.read(most + 1)
+            if len(content) > most:
+                raise BadTrace(f"{path.name} is compressed, and more than {MOST_TIMES} times as long: no trace is")
         whole = json.loads(content)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise BadTrace(f"{path.name} is compressed, and damaged or not all there: record it again") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..costs.planner import answer
 from ..costs.requests import FIELDS, METHODS, TASKS
+from ..specs.json_text import parse_json, read_file
 from .scripts import BadPlan, job_script, vllm_command
 from .tables import report
 
@@ -74,8 +75,8 @@ def _request(options: argparse.Namespace) -> dict:
     model = options.model
     if model.endswith(".json"):
         try:
-            model = json.loads(Path(model).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            model = parse_json(read_file(Path(model)))
+        except ValueError as error:
             raise ValueError(f"{model}: not JSON ({error})") from None
     said = {"model": model, "task": options.task, "where": options.where}
     return said | {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}

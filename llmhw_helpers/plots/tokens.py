@@ -14,8 +14,14 @@ PARTS = {"embedding": 0, "table of tokens": 0, "attention": 1, "qkv": 1, "mlp": 
 PARTS |= {"head": 5, "norms": 6}
 
 
-def plot_next(choices: Sequence[tuple[str, float]], ax: Axes | None = None) -> Axes:
-    """Bars of the likeliest next tokens, (text, probability), the best on top."""
+def plot_next(choices: Sequence[tuple[str, float]], ax: Axes | None = None, end: float | None = None) -> Axes:
+    """Bars of the likeliest next tokens, (text, probability), the best on top.
+
+    Args:
+        choices: at least one.
+        ax: where to draw; a new figure without it.
+        end: the probability at the axis' right end; without it the longest bar has the picture's width.
+    """
     ax = style.axes(ax, height=0.9 + 0.28 * len(choices))
     places = np.arange(len(choices))
     ax.barh(places, [p for _, p in choices], color=style.COLOURS[0])
@@ -23,7 +29,7 @@ def plot_next(choices: Sequence[tuple[str, float]], ax: Axes | None = None) -> A
     for place, (_, p) in zip(places, choices, strict=True):
         ax.text(p, place, f" {p:.1%}", va="center", fontsize=style.SMALL)
     ax.invert_yaxis()
-    ax.set(xlabel="probability", xlim=(0, 1.08))
+    ax.set(xlabel="probability", xlim=(0, end or 1.15 * max(p for _, p in choices)))
     ax.grid(axis="y", visible=False)
     return ax
 

@@ -1,6 +1,8 @@
 """The serving engine: many requests, one step after the other, each request as if it were alone.
 
 A step is one pass through the model. The scheduler says whose tokens it reads; the paged cache keeps what it computes.
+Logits are those of the text alone but for rounding: several rows may be added up in another order than one. Where two
+tokens are equally likely to the last bits, the other one may be written.
 """
 
 import time
@@ -138,9 +140,9 @@ class Engine:
         the same way whoever else is in the pass.
         """
         logits, sound = {}, {}
-        decoder = decoder_of(self.served)
-        single = [each for each, n in scheduled.items() if n == 1] if decoder is not None else []
-        if single:
+        single = [each for each, n in scheduled.items() if n == 1]
+        decoder = decoder_of(self.served) if single else None
+        if decoder is not None:
             tokens, positions = [each.tokens[each.n_cached] for each in single], [each.n_cached for each in single]
             rows = decoder.logits(tokens, positions, [each.block_table for each in single], self.cache)
             logits.update(zip(single, rows, strict=True))

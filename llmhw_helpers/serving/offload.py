@@ -19,6 +19,7 @@ from torch.func import functional_call
 from ..costs.offload import WINDOW, split
 from ..files import write_whole
 from ..llm.headers import read_safetensors_header
+from ..llm.model_files import BadModelFile
 from ..llm.transformer import Block, Transformer
 from ..measure.pages import MappedFile
 from ..specs.architectures import Model
@@ -59,6 +60,11 @@ class DiskLayers:
     def __init__(self, folder: Path, n_layers: int):
         paths = [_layer_file(folder, i) for i in range(n_layers)]
         self._headers = [read_safetensors_header(path) for path in paths]
+        for path, header in zip(paths, self._headers, strict=True):
+            if strange := [
+                name for name, entry in header.tensors.items() if entry.type not in TORCH or not entry.n_bytes
+            ]:
+                raise BadModelFile(f"{path} holds {strange[0]!r:.60}, which is no weight of a layer")
         self._files = [MappedFile(path) for path in paths]
         self._open = [os.open(path, os.O_RDONLY) for path in paths]
         self.dropped = True

@@ -6,11 +6,14 @@ begins with ``fs:`` is a stored public text whose address was not kept; ``sure``
 """
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from os import PathLike
 from pathlib import Path
+
+from .json_text import read_file
 
 FILE = Path(__file__).with_name("measured.csv")
 _ANSWERS = {"yes": True, "no": False}
@@ -93,15 +96,19 @@ def measured_rows(path: str | PathLike | None = None) -> list[Row]:
 
 def read_cells(path: str | PathLike | None = None) -> Iterator[dict[str, str]]:
     """The rows as text, for whoever wants to go on after a bad one; raises as `measured_rows` for the columns alone."""
-    with open(FILE if path is None else path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
+    path = FILE if path is None else Path(path)
+    try:
+        text = read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise BadRow(f"{path.name} is no text in UTF-8: {error}") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
         if missing:
-            raise BadRow(f"{Path(file.name).name} lacks the columns {', '.join(missing)}")
-        try:
-            yield from reader
-        except csv.Error as error:
-            raise BadRow(f"{Path(file.name).name}, line {reader.line_num}: {error}") from error
+            raise BadRow(f"{path.name} lacks the columns {', '.join(missing)}")
+        yield from reader
+    except csv.Error as error:
+        raise BadRow(f"{path.name}, line {reader.line_num}: {error}") from error
 
 
 def row(cells: Mapping[str, str]) -> Row:
@@ -128,14 +135,15 @@ def _typed(field: Field, cells: Mapping[str, str]):
         return text
     if field.type == bool | None:
         if text not in _ANSWERS:
-            raise BadRow(f"{cells.get('id')}: {column} is {text!r}, not yes, no or empty")
+            raise BadRow(f"{cells.get('id')!s:.20}: {column} is {text!r:.60}, not yes, no or empty")
         return _ANSWERS[text]
     number = _number(text)
     if field.name == "value":
         return number
     whole = field.type == int | None
     if number is None or (whole and number % 1):
-        raise BadRow(f"{cells.get('id')}: {column} is {text!r}, and a {'whole ' * whole}number is asked for")
+        asked = f"a {'whole ' * whole}number is asked for"
+        raise BadRow(f"{cells.get('id')!s:.20}: {column} is {text!r:.60}, and {asked}")
     return int(number) if whole else number
 
 

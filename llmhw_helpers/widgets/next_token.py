@@ -9,6 +9,8 @@ from ..llm.tokenizer import BadText, Tokenizer
 from ..llm.transformer import TokenError, Transformer
 from ..plots.tokens import plot_next
 
+CERTAIN = 1.08  # an axis that holds a bar of all probability, with its label
+
 
 @torch.inference_mode()
 def likeliest(
@@ -63,7 +65,7 @@ class NextTokenExplorer(VBox):
         self.choices.children = tuple(self._button(token, piece, p) for token, piece, p in found)
         self.picture.clear_output(wait=True)
         with self.picture:
-            plot_next([(piece, p) for _, piece, p in found])
+            plot_next([(piece, p) for _, piece, p in found], end=CERTAIN)
             plt.show()
 
     def _button(self, token: int, piece: str, p: float) -> Button:

@@ -1,5 +1,6 @@
 """Every page of the built book in headless Chromium: no error, nothing from elsewhere, readable on a phone."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_code_can_be_copied_and_solutions_unfold(name, book, tab):
         assert fold.get_attribute("open") is None
         fold.locator("summary").click()
         assert fold.locator("pre").first.is_visible()
+    assert not faults
+
+
+@pytest.mark.parametrize(("name", "most_mb"), [("book/intro.html", 1.0), ("notebooks/02_training.html", 3.0)])
+def test_a_page_asks_for_what_it_shows(name, most_mb, book, tab):
+    page, faults = tab
+    sizes = {}
+    page.on("response", lambda response: sizes.update({response.url: int(response.headers["content-length"])}))
+    page.goto(book.address + name, wait_until="networkidle")
+    assert not [url for url in sizes if re.search("fontawesome.js|searchindex.js", url)]
+    assert sum(sizes.values()) < most_mb * 1e6, sorted(sizes.items(), key=lambda each: -each[1])[:5]
+    icon = page.locator(".theme-switch:visible, .theme-switch-button i:visible").first
+    assert icon.evaluate("icon => getComputedStyle(icon, '::before').content") not in {"none", "normal", '""'}
+    assert page.evaluate("[...document.fonts].some(each => /Awesome/.test(each.family) && each.status === 'loaded')")
     assert not faults
 
 

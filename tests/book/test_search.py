@@ -82,3 +82,15 @@ def test_notebooks_stand_before_the_pages_of_the_package(book, tab):
     assert True in found
     assert False in found
     assert found == sorted(found)
+
+
+@pytest.mark.browser
+def test_a_question_asked_on_any_page_is_answered_on_the_searchs_own(book, tab):
+    page, faults = tab
+    page.goto(f"{book.address}notebooks/04_transformer.html", wait_until="load")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("roofline")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => /found/.test(document.querySelector('.search-summary')?.innerText)")
+    assert page.locator("ul.search > li > a").count()
+    assert not faults

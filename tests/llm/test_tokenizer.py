@@ -15,12 +15,13 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
+from tokenizers import models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmhw_helpers.llm import checkpoints
 from llmhw_helpers.llm import tokenizer as room
 from llmhw_helpers.llm.checkpoints import BadModelFile, find_model, open_checkpoint
-from llmhw_helpers.llm.tokenizer import BadText, load_tokenizer
+from llmhw_helpers.llm.tokenizer import BadText, Tokenizer, load_tokenizer
 
 SAID = {key: open_checkpoint().metadata[key] for key in open_checkpoint().metadata}
 TOKENS = SAID["tokenizer.ggml.tokens"]
@@ -315,3 +316,12 @@ def test_others_run_while_a_long_text_is_cut_into_tokens(real, way, monkeypatch)
     stop.set()
     other.join()
     assert len([each for each in ticks if calls[0] < each < calls[1]]) > 10
+
+
+def test_a_file_whose_tokenizer_names_an_unknown_token_that_it_does_not_list_is_told_in_a_line():
+    """The library notices only when a text has a letter that it does not know, and raises a plain Exception then."""
+    tokenizer = Tokenizer(Library(models.BPE({"a": 0, "b": 1}, [], unk_token="<unk>")), end=1, template=None)
+    assert tokenizer.encode("ab") == [0, 1]
+    for cut in (tokenizer.encode, tokenizer.prompt):
+        with pytest.raises(BadText, match="has no tokens for the text: Unk token `<unk>` not found"):
+            cut("az")

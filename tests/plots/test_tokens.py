@@ -24,6 +24,11 @@ def test_the_best_is_on_top_and_bars_are_probabilities():
     assert [text.get_text() for text in ax.texts] == [" 50.0%", " 25.0%", " 1.0%"]
 
 
+def test_the_longest_bar_fills_the_picture_unless_its_axis_is_to_stay():
+    assert plot_next([("a", 0.06), ("b", 0.05)]).get_xlim() == (0, pytest.approx(0.069))
+    assert plot_next([("a", 0.06)], end=1.08).get_xlim() == (0, 1.08)
+
+
 def test_a_part_has_one_colour_in_every_picture():
     first = plot_shares({"work": {"table of tokens": 1, "mlp": 2, "output": 1, "qkv": 1}}, "share")
     second = plot_shares({"parameters": {"embedding": 1, "norms": 2, "mlp": 1}}, "share")

@@ -58,6 +58,15 @@ def test_a_lower_temperature_sharpens(real):
     assert best() > before
 
 
+def test_the_pictures_axis_stays_put_while_the_temperature_changes(real, monkeypatch):
+    limits = []
+    monkeypatch.setattr(plt, "show", lambda: limits.append((plt.gca().get_xlim(), plt.close())[0]))
+    explorer = NextTokenExplorer(*real, "The capital of France is")
+    for temperature in (0.1, 2.0):
+        explorer.temperature.value = temperature
+    assert limits == [(0, 1.08)] * 3
+
+
 def test_what_cannot_be_gone_on_from_is_said(real):
     explorer = NextTokenExplorer(*real, "Hi")
     explorer.text.value = ""
