@@ -11,9 +11,8 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 from .jitting import jit
+from .numbers import BLOCK
 from .vectors import F32, I16, I64, all_of, from_bf16, from_fp16, further, load, nibbles
-
-BLOCK = 32  # numbers in a block of Q8_0 and Q4_1, as in `numbers`
 
 
 class Format(NamedTuple):

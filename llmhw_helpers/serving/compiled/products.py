@@ -1,7 +1,6 @@
 """Rows of ``y = W x + b`` for one token or a few, with the matrix as it lies in memory.
 
-A row's sum is the same whoever computes it, and with whom: it goes through the row in one loop, which adds up as many
-partial sums side by side as the registers hold.
+A row's sum is the same whoever computes it, and with whom: see `sums` and `lanes`, in which the registers are kept.
 """
 
 import numpy as np
@@ -114,7 +113,7 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
                 some = begin_in, min(begin_in + columns, n_in)
                 by_tiles(eight_texts(), weights, steps, group, x, b, some, own, y, first, last)
         for b in range(many, n_texts):
-            by_tiles(one_text(), weights, steps, group, x, b, (np.int64(0), n_in), own, y, first, last)
+            by_tiles(one_text(weights), weights, steps, group, x, b, (np.int64(0), n_in), own, y, first, last)
 
 
 @jit

@@ -36,18 +36,18 @@ class _SumsInMemory(models.PrimitiveModel):
         super().__init__(manager, kind, ir.ArrayType(ir.VectorType(F32, WIDTH), kind.n_rows * kind.n_texts))
 
 
-def _no_sums(n_rows, n_texts):
-    @intrinsic
-    def zeros(typingctx):
-        def code(context, builder, signature, args):
-            return ir.Constant(context.get_value_type(signature.return_type), None)
-
-        return Sums(n_rows, n_texts)(), code
-
-    return zeros
+@intrinsic
+def eight_texts(typingctx):
+    """No sums yet, of eight texts."""
+    sums = Sums(2, TEXTS)
+    return sums(), lambda context, *_: ir.Constant(context.get_value_type(sums), None)
 
 
-one_text, eight_texts = _no_sums(4, 1), _no_sums(2, TEXTS)
+@intrinsic
+def one_text(typingctx, weights):
+    """None yet, of one text: in fp32 of one row, as memory sends one long stream soonest; else of four at once."""
+    sums = Sums(1 if weights.format == "fp32" else 4, 1)
+    return sums(weights), lambda context, *_: ir.Constant(context.get_value_type(sums), None)
 
 
 @intrinsic
@@ -109,7 +109,7 @@ def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
         rows = _rows(builder, first, row_bytes, last_row, sums.n_rows)
         wide = [FORMATS[weights.format].widen(builder, row, WIDTH) for row in rows]
         far = ir.Constant(I64, AHEAD) if sums.n_texts == 1 else builder.mul(row_bytes, ir.Constant(I64, ROWS))
-        for row in rows:
+        for row in rows if len(rows) * sums.n_texts > 1 else []:  # one stream the processor fetches by itself
             fetch(builder, builder.add(row, far))
         for k in range(len(wide[0])):
             for t in range(sums.n_texts):
