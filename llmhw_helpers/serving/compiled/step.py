@@ -22,6 +22,10 @@ from .rows import add, normalise, swiglu, turn, unweave
 
 PER_LAYER = 7  # matrices
 PHASES = 5  # of a layer; before the first there is one more, and after the last another one
+# What becomes of the rows of a product: heads, turned and kept; added to the stream; gates, opened by the other; logits
+KEEP, ADD, OPEN, SCORE = np.arange(4)  # of a type that is no constant, or the compiler makes four programs of one
+NOWHERE = (np.int64(0),) * 4  # a cache of nothing
+Mine = namedtuple("Mine", "gate held scratch own positions kind me n")  # what a worker goes through a step with
 
 
 class Scratch(
@@ -97,24 +101,25 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
             scales, each the bytes of ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim or 1]``, or empty.
         logits: fp32 ``[batch, vocab_size]``, what the step gives.
     """
-    n_layers, x, seen = held.norms.shape[0], scratch.x, scratch.seen[me]
     kind = INT8 if pools[0] == 8 else INT4 if pools[0] == 4 else held.kind
-    normal, own = scratch.normal[me], of_worker(scratch.own, me)
+    mine = Mine(gate, held, scratch, of_worker(scratch.own, me), positions, kind, me, n)
+    x, normal, seen, added = scratch.x, scratch.normal[me], scratch.seen[me], scratch.added
     begin_texts(gate, held, scratch, tokens, positions, block_tables, block_size)
-    for layer in range(n_layers):
+    for layer in range(held.norms.shape[0]):
         w, phase = held.matrices[PER_LAYER * layer : PER_LAYER * (layer + 1)], 1 + PHASES * layer
         cache = at(pools[1], layer), at(pools[2], layer), at(pools[3], layer), at(pools[4], layer)
         normalise(x, held.norms[layer, 0], held.eps, normal)  # by all: sooner done than waited for
-        make_heads(gate, phase, held, scratch, w, normal, own, positions, kind, cache, me)
-        look_back(gate, phase + 1, held, scratch, positions, kind, cache, me)
+        multiply(mine, phase, KEEP, w[: V + 1], normal, (flat(scratch.q), flat(scratch.k), flat(scratch.v)), cache)
+        look_back(mine, phase + 1, cache)
         for b in range(positions.size):
             combine(positions[b] + 1, scratch.tops[b], scratch.sums[b], scratch.mixed[b], seen[b])
-        add_product(gate, phase + 2, held.unit, w[OUTPUT : OUTPUT + 1], flat(seen), own, scratch, n)
+        multiply(mine, phase + 2, ADD, w[OUTPUT : OUTPUT + 1], flat(seen), (added, added, added), cache)
         normalise(x, held.norms[layer, 1], held.eps, normal)
-        make_gates(gate, phase + 3, held.unit, w, normal, own, scratch, n)
-        add_product(gate, phase + 4, held.unit, w[DOWN : DOWN + 1], scratch.gate, own, scratch, n)
+        multiply(mine, phase + 3, OPEN, w[GATE : UP + 1], normal, (scratch.gate, scratch.up, added), cache)
+        multiply(mine, phase + 4, ADD, w[DOWN : DOWN + 1], scratch.gate, (added, added, added), cache)
     normalise(x, held.last_norm, held.eps, normal)
-    score(gate, 1 + PHASES * n_layers, held.unit, held.matrices[-2:-1], normal, own, logits, n)
+    last = 1 + PHASES * held.norms.shape[0]
+    multiply(mine, last, SCORE, held.matrices[-2:-1], normal, (logits, logits, logits), NOWHERE)
 
 
 @jit
@@ -135,32 +140,64 @@ def begin_texts(gate, held, scratch, tokens, positions, block_tables, block_size
 
 
 @jit
-def make_heads(gate, phase, held, scratch, w, normal, own, positions, kind, cache, me):
-    """Queries, keys and values of all texts, some heads a piece: turned, and put where they belong, as soon as made."""
-    n_q, n_kv, hd = held.n_heads, held.n_kv_heads, held.head_dim
-    span = held.unit // math.gcd(held.unit, hd)  # heads, so that their rows are whole units
-    pieces_q, pieces_kv = (n_q - 1) // span + 1, (n_kv - 1) // span + 1
-    n_pieces = pieces_q + 2 * pieces_kv
-    prepare(w[Q : V + 1], normal, own)
+def multiply(mine, phase, what, matrices, inputs, outputs, cache):
+    """A phase of products with the same inputs: a piece is some rows, and who makes them goes on with them at once.
+
+    The one place that products are called from: the compiler makes their code anew for each function that calls them.
+
+    Args:
+        mine: a `Mine`.
+        phase: its number.
+        what: becomes of the rows: `KEEP`, `ADD`, `OPEN` or `SCORE`.
+        matrices: int64 ``[1 to 3, 9]``, as `products` has it.
+        inputs: fp32 ``[batch, n_in]``.
+        outputs: of each matrix ``[batch, n_out]``.
+        cache: addresses of the layer's keys, values and their scales.
+    """
+    gate, held, together = mine.gate, mine.held, 2 if what == OPEN else 1  # matrices of which a piece has rows
+    rows = piece_rows(matrices[0, N_OUT], held.unit, mine.n)
+    if what == KEEP:
+        rows = held.unit // math.gcd(held.unit, held.head_dim) * held.head_dim  # whole heads, and whole units
+    n_pieces = 0
+    for m in range(0, matrices.shape[0], together):
+        n_pieces += pieces(matrices[m], rows)
+    prepare(matrices, inputs, mine.own)
     i = take(gate, phase)
     while i < n_pieces:
-        if i < pieces_q:
-            first, last = span * i, min(span * i + span, n_q)
-            product(w[Q], normal, own, flat(scratch.q), first * hd, last * hd)
-            turn_heads(held, scratch, scratch.q, first, last, me)
-        elif i < pieces_q + pieces_kv:
-            first, last = span * (i - pieces_q), min(span * (i - pieces_q) + span, n_kv)
-            product(w[K], normal, own, flat(scratch.k), first * hd, last * hd)
-            turn_heads(held, scratch, scratch.k, first, last, me)
-            store(scratch, scratch.k, first, last, positions, kind, cache[0], cache[2])
-        else:
-            first = span * (i - pieces_q - pieces_kv)
-            last = min(first + span, n_kv)
-            product(w[V], normal, own, flat(scratch.v), first * hd, last * hd)
-            store(scratch, scratch.v, first, last, positions, kind, cache[1], cache[3])
+        m, j = 0, i
+        while j >= pieces(matrices[m], rows):
+            m, j = m + together, j - pieces(matrices[m], rows)
+        begin, end = rows * j, min(rows * j + rows, matrices[m, N_OUT])
+        for k in range(m, m + together):
+            product(matrices[k], inputs, mine.own, outputs[k], begin, end)
+        if what == KEEP:
+            keep(mine, m, begin // held.head_dim, end // held.head_dim, cache)
+        elif what == ADD:
+            add(mine.scratch.x, outputs[0], begin, end)
+        elif what == OPEN:
+            swiglu(outputs[0], outputs[1], begin, end)
         done(gate, phase)
         i = take(gate, phase)
-    meet(gate, phase, n_pieces)
+    if what != SCORE:  # whose end the caller waits for
+        meet(gate, phase, n_pieces)
+
+
+@jit
+def pieces(matrix, rows):
+    """Of a matrix, with so many rows each."""
+    return (matrix[N_OUT] - 1) // rows + 1
+
+
+@jit
+def keep(mine, which, first, last, cache):
+    """Turn heads `first` to `last` of all texts' queries or keys; put keys and values into their slots."""
+    scratch = mine.scratch
+    heads = scratch.q if which == Q else scratch.k if which == K else scratch.v
+    if which != V:
+        turn_heads(mine.held, scratch, heads, first, last, mine.me)
+    if which != Q:
+        pool, scales = (cache[0], cache[2]) if which == K else (cache[1], cache[3])
+        store(scratch, heads, first, last, mine.positions, mine.kind, pool, scales)
 
 
 @jit
@@ -183,67 +220,19 @@ def store(scratch, heads, first, last, positions, kind, pool, scales):
 
 
 @jit
-def look_back(gate, phase, held, scratch, positions, kind, cache, me):
+def look_back(mine, phase, cache):
     """Attention: a piece is a chunk of a text, for all heads; texts that have no such chunk are soon done."""
-    n_chunks = chunks(positions.max() + 1)
-    n_pieces = n_chunks * positions.size
+    gate, scratch, positions = mine.gate, mine.scratch, mine.positions
+    wide, scores, n_chunks = scratch.wide[mine.me], scratch.scores[mine.me], chunks(positions.max() + 1)
     i = take(gate, phase)
-    while i < n_pieces:
+    while i < n_chunks * positions.size:
         b, c, n = i // n_chunks, i % n_chunks, positions[i // n_chunks] + 1
         if c * CHUNK < n:
-            where = c, n, scratch.slots[b], kind, cache
-            room = scratch.wide[me], scratch.scores[me], scratch.tops[b], scratch.sums[b], scratch.mixed[b]
-            attend(scratch.q[b], *where, *room)
+            found = scratch.tops[b], scratch.sums[b], scratch.mixed[b]
+            attend(scratch.q[b], c, n, scratch.slots[b], mine.kind, cache, wide, scores, *found)
         done(gate, phase)
         i = take(gate, phase)
-    meet(gate, phase, n_pieces)
-
-
-@jit
-def add_product(gate, phase, unit, matrix, inputs, own, scratch, n):
-    """``x += inputs W^T``, some rows of the matrix a piece."""
-    n_out = matrix[0, N_OUT]
-    rows = piece_rows(n_out, unit, n)
-    n_pieces = (n_out - 1) // rows + 1
-    prepare(matrix, inputs, own)
-    i = take(gate, phase)
-    while i < n_pieces:
-        begin, end = rows * i, min(rows * i + rows, n_out)
-        product(matrix[0], inputs, own, scratch.added, begin, end)
-        add(scratch.x, scratch.added, begin, end)
-        done(gate, phase)
-        i = take(gate, phase)
-    meet(gate, phase, n_pieces)
-
-
-@jit
-def make_gates(gate, phase, unit, w, normal, own, scratch, n):
-    """SwiGLU: a piece is some rows of the gates' matrix and the same ones of the other."""
-    n_out = w[GATE, N_OUT]
-    rows = piece_rows(n_out, unit, n)
-    n_pieces = (n_out - 1) // rows + 1
-    prepare(w[GATE : UP + 1], normal, own)
-    i = take(gate, phase)
-    while i < n_pieces:
-        begin, end = rows * i, min(rows * i + rows, n_out)
-        product(w[GATE], normal, own, scratch.gate, begin, end)
-        product(w[UP], normal, own, scratch.up, begin, end)
-        swiglu(scratch.gate, scratch.up, begin, end)
-        done(gate, phase)
-        i = take(gate, phase)
-    meet(gate, phase, n_pieces)
-
-
-@jit
-def score(gate, phase, unit, head, normal, own, logits, n):
-    """The last phase: the logits, some tokens of the vocabulary a piece."""
-    n_out = head[0, N_OUT]
-    rows = piece_rows(n_out, unit, n)
-    prepare(head, normal, own)
-    begin = rows * take(gate, phase)
-    while begin < n_out:
-        product(head[0], normal, own, logits, begin, min(begin + rows, n_out))
-        begin = rows * take(gate, phase)
+    meet(gate, phase, n_chunks * positions.size)
 
 
 @jit
