@@ -10,7 +10,7 @@ import torch
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.quantization import Scheme, quantize_model
 from llmhw_helpers.llm.tokenizer import load_tokenizer
-from llmhw_helpers.serving.decoding import generate
+from llmhw_helpers.serving.decoding import decoder_of, generate
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.kv_folder import KVFolder, NoFolder
 from llmhw_helpers.serving.offload import Offloaded, write_layers
@@ -37,17 +37,23 @@ def expected(served):
 
 def first_logits(engine, prompt):
     """What the step gives out that reads the last of `prompt`."""
-    kept, head = [], engine.served.head
+    kept, ways = [], [(engine.served, "head"), (decoder_of(engine.served), "logits")]  # PyTorch's, and the compiled one
 
-    def keeping(x):
-        kept.append(head(x))
-        return kept[-1]
+    def keeping(way):
+        def kept_too(*args):
+            kept.append(way(*args))
+            return kept[-1]
 
-    engine.served.head = keeping
+        return kept_too
+
+    ways = [(owner, name) for owner, name in ways if owner is not None]
+    for owner, name in ways:
+        setattr(owner, name, keeping(getattr(owner, name)))
     try:
         engine.generate([prompt], 1)
     finally:
-        del engine.served.head
+        for owner, name in ways:
+            delattr(owner, name)
     return kept[-1]
 
 
