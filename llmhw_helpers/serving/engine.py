@@ -151,8 +151,8 @@ class Engine:
         if chunks:
             tokens = [token for each, n in chunks.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
             window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in chunks.items()])
-            rows = torch.tensor([tokens], device=self.served.device)
-            stream = self.served.forward(rows, window.positions, window.attend)
+            new = torch.tensor([tokens], device=self.served.device)
+            stream = self.served.forward(new, window.positions, window.attend)
             ended = [i for i, each in enumerate(chunks) if each in ready]
             if ended:
                 rows = self.served.head(stream[0, window.last[ended]])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LINE = 128  # bytes: where each tensor begins
+LINE = 128  # bytes, where each tensor begins: processors hand memory to each other in lines of 64 or 128
 SMALL = 2**16  # bytes: below, a page of its own is not worth it
 AT_ONCE = 2**26  # bytes: memory that is asked for at a time, and costs nothing until it is written to
 
@@ -33,6 +33,12 @@ class HugePages:
             return tensor
         return self._room(tensor.shape, tensor.dtype).copy_(tensor)
 
+    def move(self, tensor: Tensor) -> None:
+        """Bring it here, once, however often it is asked for. Whoever has its memory from before keeps that."""
+        if not hasattr(tensor, "in_huge_pages"):
+            tensor.data = self.copy(tensor.detach())
+            tensor.in_huge_pages = True
+
     def joined(self, tensors: list[Tensor]) -> Tensor:
         """`torch.cat` of them, here."""
         shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
@@ -45,13 +51,17 @@ class HugePages:
         n_bytes = int(np.prod(shape)) * dtype.itemsize
         whole_lines = -(-n_bytes // LINE) * LINE
         if whole_lines > len(self._free):
-            self._free = _from_line(np.empty(max(whole_lines, AT_ONCE) + LINE, np.uint8))
+            self._free = from_line(np.empty(max(whole_lines, AT_ONCE) + LINE, np.uint8))
         room, self._free = self._free[:n_bytes], self._free[whole_lines:]
         return torch.from_numpy(room).view(dtype).view(shape)  # whoever saves it saves these bytes alone
 
 
-def _from_line(memory: np.ndarray) -> np.ndarray:
-    """All of it but a line's length, from where a line begins."""
+def from_line(memory: np.ndarray) -> np.ndarray:
+    """Bytes without as many as a line has, from where a line begins.
+
+    >>> from_line(np.zeros(LINE + 5, np.uint8)).ctypes.data % LINE, len(from_line(np.zeros(LINE + 5, np.uint8)))
+    (0, 5)
+    """
     begin = -memory.ctypes.data % LINE
     return memory[begin : len(memory) - LINE + begin]
 
@@ -65,4 +75,4 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     if torch.device(device or "cpu").type != "cpu" or n_bytes < SMALL:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(_from_line(np.zeros(n_bytes + LINE, np.uint8))).view(dtype).view(shape)
+    return torch.from_numpy(from_line(np.zeros(n_bytes + LINE, np.uint8))).view(dtype).view(shape)

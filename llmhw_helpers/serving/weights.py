@@ -20,7 +20,7 @@ from .kernels import reordered, reordered_product
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
 MKL = torch.backends.mkl.is_available()
-WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two anyway, and the compiler 20 s, once
+WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two, the compiler half a minute, once
 
 
 class NotPlain(ValueError):
@@ -266,9 +266,7 @@ def _side_by_side(layers: Sequence[nn.Module], packed: bool, pages: HugePages) -
     """One matrix and bias, of which the layers' own become views (the old memory is let go), and the packed matrix."""
     if len(layers) == 1:
         weight, bias = layers[0].weight, getattr(layers[0], "bias", None)  # a table of tokens has none
-        if not hasattr(weight, "in_huge_pages"):
-            weight.data = pages.copy(weight.detach())
-            weight.in_huge_pages = True
+        pages.move(weight)
     else:
         weight, bias = (_joined([getattr(layer, kind) for layer in layers], pages) for kind in ("weight", "bias"))
     return Matrix(weight, bias, pack(weight) if packed else None)
@@ -278,7 +276,8 @@ def _joined(parameters: Sequence[Tensor | None], pages: HugePages) -> Tensor | N
     if parameters[0] is None:
         return None
     ends = [parameter.data_ptr() + parameter.nbytes for parameter in parameters]
-    if ends[:-1] == [parameter.data_ptr() for parameter in parameters[1:]]:  # as they were put before
+    one = len({parameter.untyped_storage().data_ptr() for parameter in parameters}) == 1
+    if one and ends[:-1] == [parameter.data_ptr() for parameter in parameters[1:]]:  # as they were put before
         n_rows = sum(len(parameter) for parameter in parameters)
         return parameters[0].detach().as_strided((n_rows, *parameters[0].shape[1:]), parameters[0].stride())
     joined = pages.joined([parameter.detach() for parameter in parameters])

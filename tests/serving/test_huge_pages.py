@@ -1,5 +1,8 @@
 """Matrices put one behind the other in large pages: the same numbers, where a line of memory begins, and once."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
@@ -36,8 +39,6 @@ def test_zeros_are_zeros(shape):
 
 
 def test_a_model_is_moved_once_however_often_it_is_served(tiny_spec, random_model):
-    from dataclasses import replace
-
     model = random_model(replace(tiny_spec, d_model=256, d_ff=256, head_dim=64))
     before, where = {name: weight.clone() for name, weight in model.state_dict().items()}, []
     for _ in range(2):
@@ -45,3 +46,16 @@ def test_a_model_is_moved_once_however_often_it_is_served(tiny_spec, random_mode
         where.append([parameter.data_ptr() for parameter in model.parameters()])
     assert where[0] == where[1]
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_matrices_that_lie_side_by_side_by_chance_are_joined_as_others_are(tiny_spec, random_model):
+    """As those of a file that is mapped into memory: each tensor ends where it says."""
+    model = random_model(tiny_spec)
+    gate, up = model.blk[0].ffn_gate.weight, model.blk[0].ffn_up.weight
+    both = torch.cat([gate.detach(), up.detach()]).numpy()
+    gate.data, up.data = (torch.from_numpy(half) for half in np.split(both, 2))
+    tokens = torch.tensor([[3, 1, 4]])
+    expected = model(tokens)
+    Served(model)
+    assert gate.data_ptr() + gate.nbytes == up.data_ptr()
+    assert torch.equal(model(tokens), expected)

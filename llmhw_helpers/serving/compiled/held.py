@@ -169,8 +169,8 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[i
     shape, bias = (n_out, n_in, group), _bias(layer, kept)
     if scheme.bits == 8 and scheme.kind == "absmax" and quantized.codes.is_contiguous():
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
-        quantized.codes.data = kept.pages.copy(quantized.codes)
-        return [INT8, *shape, _at(quantized.codes, kept), _at(steps, kept), 0, bias, 0]
+        kept.pages.move(quantized.codes)
+        return [INT8, *shape, _at(quantized.codes.detach(), kept), _at(steps, kept), 0, bias, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
         return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded]
     raise NotCompiled(

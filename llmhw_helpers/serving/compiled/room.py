@@ -4,12 +4,11 @@ from collections import namedtuple
 
 import numpy as np
 
+from ..huge_pages import LINE, from_line
 from .jitting import jit
 from .numbers import BLOCK, I32
 from .sums import ROWS, TEXTS
 from .vectors import WIDTH
-
-LINE = 128  # bytes: processors hand memory to each other in lines of 64 or 128
 
 
 def room(*shape: int, dtype: type = np.float32) -> np.ndarray:
@@ -19,9 +18,7 @@ def room(*shape: int, dtype: type = np.float32) -> np.ndarray:
     (0, [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     """
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(n_bytes + LINE, np.uint8)
-    begin = -memory.ctypes.data % LINE
-    return memory[begin : begin + n_bytes].view(dtype).reshape(shape)
+    return from_line(np.zeros(n_bytes + LINE, np.uint8)).view(dtype).reshape(shape)
 
 
 def whole_lines(n: int) -> int:

@@ -1,5 +1,7 @@
 """Quantised matrices in the compiled step: products from small numbers are those of the weights they stand for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -170,3 +172,17 @@ def test_a_tile_belongs_to_one_worker(wide_model):
     """Else one writes what another has gone on with; which is seen now and then only."""
     for scheme, unit in ((Scheme(4, 32), codes.LANES), (Scheme(8), products.ROWS)):
         assert held.hold(quantize_model(wide_model, scheme, Scheme(8)), "wide").unit == unit
+
+
+def test_a_model_that_is_served_again_is_still_decoded_by_who_served_it_first(tiny_spec, random_model):
+    """Its codes are moved once: where they lay, something else may lie by now."""
+    model = quantize_model(random_model(replace(tiny_spec, d_model=512, head_dim=128, d_ff=512)), Scheme(8, "row"))
+    first, found = serve(model, compiled=True), []
+    for _ in range(2):
+        cache = new_cache(first, 1, 8)
+        prefill(first, [[3, 1]], cache)
+        found.append(decode(first, torch.tensor([4]), cache))
+        where = model.blk[0].ffn_up.quantized.codes.data_ptr()
+        assert decoder_of(serve(model, compiled=True)) is not None
+        assert model.blk[0].ffn_up.quantized.codes.data_ptr() == where
+    assert torch.equal(*found)
