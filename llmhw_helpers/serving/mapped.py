@@ -32,14 +32,13 @@ class StoredTable(nn.Embedding):
 
     def forward(self, tokens: Int[Tensor, "*tokens"]) -> Float[Tensor, "*tokens d_model"]:
         """Rows of the table; IndexError for what is none."""
-        from .compiled import held, numbers
+        from .compiled import held, products
 
         if tokens.numel() and not (tokens.min() >= 0 and tokens.max() < self.num_embeddings):
             raise IndexError("a token that has no row")
         rows = np.empty((tokens.numel(), self.embedding_dim), np.float32)
-        kind, address = held.IN_FILES[self.stored.kind], self.stored.data.ctypes.data
-        for token, row in zip(tokens.flatten().tolist(), rows, strict=True):
-            numbers.read(kind, address, token * self.embedding_dim, row)
+        table = np.array(held.in_file(self, "token_embd", held.Kept()), np.int64)
+        products.widen_rows(0, 1, table, np.ascontiguousarray(tokens.flatten(), np.int64), rows)
         return torch.from_numpy(rows).view(*tokens.shape, -1)
 
 
@@ -85,9 +84,9 @@ class StoredMatrix(NamedTuple):
         room, y = torch.empty(min(step, n_out), n_in), torch.empty(len(rows), n_out)
         for first in range(0, n_out, step):
             piece = room[: n_out - first]
-            out = piece.numpy()
+            out, numbers = piece.numpy(), np.arange(first, first + len(piece))
             workers().run(
-                lambda me, n, first=first, out=out: products.widen_rows(me, n, self.row, first, out),
+                lambda me, n, numbers=numbers, out=out: products.widen_rows(me, n, self.row, numbers, out),
                 torch.get_num_threads(),
             )
             y[:, first : first + len(piece)] = F.linear(rows, piece)

@@ -8,7 +8,7 @@ import numpy as np
 from .codes import LANES, int4_rounded, int4_wide, round_blocks
 from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
 from .gate import share
-from .jitting import jit
+from .jitting import jit, program
 from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
 from .room import of_worker, whole
 from .sums import (
@@ -197,7 +197,7 @@ def whole32(address, n_tiles, n):
     return floats(address, n_tiles * n, LANES).view(I32).reshape(n_tiles, n, LANES)
 
 
-@jit
+@program
 def multiply_rows(me, n, matrix, x, own, y):
     """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
     begin, end = share(matrix[N_OUT], ROWS, me, n)
@@ -206,9 +206,9 @@ def multiply_rows(me, n, matrix, x, own, y):
     product(matrix, x, mine, y, begin, end)
 
 
-@jit
-def widen_rows(me, n, matrix, first, out):
-    """What worker `me` of `n` does of making `out` the rows of a matrix from row `first` on."""
+@program
+def widen_rows(me, n, matrix, rows, out):
+    """What worker `me` of `n` does of making `out` these rows of a matrix; `rows` is int64, their numbers."""
     begin, end = share(out.shape[0], 1, me, n)
     for i in range(begin, end):
-        read(matrix[KIND], matrix[WEIGHT], (first + i) * out.shape[1], out[i])
+        read(matrix[KIND], matrix[WEIGHT], rows[i] * out.shape[1], out[i])

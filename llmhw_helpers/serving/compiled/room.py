@@ -40,9 +40,9 @@ class Own(namedtuple("OwnFields", "texts small sums scales total kept")):
     @classmethod
     def of(cls, n: int, batch_size: int, widest: int):
         """That of all `n`, ``[n, ...]``, for `batch_size` tokens of so many numbers at most."""
-        n_texts, widest = whole(batch_size, TEXTS), whole_lines(widest)
+        n_texts, widest = -(-batch_size // TEXTS) * TEXTS, whole_lines(widest)
         blocks = n, n_texts, whole_lines(widest // BLOCK)
-        texts, small = room(n, n_texts * widest), room(n, n_texts, whole(widest, LINE), dtype=np.int8)
+        texts, small = room(n, n_texts * widest), room(n, n_texts, -(-widest // LINE) * LINE, dtype=np.int8)
         total = room(n, TEXTS * WIDTH)
         return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH))
 

@@ -14,7 +14,7 @@ from .attention import CHUNK, attend, chunks, combine, place
 from .gate import done, meet, new_gate, piece_rows, take
 from .heads import write_head
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
-from .jitting import jit
+from .jitting import jit, program
 from .numbers import F32, INT4, INT8, read
 from .products import KIND, N_OUT, WEIGHT, prepare, product
 from .room import Own, of_worker, room
@@ -54,7 +54,7 @@ class Scratch(
         """Set it aside, as above."""
         d_model, d_ff = held.last_norm.size, int(held.matrices[UP, N_OUT])
         n_heads, n_kv_heads, hd = held.n_heads, held.n_kv_heads, held.head_dim
-        n_chunks, widest = chunks(max_tokens), max(d_model, d_ff, n_heads * hd)
+        n_chunks, widest = chunks.py_func(max_tokens), max(d_model, d_ff, n_heads * hd)
         return super().__new__(
             cls,
             x=room(batch_size, d_model),
@@ -84,7 +84,7 @@ def new_gates(n_layers: int) -> np.ndarray:
     return new_gate(PHASES * n_layers + 2)
 
 
-@jit
+@program
 def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, block_size, pools, logits):
     """What worker `me` of `n` does of a step that reads one more token of each text.
 
