@@ -128,6 +128,7 @@ class ServedFile(Served):
             raise NoDecoder(f"{checkpoint.path} is a folder: only a GGUF file is served as it lies")
         try:
             from .compiled import held, jitting
+            from .compiled.multipliers import to_multiply
         except ImportError as error:
             raise NoDecoder(f"it needs numba, and has none here ({error}): pip install 'numba>=0.66'") from None
         self._stored = stored_tensors(checkpoint.path)
@@ -147,7 +148,7 @@ class ServedFile(Served):
             for layer in layers:
                 kept = held.Kept()
                 row = np.array(held.in_file(layer, f"a matrix of {tuple(layer.weight.shape)}", kept), np.int64)
-                parts.append(StoredMatrix(row, kept, n_woven.get(id(layer), 0)))
+                parts.append(StoredMatrix(to_multiply(row), kept, n_woven.get(id(layer), 0)))
             return Beside(parts)
 
         try:

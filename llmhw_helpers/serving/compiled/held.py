@@ -11,6 +11,7 @@ from ...llm.quantization import Quantized
 from ...llm.transformer import Transformer
 from ..huge_pages import HugePages
 from .codes import LANES
+from .multipliers import to_multiply
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
 from .products import KIND
 from .sums import ROWS
@@ -60,7 +61,7 @@ class Held(
     """What `step.decode_share` is given of a model.
 
     Attributes:
-        matrices: int64 ``[7 * n_layers + 2, 9]``: a row for each matrix, as `products` has it.
+        matrices: int64 ``[7 * n_layers + 2, 10]``: a row for each matrix, as `products` has it.
         norms: fp32 ``[n_layers, 2, d_model]``, before attention and before the MLP.
         last_norm: fp32 ``[d_model]``.
         frequencies: fp32 ``[head_dim / 2]``; `factor` is what cosines and sines are multiplied by.
@@ -111,8 +112,11 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
     for block, rows in zip(model.blk, norms, strict=True):
         for norm, row in zip((block.attn_norm, block.ffn_norm), rows, strict=True):
             kept.copy(norm.weight, row)
+    matrices = np.array(matrices, np.int64)
+    for matrix in matrices[:-1]:
+        to_multiply(matrix)
     held = Held(
-        np.array(matrices, np.int64),
+        matrices,
         norms.numpy(),
         kept.copy(model.output_norm.weight).numpy(),
         model.frequencies.detach().float().clone().numpy(),
@@ -122,7 +126,7 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
         spec.n_heads,
         spec.n_kv_heads,
         spec.head_dim,
-        LANES if any(matrix[KIND] == INT4 for matrix in matrices) else ROWS,
+        LANES if (matrices[:, KIND] == INT4).any() else ROWS,
         hasattr(model.blk[0].attn_q, "stored"),
     )
     held.kept = kept
@@ -146,7 +150,7 @@ def _plain(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     weight = layer.weight.detach()
     if weight.dtype not in KINDS or not weight.is_contiguous():
         raise NotCompiled(f"{name} is {weight.dtype}, strides {weight.stride()}: rows of fp32, bf16 or fp16 are read")
-    return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), 0]
+    return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), 0, 0]
 
 
 def in_file(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
@@ -159,7 +163,7 @@ def in_file(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     if kind not in IN_FILES or not data.flags.c_contiguous:
         raise NotCompiled(f"{name} is {kind} in the file: the compiled step reads {', '.join(IN_FILES)}")
     kept.append(data)
-    return [IN_FILES[kind], *layer.weight.shape, 0, data.ctypes.data, 0, 0, _bias(layer, kept), 0]
+    return [IN_FILES[kind], *layer.weight.shape, 0, data.ctypes.data, 0, 0, _bias(layer, kept), 0, 0]
 
 
 def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[int]:
@@ -170,9 +174,9 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[i
     if scheme.bits == 8 and scheme.kind == "absmax" and quantized.codes.is_contiguous():
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
         kept.pages.move(quantized.codes)
-        return [INT8, *shape, _at(quantized.codes.detach(), kept), _at(steps, kept), 0, bias, 0]
+        return [INT8, *shape, _at(quantized.codes.detach(), kept), _at(steps, kept), 0, bias, 0, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
-        return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded]
+        return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded, 0]
     raise NotCompiled(
         f"{name} is {scheme.name}, {n_in} weights a row: the compiled step has int8 without minima, and int4 in groups "
         f"of {BLOCK} or a multiple"

@@ -16,6 +16,7 @@ from .folder import CodeFolder
 # The compiler may add up in any order, and so eight or sixteen numbers at once. It may not suppose that nothing is NaN.
 LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 OPTIONS = {"nopython": True, "fastmath": LOOSE, "nogil": True, "error_model": "numpy"}
+UNSEEN = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # nothing that would unpack Python's arguments
 OLDEST = 0, 66  # of numba, with which these rooms are tested
 if tuple(int(part) for part in numba.__version__.split(".")[:2]) < OLDEST:
     raise ImportError(f"numba {numba.__version__} is older")
@@ -38,8 +39,7 @@ class Part(CPUDispatcher):
     """A function that compiled ones call. Python may, too: then it is compiled as a program, which is not kept."""
 
     def __init__(self, function: Callable):
-        unseen = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-        super().__init__(function, targetoptions=OPTIONS | unseen, pipeline_class=_InPart)
+        super().__init__(function, targetoptions=OPTIONS | UNSEEN, pipeline_class=_InPart)
 
     def __call__(self, *arguments):
         """From Python, as a test does."""
@@ -56,11 +56,15 @@ def jit(function: Callable) -> Part:
     return Part(function)
 
 
-def program(function: Callable) -> Callable:
+def program(function: Callable, seen: bool = True) -> Callable:
     """`function`, compiled when it is first called, and kept in the course's folder whoever imports it.
 
     Beside its source, where numba would keep it, it would stay as it is when a function that it calls is changed:
     numba looks at the file of the function only. The course's folder has another name then, see `folder.made_by`.
+
+    Args:
+        function: what Python is to call; its arguments may be of any types.
+        seen: by Python. Else it must not be called from there, which would end the process.
     """
     with KEPT.caching():
-        return numba.jit(**OPTIONS, cache=True)(function)
+        return numba.jit(**OPTIONS, **({} if seen else UNSEEN), cache=True)(function)

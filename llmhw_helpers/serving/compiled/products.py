@@ -4,13 +4,15 @@ A row's sum is the same whoever computes it, and with whom: see `sums` and `lane
 """
 
 import numpy as np
+from numba import typeof, types
 
-from .codes import LANES, int4_rounded, int4_wide, round_blocks
-from .formats import after, bytes_of, in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
+from .calls import call_of
+from .codes import round_blocks
+from .formats import after, bytes_of
 from .gate import share
 from .jitting import jit, program
-from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q8_0, bits16, floats, read
-from .room import of_worker, whole
+from .numbers import BLOCK, F32, INT4, floats, read
+from .room import Own, of_worker, whole
 from .sums import (
     ROWS,
     TEXTS,
@@ -31,10 +33,13 @@ from .sums import (
 from .vectors import WIDTH
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
-# for int4, whether activations are rounded before they are multiplied by it.
-KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED = range(9)
+# for int4, whether activations are rounded before they are multiplied by it; where its multiplier lies.
+KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED, BY = range(10)
 COLUMNS = 512  # that `ROWS` rows go through before the next ones: eight texts' numbers stay near the core, in 16 KiB
-SEVENTH, FIFTEENTH = F32(1 / 7), F32(1 / 15)  # of a scale: int4's step without and with a minimum
+# What is multiplied by a matrix is given: the matrix, `x`, `own`, `y`, `begin` and `end` of `product`.
+ROW, ROWS_OF, OWN = types.int64[::1], types.float32[:, ::1], typeof(of_worker.py_func(Own.of(1, 1, BLOCK), 0))
+PRODUCT = ROW, ROWS_OF, OWN, ROWS_OF, types.int64, types.int64
+call_product = call_of(*PRODUCT)
 
 
 @jit
@@ -42,7 +47,7 @@ def prepare(matrices, x, own):
     """What products of `x` with these need of it, once for all their rows; the same `x` and `own` go to `product`.
 
     Args:
-        matrices: int64 ``[n, 9]``, as above.
+        matrices: int64 ``[n, 10]``, as above.
         x: fp32 ``[batch, n_in]``.
         own: a `room.Own`.
     """
@@ -61,28 +66,13 @@ def product(matrix, x, own, y, begin, end):
     """Columns `begin` to `end` of ``y = x W^T + b``, after `prepare`.
 
     Args:
-        matrix: int64 ``[9]``, as above.
+        matrix: int64 ``[10]``, as above.
         x: fp32 ``[batch, n_in]``.
         own: a `room.Own`.
         y: fp32 ``[batch, n_out]``.
         begin, end: any rows; in int4 `begin` is a multiple of `LANES`, and so is `end`, unless it is the last row's.
     """
-    kind, n_in = matrix[KIND], matrix[N_IN]
-    if kind == INT4:
-        int4(matrix, x, own, y, begin, end)
-    elif kind == INT8:
-        steps = floats(matrix[SCALES], matrix[N_OUT], n_in // matrix[GROUP])
-        by_rows(in_int8(matrix[WEIGHT]), steps, matrix[GROUP], x, own, y, begin, end)
-    elif kind == FP32:
-        by_rows(in_fp32(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
-    elif kind == BF16:
-        by_rows(in_bf16(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
-    elif kind == FP16:
-        by_rows(in_fp16(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
-    elif kind == Q8_0:
-        by_rows(in_q8_0(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
-    else:
-        by_rows(in_q4_1(matrix[WEIGHT]), None, n_in, x, own, y, begin, end)
+    call_product(matrix[BY], matrix, x, own, y, begin, end)
     if matrix[BIAS] != 0:
         bias = floats(matrix[BIAS], 1, matrix[N_OUT])
         for b in range(y.shape[0]):
@@ -167,34 +157,6 @@ def add_rows(sums, rows, texts, block_bytes, begin, end):
         at = texts + j // WIDTH * block_bytes
         sums = add_products(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
     return sums
-
-
-@jit
-def int4(matrix, x, own, y, begin, end):
-    """Tiles of int4, for any number of tokens."""
-    n_tiles, n_groups = (matrix[N_OUT] + LANES - 1) // LANES, matrix[N_IN] // matrix[GROUP]
-    words, steps, minima = matrix[WEIGHT], matrix[SCALES], matrix[MINIMA]
-    top, per_group = FIFTEENTH if minima else SEVENTH, matrix[GROUP] // BLOCK
-    if matrix[ROUNDED] and minima:
-        int4_rounded(words, steps, minima, top, per_group, x.shape[1], own, y, begin, end)
-    elif matrix[ROUNDED]:
-        int4_rounded(words, steps, None, top, per_group, x.shape[1], own, y, begin, end)
-    else:
-        wide = whole32(words, n_tiles, x.shape[1] // 8), tile_view(steps, n_tiles, n_groups)
-        least = tile_view(minima, n_tiles if minima else 0, n_groups)
-        int4_wide(*wide, least, top, per_group, x, own, y, begin, end)
-
-
-@jit
-def tile_view(address, n_tiles, n):
-    """Numbers of 16 bits ``[n_tiles, n, LANES]``."""
-    return bits16(address, n_tiles * n, LANES).reshape(n_tiles, n, LANES)
-
-
-@jit
-def whole32(address, n_tiles, n):
-    """Words of 32 bits, likewise."""
-    return floats(address, n_tiles * n, LANES).view(I32).reshape(n_tiles, n, LANES)
 
 
 @program

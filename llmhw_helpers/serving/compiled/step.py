@@ -143,13 +143,11 @@ def begin_texts(gate, held, scratch, tokens, positions, block_tables, block_size
 def multiply(mine, phase, what, matrices, inputs, outputs, cache):
     """A phase of products with the same inputs: a piece is some rows, and who makes them goes on with them at once.
 
-    The one place that products are called from: the compiler makes their code anew for each function that calls them.
-
     Args:
         mine: a `Mine`.
         phase: its number.
         what: becomes of the rows: `KEEP`, `ADD`, `OPEN` or `SCORE`.
-        matrices: int64 ``[1 to 3, 9]``, as `products` has it.
+        matrices: int64 ``[1 to 3, 10]``, as `products` has it.
         inputs: fp32 ``[batch, n_in]``.
         outputs: of each matrix ``[batch, n_out]``.
         cache: addresses of the layer's keys, values and their scales.

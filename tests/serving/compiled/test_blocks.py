@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType as Type
 
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import numbers, products, room
+from llmhw_helpers.serving.compiled.multipliers import to_multiply
 
 KINDS = {"Q8_0": numbers.Q8_0, "Q4_1": numbers.Q4_1}
 N_OUT, N_IN = 5, 96
@@ -43,7 +44,7 @@ def test_blocks_are_read_as_the_library_reads_them(name):
 def test_products_are_those_of_the_weights(name, batch_size):
     torch.manual_seed(0)
     (data, weights), x = blocks(name), torch.randn(batch_size, N_IN)
-    matrix = np.array([KINDS[name], N_OUT, N_IN, 0, data.ctypes.data, 0, 0, 0, 0])
+    matrix = to_multiply(np.array([KINDS[name], N_OUT, N_IN, 0, data.ctypes.data, 0, 0, 0, 0, 0]))
     own = room.of_worker(room.Own.of(1, batch_size, N_IN), 0)
     y = np.zeros((batch_size, N_OUT), np.float32)
     products.prepare(matrix[None], x.numpy(), own)

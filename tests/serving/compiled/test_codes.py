@@ -15,6 +15,7 @@ from llmhw_helpers.serving.weights import Served
 
 pytest.importorskip("numba")
 from llmhw_helpers.serving.compiled import codes, held, numbers, products, room
+from llmhw_helpers.serving.compiled.multipliers import to_multiply
 from llmhw_helpers.serving.compiled.tiles import int4_tiles
 
 INT8 = [Scheme(8, "row"), Scheme(8, "tensor"), Scheme(8, 16), Scheme(8, 64), Scheme(8, 96)]
@@ -32,7 +33,7 @@ def quantised(scheme, bias=True):
 def multiplied(linear, x, rounded=False, end=N_OUT):
     """Rows up to `end` of the product, in two shares; the others are 7 as before."""
     kept = held.Kept()
-    matrix = np.array(held._small(linear, "it", rounded, kept), np.int64)
+    matrix = to_multiply(np.array(held._small(linear, "it", rounded, kept), np.int64))
     own = room.of_worker(room.Own.of(2, len(x), N_IN), 1)
     y, middle = np.full((len(x), N_OUT), 7, np.float32), codes.LANES
     products.prepare(matrix[None], x.numpy(), own)

@@ -9,6 +9,7 @@ import gguf
 
 from llmhw_helpers.llm.quantization import Scheme, quantize
 from llmhw_helpers.serving.compiled import held, numbers, products, room, sums
+from llmhw_helpers.serving.compiled.multipliers import to_multiply
 
 BATCHES = [1, 2, 3, 4, 5, 8, 9, 17]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,11 +30,11 @@ def matrix_of(name, weight, kept, rounded=False):
     if name in DTYPES:
         stored = weight.to(DTYPES[name])
         kept.append(stored)
-        return [held.KINDS[stored.dtype], n_out, n_in, 0, stored.data_ptr(), 0, 0, 0, 0], stored.float()
+        return [held.KINDS[stored.dtype], n_out, n_in, 0, stored.data_ptr(), 0, 0, 0, 0, 0], stored.float()
     if name in BLOCKS:
         data = gguf.quantize(weight.numpy(), BLOCKS[name])
         kept.append(data)
-        row = [getattr(numbers, name), n_out, n_in, 0, data.ctypes.data, 0, 0, 0, 0]
+        row = [getattr(numbers, name), n_out, n_in, 0, data.ctypes.data, 0, 0, 0, 0, 0]
         return row, torch.from_numpy(gguf.dequantize(data, BLOCKS[name]))
     linear = torch.nn.Linear(n_in, n_out, bias=False)
     linear.quantized = quantize(weight, SCHEMES[name])
@@ -42,7 +43,7 @@ def matrix_of(name, weight, kept, rounded=False):
 
 def multiplied(matrix, x, parts=()):
     """The product, its rows in parts that begin at these; the last one first."""
-    matrix, own = np.array(matrix, np.int64), room.of_worker(room.Own.of(1, *x.shape), 0)
+    matrix, own = to_multiply(np.array(matrix, np.int64)), room.of_worker(room.Own.of(1, *x.shape), 0)
     y, ends = np.full((len(x), matrix[products.N_OUT]), 7, np.float32), [*parts, matrix[products.N_OUT]]
     products.prepare(matrix.reshape(1, -1), x.numpy(), own)
     for begin, end in reversed(list(zip([0, *parts], ends, strict=True))):
