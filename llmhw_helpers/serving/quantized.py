@@ -83,7 +83,8 @@ def serve(model: Transformer, activation_bits: int | None = None, compiled: bool
         activation_bits: None leaves activations in 16 bits (W8A16, W4A16): made for few rows. 8 and 16 round those of
             each token to so many bits, and multiply int8 weights in the CPU's unit for integers (W8A8): made for
             batches and prompts. Where there is no such unit, a warning says so: the numbers are the same, and slow.
-            With int4, 8 rounds while decoding, 32 neighbours together: the compiled step alone can do that.
+            `compiled`, they are rounded while decoding alone: 8 is for int4, 32 neighbours together, which nothing else
+            can do, and int8 matrices beside it have 16; 16 is for int8.
         compiled: decode with one compiled program a step, see `Served`: from int8 where the model has it, and from a
             copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations. None: where that pays
             and activations are wide.
@@ -115,10 +116,8 @@ def _activations(model: Transformer, bits: int | None) -> str:
     """Those of the compiled step."""
     if bits is None:
         return "wide"
-    if bits != 8 or 4 not in _bits(model):
-        raise NoKernel(
-            f"activations of {bits} bits, compiled: None, and 8 for a model with int4; int8 has wide ones alone there"
-        )
+    if bits != (8 if 4 in _bits(model) else 16):
+        raise NoKernel(f"activations of {bits} bits, compiled: None, 8 for a model with int4, and 16 for one with int8")
     return "rounded"
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from .jitting import jit
 from .lanes import LANES, WORDS, add_block, put_lanes, texts_of, total_of_one, totals_of_eight
 from .numbers import BLOCK, F32, I32, from_fp16
-from .sums import TEXTS, in_eights
+from .sums import in_eights
+from .texts import TEXTS
 
 I8 = np.int8
 

@@ -12,7 +12,8 @@ from numba.extending import intrinsic, models, register_model
 
 from .jitting import jit
 from .numbers import BLOCK
-from .vectors import F32, I16, I64, all_of, from_bf16, from_fp16, further, load, nibbles
+from .pairs import BF16, INT8, PAIRED, Pairs
+from .vectors import F32, I16, I64, WIDTH, all_of, from_bf16, from_fp16, further, load, nibbles
 
 
 class Format(NamedTuple):
@@ -21,11 +22,13 @@ class Format(NamedTuple):
     Attributes:
         n_numbers, n_bytes: of a block, the least that can be read; 1 number where there are none.
         widen: given a builder, an address and `width`: a block's numbers, or so many, in fp32, as vectors of `width`.
+        pairs: how they are multiplied two at a time, by rounded activations; None for one by one, by those of fp32.
     """
 
     n_numbers: int
     n_bytes: int
     widen: Callable
+    pairs: Pairs | None = None
 
 
 def _fp32(builder, address, width):
@@ -72,6 +75,8 @@ FORMATS = {
     "int8": Format(1, 1, _int8),
     "q8_0": Format(BLOCK, 2 + BLOCK, _q8_0),
     "q4_1": Format(BLOCK, 4 + BLOCK // 2, _q4_1),
+    "bf16 in pairs": Format(1, 2, _bf16, BF16),
+    "int8 in pairs": Format(1, 1, _int8, INT8),
 }
 
 
@@ -97,7 +102,21 @@ def _in_format(name):
     return weights
 
 
-in_fp32, in_bf16, in_fp16, in_int8, in_q8_0, in_q4_1 = (_in_format(name) for name in FORMATS)
+in_fp32, in_bf16, in_fp16, in_int8, in_q8_0, in_q4_1, pairs_bf16, pairs_int8 = (_in_format(name) for name in FORMATS)
+
+
+@intrinsic
+def in_register(typingctx, weights):
+    """How many numbers of a text a register holds, to be multiplied by these."""
+    n = WIDTH if FORMATS[weights.format].pairs is None else PAIRED
+    return types.int64(weights), lambda *_: ir.Constant(I64, n)
+
+
+@intrinsic
+def in_whole_numbers(typingctx, weights):
+    """Whether sums of products with these are whole numbers."""
+    is_so = FORMATS[weights.format].pairs is INT8
+    return types.boolean(weights), lambda *_: ir.Constant(ir.IntType(1), is_so)
 
 
 @intrinsic

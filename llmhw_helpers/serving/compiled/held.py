@@ -13,6 +13,7 @@ from ..huge_pages import HugePages
 from .codes import LANES
 from .multipliers import to_multiply
 from .numbers import BF16, BLOCK, FP16, FP32, INT4, INT8, Q4_1, Q8_0
+from .pairs import BF16_DOT
 from .products import KIND
 from .sums import ROWS
 from .tiles import int4_tiles
@@ -84,9 +85,11 @@ def hold(model: Transformer, activations: str | None = None) -> Held:
 
     Args:
         model: in a CPU's memory.
-        activations: None for the model's matrices as they are, in its format. Else they are multiplied from their
-            small numbers (``quantize_model``), by activations that stay ``"wide"``, which gives what the model itself
-            computes in fp32; or that int4 has ``"rounded"`` to int8 in blocks of 32 (`codes.round_blocks`).
+        activations: None for the model's matrices as they are, in its format; those in bf16 are multiplied by
+            activations in bf16, as PyTorch does, where the processor has an instruction for that, else by fp32 ones.
+            Else they are multiplied from their small numbers (``quantize_model``), by activations that stay ``"wide"``,
+            which gives what the model itself computes in fp32; or that are ``"rounded"``: for int4 to 8 bits in blocks
+            of 32 (`codes.round_blocks`), for int8 to 16 bits by text (`texts.round_to_int16`).
 
     Raises:
         NotCompiled: a device other than the CPU, a format other than fp32, bf16 and fp16, a layer that is no plain
@@ -150,7 +153,8 @@ def _plain(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
     weight = layer.weight.detach()
     if weight.dtype not in KINDS or not weight.is_contiguous():
         raise NotCompiled(f"{name} is {weight.dtype}, strides {weight.stride()}: rows of fp32, bf16 or fp16 are read")
-    return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), 0, 0]
+    rounded = weight.dtype == torch.bfloat16 and BF16_DOT
+    return [KINDS[weight.dtype], *weight.shape, 0, _at(weight, kept), 0, 0, _bias(layer, kept), rounded, 0]
 
 
 def in_file(layer: nn.Module, name: str, kept: Kept) -> Sequence[int]:
@@ -174,7 +178,7 @@ def _small(layer: nn.Module, name: str, rounded: bool, kept: Kept) -> Sequence[i
     if scheme.bits == 8 and scheme.kind == "absmax" and quantized.codes.is_contiguous():
         steps = (quantized.scales / scheme.top).expand(n_out, -1).contiguous()
         kept.pages.move(quantized.codes)
-        return [INT8, *shape, _at(quantized.codes.detach(), kept), _at(steps, kept), 0, bias, 0, 0]
+        return [INT8, *shape, _at(quantized.codes.detach(), kept), _at(steps, kept), 0, bias, rounded, 0]
     if scheme.bits == 4 and scheme.kind != "nf4" and scheme.group != "tensor" and group % BLOCK == 0:
         return [INT4, *shape, *(_at(part, kept, kept.pages) for part in int4_tiles(quantized, LANES)), bias, rounded, 0]
     raise NotCompiled(

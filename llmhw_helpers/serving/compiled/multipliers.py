@@ -4,7 +4,7 @@ import numpy as np
 
 from .calls import Called, called
 from .codes import LANES, int4_rounded, int4_wide
-from .formats import in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0
+from .formats import in_bf16, in_fp16, in_fp32, in_int8, in_q4_1, in_q8_0, pairs_bf16, pairs_int8
 from .jitting import jit
 from .numbers import BF16, BLOCK, F32, FP16, FP32, I32, INT4, INT8, Q4_1, Q8_0, bits16, floats
 from .products import BY, GROUP, KIND, MINIMA, N_IN, N_OUT, PRODUCT, ROUNDED, SCALES, WEIGHT, by_rows
@@ -25,6 +25,12 @@ def by_bf16(matrix, x, own, y, begin, end):
 
 
 @called(*PRODUCT)
+def by_bf16_pairs(matrix, x, own, y, begin, end):
+    """With activations in bf16, see `pairs`."""
+    by_rows(pairs_bf16(matrix[WEIGHT]), None, matrix[N_IN], x, own, y, begin, end)
+
+
+@called(*PRODUCT)
 def by_fp16(matrix, x, own, y, begin, end):
     """With 5 bits of exponent."""
     by_rows(in_fp16(matrix[WEIGHT]), None, matrix[N_IN], x, own, y, begin, end)
@@ -35,6 +41,13 @@ def by_int8(matrix, x, own, y, begin, end):
     """A scale for so many weights of a row."""
     steps = floats(matrix[SCALES], matrix[N_OUT], matrix[N_IN] // matrix[GROUP])
     by_rows(in_int8(matrix[WEIGHT]), steps, matrix[GROUP], x, own, y, begin, end)
+
+
+@called(*PRODUCT)
+def by_int8_pairs(matrix, x, own, y, begin, end):
+    """With activations of 16 bits."""
+    steps = floats(matrix[SCALES], matrix[N_OUT], matrix[N_IN] // matrix[GROUP])
+    by_rows(pairs_int8(matrix[WEIGHT]), steps, matrix[GROUP], x, own, y, begin, end)
 
 
 @called(*PRODUCT)
@@ -74,13 +87,14 @@ def by_int4_affine_rounded(matrix, x, own, y, begin, end):
 
 
 BY_KIND = {FP32: by_fp32, BF16: by_bf16, FP16: by_fp16, INT8: by_int8, INT4: by_int4, Q8_0: by_q8_0, Q4_1: by_q4_1}
+BY_ROUNDED = {BF16: by_bf16_pairs, INT8: by_int8_pairs, INT4: by_int4_rounded}
 
 
 def multiplier(matrix: np.ndarray) -> Called:
     """The one for a matrix, which is a row as `products` has it."""
-    if matrix[KIND] == INT4 and matrix[ROUNDED]:
-        return by_int4_affine_rounded if matrix[MINIMA] else by_int4_rounded
-    return BY_KIND[int(matrix[KIND])]
+    if matrix[ROUNDED] and matrix[MINIMA]:
+        return by_int4_affine_rounded
+    return (BY_ROUNDED if matrix[ROUNDED] else BY_KIND)[int(matrix[KIND])]
 
 
 def to_multiply(matrix: np.ndarray) -> np.ndarray:

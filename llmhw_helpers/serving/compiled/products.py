@@ -8,21 +8,21 @@ from numba import typeof, types
 
 from .calls import call_of
 from .codes import round_blocks
-from .formats import after, bytes_of
+from .formats import after, bytes_of, in_register, in_whole_numbers
 from .gate import share
 from .jitting import jit, program
-from .numbers import BLOCK, F32, INT4, floats, read
-from .room import Own, of_worker, whole
+from .numbers import BF16, BLOCK, F32, INT4, INT8, floats, read
+from .pairs import LONGEST
+from .room import Own, of_worker
 from .sums import (
     ROWS,
-    TEXTS,
     add_one_product,
     add_products,
     add_times,
     eight_texts,
     in_block,
     in_eights,
-    lay_out,
+    no_products,
     one_text,
     put_totals,
     read_sums,
@@ -30,12 +30,14 @@ from .sums import (
     texts_in,
     write_sums,
 )
+from .texts import TEXTS, lay_out, register_at, registers, round_to_bf16, round_to_int16, side_by_side
 from .vectors import WIDTH
 
 # What a matrix is, as a row of whole numbers: format, shape, weights that share a scale, and addresses, 0 for nothing;
-# for int4, whether activations are rounded before they are multiplied by it; where its multiplier lies.
+# whether activations are rounded before they are multiplied by it, to 8 bits for int4, to 16 for int8 and bf16; where
+# its multiplier lies.
 KIND, N_OUT, N_IN, GROUP, WEIGHT, SCALES, MINIMA, BIAS, ROUNDED, BY = range(10)
-COLUMNS = 512  # that `ROWS` rows go through before the next ones: eight texts' numbers stay near the core, in 16 KiB
+COLUMNS = 768  # that `ROWS` rows go through before the next ones, or twice as many of 16 bits: eight texts in 24 KiB
 # What is multiplied by a matrix is given: the matrix, `x`, `own`, `y`, `begin` and `end` of `product`.
 ROW, ROWS_OF, OWN = types.int64[::1], types.float32[:, ::1], typeof(of_worker.py_func(Own.of(1, 1, BLOCK), 0))
 PRODUCT = ROW, ROWS_OF, OWN, ROWS_OF, types.int64, types.int64
@@ -51,12 +53,19 @@ def prepare(matrices, x, own):
         x: fp32 ``[batch, n_in]``.
         own: a `room.Own`.
     """
-    rounded, plain = False, False
+    in_blocks, to_bf16, to_int16, plain = False, False, False, False
     for i in range(matrices.shape[0]):
-        rounded |= matrices[i, KIND] == INT4 and matrices[i, ROUNDED] != 0
-        plain |= matrices[i, KIND] != INT4
-    if rounded:
+        kind, rounded = matrices[i, KIND], matrices[i, ROUNDED] != 0
+        in_blocks |= rounded and kind == INT4
+        to_bf16 |= rounded and kind == BF16
+        to_int16 |= rounded and kind == INT8
+        plain |= not rounded and kind != INT4
+    if in_blocks:
         round_blocks(x, own.small, own.sums, own.scales)
+    if to_bf16:
+        round_to_bf16(x, own.pairs)
+    if to_int16:
+        round_to_int16(x, own.pairs, own.units)
     if plain and x.shape[0] > 1:
         lay_out(x, own.texts)
 
@@ -95,7 +104,7 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
         y, begin, end: as in `product`.
     """
     n_texts, n_in = x.shape
-    many, columns = in_eights(n_texts), COLUMNS if steps is None else n_in
+    many, columns = in_eights(n_texts), COLUMNS * in_register(weights) // WIDTH if steps is None else n_in
     for first in range(begin, end, ROWS):
         last = min(first + ROWS, end)
         for b in range(0, many, TEXTS):
@@ -114,8 +123,9 @@ def by_tiles(sums, weights, steps, group, x, b, columns, own, y, begin, end):
     """
     (n_all, n_in), n_rows, (begin_in, end_in) = x.shape, rows_in(sums), columns
     n_texts, kept_at, total = min(texts_in(sums), n_all - b), np.int64(own.kept.ctypes.data), own.total
-    texts, block_bytes = texts_at(x, own.texts, b)
-    n_wide = n_in - n_in % WIDTH if group == n_in or group % WIDTH == 0 else 0  # numbers that are multiplied in tiles
+    texts, block_bytes = texts_at(weights, x, own, b)
+    width = in_register(weights)
+    n_wide = n_in - n_in % width if group == n_in or group % width == 0 else 0  # numbers that are multiplied in tiles
     for i in range(begin, end, n_rows):
         n, kept = min(n_rows, end - i), kept_at + 4 * WIDTH * TEXTS * (i - begin)
         rows = after(weights, i * n_in), bytes_of(weights, n_in), n - 1
@@ -125,8 +135,11 @@ def by_tiles(sums, weights, steps, group, x, b, columns, own, y, begin, end):
         else:
             n_groups = steps.shape[1]
             for g in range(n_groups):
-                part = add_rows(sums, rows, texts, block_bytes, group * g, min(group * (g + 1), n_wide))
-                found = add_times(found, part, steps.ctypes.data + 4 * (n_groups * i + g), 4 * n_groups, n - 1)
+                step, end_group = steps.ctypes.data + 4 * (n_groups * i + g), min(group * (g + 1), n_wide)
+                for j in range(group * g, end_group, LONGEST):
+                    part, end_part = no_products(sums, weights), min(j + LONGEST, end_group)
+                    part = add_rows(part, rows, texts, block_bytes, j, end_part)
+                    found = add_times(found, part, step, 4 * n_groups, n - 1)
         if end_in < n_in:
             write_sums(found, kept)
             continue
@@ -136,25 +149,30 @@ def by_tiles(sums, weights, steps, group, x, b, columns, own, y, begin, end):
                 s = total[texts_in(sums) * r + t]
                 for j in range(n_wide, n_in):  # the others, one by one
                     step = F32(1) if steps is None else steps[i + r, j // group]
-                    s = add_one_product(s, after(weights, (i + r) * n_in + j), step, x[b + t, j])
-                y[b + t, i + r] = s
+                    number = texts + j // width * block_bytes + 4 * WIDTH * t + 4 * WIDTH // width * (j % width)
+                    s = add_one_product(s, after(weights, (i + r) * n_in + j), step, number)
+                y[b + t, i + r] = s * own.units[b + t] if in_whole_numbers(weights) else s
 
 
 @jit
-def texts_at(x, texts, b):
-    """Where the numbers of text `b` lie, `WIDTH` of them, and how many bytes further its next ones do."""
-    if x.shape[0] == 1:
-        return np.int64(x.ctypes.data), 4 * WIDTH
-    at = b // TEXTS * TEXTS * whole(x.shape[1], WIDTH) + b % TEXTS * WIDTH
-    return np.int64(texts.ctypes.data) + 4 * at, 4 * WIDTH * TEXTS
+def texts_at(weights, x, own, b):
+    """Where the first register of text `b` lies, of numbers that these are multiplied by; bytes to its next one."""
+    n_texts, width = x.shape[0], in_register(weights)
+    first = np.int64(own.texts.ctypes.data)
+    if width > WIDTH:
+        first = np.int64(own.pairs.ctypes.data)
+    elif n_texts == 1:
+        first = np.int64(x.ctypes.data)
+    at = register_at(b, 0, n_texts, registers(x.shape[1], width))
+    return first + 4 * WIDTH * at, 4 * WIDTH * side_by_side(n_texts)
 
 
 @jit
 def add_rows(sums, rows, texts, block_bytes, begin, end):
     """The sums, and the products of numbers `begin` to `end`; `rows` is where they are: see `sums.add_products`."""
     weights, row_bytes, last_row = rows
-    for j in range(begin, end, max(WIDTH, in_block(weights))):
-        at = texts + j // WIDTH * block_bytes
+    for j in range(begin, end, max(in_register(weights), in_block(weights))):
+        at = texts + j // in_register(weights) * block_bytes
         sums = add_products(sums, after(weights, j), row_bytes, last_row, at, block_bytes)
     return sums
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from ..huge_pages import LINE, from_line
 from .jitting import jit
-from .numbers import BLOCK, I32
-from .sums import ROWS, TEXTS
+from .numbers import BLOCK, I16, I32
+from .sums import ROWS
+from .texts import TEXTS
 from .vectors import WIDTH
 
 
@@ -26,11 +27,12 @@ def whole_lines(n: int) -> int:
     return -(-n // (LINE // 2)) * (LINE // 2)
 
 
-class Own(namedtuple("OwnFields", "texts small sums scales total kept")):
+class Own(namedtuple("OwnFields", "texts pairs units small sums scales total kept")):
     """Room for what workers compute on the way to a product, each its own.
 
     Attributes:
-        texts: tokens' numbers side by side, as `sums.lay_out` has them, fp32.
+        texts: tokens' numbers side by side, as `texts.lay_out` has them, fp32.
+        pairs, units: or as `texts.round_to_bf16` or `texts.round_to_int16` has them, int16, and their scales.
         small: of tokens rounded to int8 the numbers ``[batch, widest]``; some texts more than there are.
         sums, scales: of each block of them, int32 and fp32.
         total: what a tile adds up, fp32 ``[TEXTS * WIDTH]``.
@@ -43,14 +45,26 @@ class Own(namedtuple("OwnFields", "texts small sums scales total kept")):
         n_texts, widest = -(-batch_size // TEXTS) * TEXTS, whole_lines(widest)
         blocks = n, n_texts, whole_lines(widest // BLOCK)
         texts, small = room(n, n_texts * widest), room(n, n_texts, -(-widest // LINE) * LINE, dtype=np.int8)
+        pairs, units = room(n, n_texts * widest, dtype=I16), room(n, whole_lines(n_texts))
         total = room(n, TEXTS * WIDTH)
-        return cls(texts, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH))
+        return cls(
+            texts, pairs, units, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH)
+        )
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(own.texts[me], own.small[me], own.sums[me], own.scales[me], own.total[me], own.kept[me])
+    return Own(
+        own.texts[me],
+        own.pairs[me],
+        own.units[me],
+        own.small[me],
+        own.sums[me],
+        own.scales[me],
+        own.total[me],
+        own.kept[me],
+    )
 
 
 @jit

@@ -14,26 +14,27 @@ from numba.extending import intrinsic, models, register_model
 
 from .formats import FORMATS
 from .jitting import jit
+from .texts import TEXTS
 from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
 
-TEXTS = 8  # that lie side by side, and are multiplied at once
 FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
 ROWS = 16  # that all texts are multiplied with before the next ones come
 AHEAD = 8192  # bytes, for one text: what is fetched now is multiplied about when memory has sent it; else `ROWS` rows
 
 
 class Sums(types.Type):
-    """Sums ``[n_rows, n_texts, WIDTH]``: AVX-512 has room for 32 registers, and AVX2 for 16."""
+    """Sums ``[n_rows, n_texts, WIDTH]``, of `kind`: AVX-512 has room for 32 registers, and AVX2 for 16."""
 
-    def __init__(self, n_rows: int, n_texts: int):
+    def __init__(self, n_rows: int, n_texts: int, kind: ir.Type = F32):
         self.n_rows, self.n_texts = n_rows if WIDTH == 16 or n_texts < TEXTS else 1, n_texts
-        super().__init__(f"Sums({self.n_rows}, {n_texts}, {WIDTH})")
+        self.kind = kind
+        super().__init__(f"Sums({self.n_rows}, {n_texts}, {WIDTH}, {kind})")
 
 
 @register_model(Sums)
 class _SumsInMemory(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.ArrayType(ir.VectorType(F32, WIDTH), kind.n_rows * kind.n_texts))
+        super().__init__(manager, kind, ir.ArrayType(ir.VectorType(kind.kind, WIDTH), kind.n_rows * kind.n_texts))
 
 
 @intrinsic
@@ -48,6 +49,14 @@ def one_text(typingctx, weights):
     """None yet, of one text: in fp32 of one row, as memory sends one long stream soonest; else of four at once."""
     sums = Sums(1 if weights.format == "fp32" else 4, 1)
     return sums(weights), lambda context, *_: ir.Constant(context.get_value_type(sums), None)
+
+
+@intrinsic
+def no_products(typingctx, sums, weights):
+    """As many sums, none yet, of the kind that products with these weights have."""
+    pairs = FORMATS[weights.format].pairs
+    empty = Sums(sums.n_rows, sums.n_texts, pairs.total if pairs else F32)
+    return empty(sums, weights), lambda context, *_: ir.Constant(context.get_value_type(empty), None)
 
 
 @intrinsic
@@ -74,48 +83,37 @@ def in_eights(n_texts):
     return (n_texts + TEXTS - 1 - FEW) // TEXTS * TEXTS
 
 
-@jit
-def lay_out(x, out):
-    """Texts' numbers ``[batch, n_in]`` in the order in which tiles read them.
-
-    Args:
-        x: fp32.
-        out: becomes, of each `TEXTS` texts, the first `WIDTH` numbers of each, then the next: fp32, flat,
-            ``[ceil(batch / TEXTS), ceil(n_in / WIDTH), TEXTS, WIDTH]``; texts and numbers that are missing stay as
-            they are, and nothing is made of them.
-    """
-    n_blocks = (x.shape[1] + WIDTH - 1) // WIDTH
-    for b in range(x.shape[0]):
-        for k in range(n_blocks):
-            at = ((b // TEXTS * n_blocks + k) * TEXTS + b % TEXTS) * WIDTH
-            for j in range(min(WIDTH, x.shape[1] - WIDTH * k)):
-                out[at + j] = x[b, WIDTH * k + j]
-
-
 @intrinsic
 def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
-    """The sums, and in each the products of the next `WIDTH` numbers, or a block's, of a row and of a text.
+    """The sums, and in each the products of the next numbers of a row and of a text: a register's, or a block's.
 
     Args:
         sums: `Sums`.
         weights: where the first row's next numbers lie, see `formats`.
         row_bytes: from one row to the next.
         last_row: rows after this one are this one again: the last tile of a matrix may have fewer.
-        x: where texts' next numbers lie, see `lay_out`; `block_bytes` from there to their next `WIDTH` ones.
+        x: where texts' next numbers lie, see `texts`; `block_bytes` from there to those of the next register.
     """
+    of = FORMATS[weights.format]
+    kind, add, total = (I32, of.pairs.add, of.pairs.total) if of.pairs else (F32, multiplied, F32)
 
     def code(context, builder, signature, args):
         found, first, row_bytes, last_row, x, block_bytes = args
+        if sums.kind != total:
+            return found  # in a branch that is never taken: whole numbers always have steps
         rows = _rows(builder, first, row_bytes, last_row, sums.n_rows)
-        wide = [FORMATS[weights.format].widen(builder, row, WIDTH) for row in rows]
+        if of.pairs:
+            wide = [[of.pairs.weights(builder, row)] for row in rows]
+        else:
+            wide = [of.widen(builder, row, WIDTH) for row in rows]
         far = ir.Constant(I64, AHEAD) if sums.n_texts == 1 else builder.mul(row_bytes, ir.Constant(I64, ROWS))
         for row in rows if len(rows) * sums.n_texts > 1 else []:  # one stream the processor fetches by itself
             fetch(builder, builder.add(row, far))
         for k in range(len(wide[0])):
             for t in range(sums.n_texts):
-                numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, F32)
+                numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, kind)
                 for r in range(sums.n_rows):
-                    found = _added(builder, found, sums.n_texts * r + t, wide[r][k], numbers)
+                    found = _added(builder, found, sums.n_texts * r + t, wide[r][k], numbers, add)
             x = builder.add(x, block_bytes)
         return found
 
@@ -131,29 +129,30 @@ def _rows(builder, first, row_bytes, last, n):
     return places
 
 
-def _added(builder, found, i, first, second):
+def _added(builder, found, i, first, second, add=multiplied):
     """`found` with a product more in sum `i`."""
-    return builder.insert_value(found, multiplied(builder, builder.extract_value(found, i), first, second), i)
+    return builder.insert_value(found, add(builder, builder.extract_value(found, i), first, second), i)
 
 
 @intrinsic
 def add_one_product(typingctx, total, weights, step, x):
-    """The total, and one weight times its step times one number: of formats without blocks."""
+    """The total, and one weight times its step times the number at address `x`: of formats without blocks."""
+    of = FORMATS[weights.format]
 
     def code(context, builder, signature, args):
-        total, weights_at, step, x = args
-        if FORMATS[weights.format].n_numbers > 1:
+        total, weight_at, step, x = args
+        if of.n_numbers > 1:
             return total
-        one = FORMATS[weights.format].widen(builder, weights_at, 1)[0]
-        weight = builder.fmul(builder.extract_element(one, ir.Constant(I64, 0)), step)
-        return multiplied(builder, total, weight, x)
+        number = of.pairs.one(builder, x) if of.pairs else load(builder, x, 1, F32)
+        both = builder.fmul(of.widen(builder, weight_at, 1)[0], number)
+        return multiplied(builder, total, builder.extract_element(both, ir.Constant(I64, 0)), step)
 
-    return types.float32(types.float32, weights, types.float32, types.float32), code
+    return types.float32(types.float32, weights, types.float32, types.int64), code
 
 
 @intrinsic
 def add_times(typingctx, sums, part, steps, row_bytes, last_row):
-    """The sums, and in each row's that of `part` times the row's fp32 number: at address `steps` for the first."""
+    """The sums, and in each row's that of `part`, of any kind, times the row's fp32 number: the first's at `steps`."""
 
     def code(context, builder, signature, args):
         found, part, *where = args
@@ -161,10 +160,13 @@ def add_times(typingctx, sums, part, steps, row_bytes, last_row):
             step = builder.extract_element(load(builder, place, 1, F32), ir.Constant(I64, 0))
             steps = all_of(builder, step, WIDTH)
             for i in range(sums.n_texts * r, sums.n_texts * (r + 1)):
-                found = _added(builder, found, i, builder.extract_value(part, i), steps)
+                more = builder.extract_value(part, i)
+                if more.type != steps.type:
+                    more = builder.sitofp(more, steps.type)
+                found = _added(builder, found, i, more, steps)
         return found
 
-    return sums(sums, sums, types.int64, types.int64, types.int64), code
+    return sums(sums, part, types.int64, types.int64, types.int64), code
 
 
 @intrinsic
