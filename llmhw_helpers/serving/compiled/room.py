@@ -46,25 +46,15 @@ class Own(namedtuple("OwnFields", "texts pairs units small sums scales total kep
         blocks = n, n_texts, whole_lines(widest // BLOCK)
         texts, small = room(n, n_texts * widest), room(n, n_texts, -(-widest // LINE) * LINE, dtype=np.int8)
         pairs, units = room(n, n_texts * widest, dtype=I16), room(n, whole_lines(n_texts))
-        total = room(n, TEXTS * WIDTH)
-        return cls(
-            texts, pairs, units, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH)
-        )
+        sums, scales, total = room(*blocks, dtype=I32), room(*blocks), room(n, TEXTS * WIDTH)
+        return cls(texts, pairs, units, small, sums, scales, total, room(n, ROWS * TEXTS * WIDTH))
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(
-        own.texts[me],
-        own.pairs[me],
-        own.units[me],
-        own.small[me],
-        own.sums[me],
-        own.scales[me],
-        own.total[me],
-        own.kept[me],
-    )
+    small = own.small[me], own.sums[me], own.scales[me]
+    return Own(own.texts[me], own.pairs[me], own.units[me], *small, own.total[me], own.kept[me])
 
 
 @jit
