@@ -95,12 +95,12 @@ def model_name(path: Path) -> str:
     return re.sub(r"([.-](I?Q\d\w*|B?F16|F32))?\.gguf$", "", path.name, flags=re.IGNORECASE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+def main(arguments: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
+    """The command; its exit status. `loaded` is called once, when all is there and nobody is served yet."""
     options = _parser().parse_args(arguments)
     with Interrupts() as interrupts:
         try:
-            _run(options)
+            _run(options, loaded)
         except KeyboardInterrupt:
             pass
         except Exception as error:
@@ -113,13 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, loaded: Callable[[], None]) -> None:
     _libraries()
     with bind(options.host, options.port) as listening:
         if not is_local(listening):
             print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
         engine, name = _load(options)
         worker = Worker(engine, options.max_open)
+        loaded()
         signals = Signals(worker, options.grace)
         said = f"{name} is served at {url_of(listening)} (Ctrl-C ends it)"
 

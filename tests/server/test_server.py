@@ -28,7 +28,7 @@ WAIT = 60  # seconds
 def command():
     """The command itself, in a process of its own: the process, and the URL that it printed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmhw_helpers.server.server", "--port", "0", "--threads", "1", "--n-blocks", "32"],
+        [sys.executable, "-m", "llmhw_helpers.server.command", "--port", "0", "--threads", "1", "--n-blocks", "32"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,7 +90,7 @@ def test_ctrl_c_tells_whoever_streams_and_ends_it(command):
 
 def test_the_installed_command_is_this_one():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"]["llmhw-serve"] == "llmhw_helpers.server.server:main"
+    assert project["scripts"]["llmhw-serve"] == "llmhw_helpers.server.command:main"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Compiled code is made once, and kept where it can be; whatever lies in its place, the numbers are right."""
 
 import errno
+import gc
 import importlib
 import json
 import re
@@ -145,6 +146,15 @@ def test_whoever_waits_for_the_compiler_is_told_what_for(process, monkeypatch, s
     monkeypatch.setattr(folder, "SAY_AFTER", 0)
     CodeFolder(source / "kept").first(lambda: time.sleep(0.5))
     assert "compiling the decode step for this processor, kept in" in capsys.readouterr().err
+
+
+def test_python_looks_for_rubbish_again_afterwards(source):
+    kept = CodeFolder(source / "kept")
+    assert not kept.first(gc.isenabled)
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        kept.first(lambda: 1 / 0)
+    assert gc.isenabled()
 
 
 def test_two_processes_that_begin_together_compile_once(source):
