@@ -76,5 +76,5 @@ def _by_words(builder, name, totals, weights, numbers):
     return builder.call(function, [totals, builder.bitcast(weights, words), builder.bitcast(numbers, words)])
 
 
-BF16 = Pairs(F32, _bf16_weights, _bf16_add, _bf16_one)
+BF16 = Pairs(F32, _bf16_weights, _bf16_add, _bf16_one) if BF16_DOT else None
 INT8 = Pairs(I32, _int8_weights, _int8_add, _int8_one)
