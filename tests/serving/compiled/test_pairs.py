@@ -124,7 +124,7 @@ def test_a_texts_product_has_the_same_bits_in_any_company(name):
 def test_what_is_no_number_spoils_its_text_and_its_row_and_no_other(name, n_in):
     kept, weight, x = held.Kept(), torch.rand(35, n_in) + 1, torch.rand(9, n_in) + 1
     weight[17, -1], weight[20, 3] = torch.nan, torch.inf
-    matrix, layer = matrix_of(name, torch.ones(35, n_in) if name == "int8" else weight, kept)
+    matrix, _ = matrix_of(name, torch.ones(35, n_in) if name == "int8" else weight, kept)
     if name == "int8":  # whose steps may be none
         steps = kept[-1]
         steps[17], steps[20] = torch.nan, torch.inf
