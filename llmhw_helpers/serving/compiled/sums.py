@@ -3,9 +3,9 @@
 So many sums the compiler would rather keep in memory. Here they are one value, a `Sums`, whose type says how many there
 are, and Python writes down the products of a tile, one after the other, while the program is compiled.
 
-Each sum goes through its row in order, `WIDTH` partial sums side by side in a register; at the end neighbours are added
-up until one number is left. That is the same in any tile: a product has the same bits for any number of texts and
-workers. Another processor has another width, and may round otherwise.
+Each sum goes through its row in order, `WIDTH` partial sums side by side in a register, of single numbers or of `pairs`;
+at the end neighbours are added up until one number is left. That is the same in any tile: a product has the same bits
+for any number of texts and workers. Another processor has another width, and may round otherwise.
 """
 
 from llvmlite import ir
