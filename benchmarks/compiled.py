@@ -4,9 +4,10 @@
 
 All begin behind the same prompt of 128 tokens; medians of all steps, a run of 16 of one way, then of the next. The roof
 is the time that the weights that a step reads take at the bandwidth measured here. Int8 has a scale a row, int4 one for
-32 weights; int4's activations are rounded to 8 bits, and in int4-wide as they are. "file" are the model file's own
-blocks, beside PyTorch with what they stand for in fp32. llama.cpp, where it is installed, has a cache of 32-bit numbers
-as we do in fp32, Q8_0 for int8, Q4_0 for int4, and reads the same file.
+32 weights; int8's activations are rounded to 16 bits, int4's to 8, and in int8-wide and int4-wide they are as they are.
+Bf16's are rounded to bf16 where the processor multiplies that, as PyTorch's and llama.cpp's are. "file" are the model
+file's own blocks, beside PyTorch with what they stand for in fp32. llama.cpp, where it is installed, has a cache of
+32-bit numbers as we do in fp32, Q8_0 for int8, Q4_0 for int4, and reads the same file.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from llmhw_helpers.serving.weights import Served
 
 STEPS, N_PROMPT = 16, 128
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SCHEMES = {"int8": Scheme(8, "row"), "int4": Scheme(4, 32), "int4-wide": Scheme(4, 32)}
+SCHEMES = {"int8": Scheme(8, "row"), "int8-wide": Scheme(8, "row"), "int4": Scheme(4, 32), "int4-wide": Scheme(4, 32)}
+ROUNDED = {"int8": 16, "int4": 8}  # bits of activations
 GGUF = {"fp32": "F32", "bf16": "BF16", "fp16": "F16", "int8": "Q8_0", "int4": "Q4_0"}
 
 
@@ -53,7 +55,7 @@ def both(form):
         return Served(load_model(), compiled=False), served, served.nbytes
     model = quantize_model(load_model(), SCHEMES[form])
     bits = sum(layer.quantized.n_bits for layer in model.modules() if hasattr(layer, "quantized"))
-    return serve(model, compiled=False), serve(model, 8 if form == "int4" else None, compiled=True), bits / 8
+    return serve(model, compiled=False), serve(model, ROUNDED.get(form), compiled=True), bits / 8
 
 
 class Ours:

@@ -103,6 +103,8 @@ def _in_format(name):
 
 
 in_fp32, in_bf16, in_fp16, in_int8, in_q8_0, in_q4_1, pairs_bf16, pairs_int8 = (_in_format(name) for name in FORMATS)
+if BF16 is None:  # nobody asks for it then, and nothing is compiled for it
+    pairs_bf16 = in_bf16
 
 
 @intrinsic

@@ -96,7 +96,7 @@ def by_rows(weights, steps, group, x, own, y, begin, end):
     Some rows are multiplied with all texts before the next ones come: they are fetched from memory once.
 
     Args:
-        weights: the first row's address, see `formats`.
+        weights: the first row's address, see `formats`; in pairs of whole numbers there are steps.
         steps: fp32 ``[n_out, n_in / group]``, what so many weights are multiplied by; None for nothing.
         group: that many.
         x: fp32 ``[batch, n_in]``.

@@ -46,15 +46,16 @@ class Own(namedtuple("OwnFields", "texts pairs units small sums scales total kep
         blocks = n, n_texts, whole_lines(widest // BLOCK)
         texts, small = room(n, n_texts * widest), room(n, n_texts, -(-widest // LINE) * LINE, dtype=np.int8)
         pairs, units = room(n, n_texts * widest, dtype=I16), room(n, whole_lines(n_texts))
-        sums, scales, total = room(*blocks, dtype=I32), room(*blocks), room(n, TEXTS * WIDTH)
-        return cls(texts, pairs, units, small, sums, scales, total, room(n, ROWS * TEXTS * WIDTH))
+        sums, scales = room(*blocks, dtype=I32), room(*blocks)
+        total, kept = room(n, TEXTS * WIDTH), room(n, ROWS * TEXTS * WIDTH)
+        return cls(texts, pairs, units, small, sums, scales, total, kept)
 
 
 @jit
 def of_worker(own, me):
     """One worker's."""
-    small = own.small[me], own.sums[me], own.scales[me]
-    return Own(own.texts[me], own.pairs[me], own.units[me], *small, own.total[me], own.kept[me])
+    rounded = own.pairs[me], own.units[me], own.small[me], own.sums[me], own.scales[me]
+    return Own(own.texts[me], *rounded, own.total[me], own.kept[me])
 
 
 @jit

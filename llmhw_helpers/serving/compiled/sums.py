@@ -3,9 +3,9 @@
 So many sums the compiler would rather keep in memory. Here they are one value, a `Sums`, whose type says how many there
 are, and Python writes down the products of a tile, one after the other, while the program is compiled.
 
-Each sum goes through its row in order, `WIDTH` partial sums side by side in a register; at the end neighbours are added
-up until one number is left. That is the same in any tile: a product has the same bits for any number of texts and
-workers. Another processor has another width, and may round otherwise.
+Each sum goes through its row in order, by numbers or `pairs`, `WIDTH` partial sums side by side in a register; at the
+end neighbours are added up until one number is left. That is the same in any tile: a product has the same bits for any
+number of texts and workers. Another processor has another width, and may round otherwise.
 """
 
 from llvmlite import ir
@@ -14,8 +14,9 @@ from numba.extending import intrinsic, models, register_model
 
 from .formats import FORMATS
 from .jitting import jit
+from .pairs import PAIRED
 from .texts import TEXTS
-from .vectors import F32, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
+from .vectors import F32, I16, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
 
 FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
 ROWS = 16  # that all texts are multiplied with before the next ones come
@@ -95,7 +96,7 @@ def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
         x: where texts' next numbers lie, see `texts`; `block_bytes` from there to those of the next register.
     """
     of = FORMATS[weights.format]
-    kind, add, total = (I32, of.pairs.add, of.pairs.total) if of.pairs else (F32, multiplied, F32)
+    add, total = (of.pairs.add, of.pairs.total) if of.pairs else (multiplied, F32)
 
     def code(context, builder, signature, args):
         found, first, row_bytes, last_row, x, block_bytes = args
@@ -111,7 +112,8 @@ def add_products(typingctx, sums, weights, row_bytes, last_row, x, block_bytes):
             fetch(builder, builder.add(row, far))
         for k in range(len(wide[0])):
             for t in range(sums.n_texts):
-                numbers = load(builder, further(builder, x, 4 * WIDTH * t), WIDTH, kind)
+                place = further(builder, x, 4 * WIDTH * t)
+                numbers = load(builder, place, *((PAIRED, I16) if of.pairs else (WIDTH, F32)))
                 for r in range(sums.n_rows):
                     found = _added(builder, found, sums.n_texts * r + t, wide[r][k], numbers, add)
             x = builder.add(x, block_bytes)

@@ -4,13 +4,16 @@ Rounded they have 16 bits, and a register holds twice as many: see `pairs`. In b
 bf16 has, too. As whole numbers they share a scale, one for each text (token-wise, as in ``serving.integers``).
 """
 
+import numpy as np
+
 from .jitting import jit
-from .numbers import F32, I16, I32, to_bf16
+from .numbers import F32, HALF_RANGE, I16, I32, to_bf16
 from .pairs import PAIRED
 from .vectors import WIDTH
 
 TEXTS = 8  # that lie side by side, and are multiplied at once
 LARGEST = F32(32767)
+SMALLEST = F32(1e-30).view(I32)  # a text of zeros has a scale, too
 
 
 @jit
@@ -79,14 +82,13 @@ def round_to_int16(x, out, units):
     """
     n_in_text = registers(x.shape[1], PAIRED)
     for b in range(x.shape[0]):
-        largest, nothing = F32(1e-30), F32(0)
+        size = SMALLEST
         for j in range(x.shape[1]):
-            size = abs(x[b, j])
-            largest = size if size > largest else largest
-            nothing += x[b, j] * F32(0)  # which 0 times NaN and 0 times infinity are not
-        units[b] = largest / LARGEST + nothing
-        if nothing != F32(0):
-            continue
+            size = max(
+                size, I32(F32(x[b, j]).view(I32) & I32(0x7FFFFFFF))
+            )  # without its sign: larger bits, larger number
+        largest = I32(size).view(F32)
+        units[b] = largest / LARGEST if size < HALF_RANGE else F32(np.nan)
         for k in range(n_in_text):
             at = register_at(b, k, x.shape[0], n_in_text) * PAIRED
             for j in range(min(PAIRED, x.shape[1] - PAIRED * k)):

@@ -127,7 +127,8 @@ def test_a_models_logits_are_those_of_its_weights_for_any_number_of_workers(wide
     expected = model(texts).detach()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     rounded = decoded(model, texts.tolist(), activations="rounded")
-    assert (scheme.bits == 8) == torch.equal(rounded, found)
+    off = (rounded - found).abs().max() / found.abs().max()
+    assert 1e-7 < off < {8: 1e-3, 4: 0.1}[scheme.bits]
     for n in (2, 3):
         assert torch.equal(decoded(model, texts.tolist(), n, "rounded"), rounded)
 
@@ -147,9 +148,12 @@ def test_a_model_without_small_numbers_is_refused(wide_model):
         held.hold(wide_model, "narrow")
 
 
-@pytest.mark.parametrize("bits", [None, 8])
-def test_a_served_model_decodes_from_its_small_numbers(wide_model, bits):
-    model = quantize_model(wide_model, Scheme(4, 32), Scheme(8, "row"))
+@pytest.mark.parametrize(
+    ("scheme", "bits", "least", "most"),
+    [(Scheme(4, 32), None, 0, 1e-5), (Scheme(4, 32), 8, 1e-5, 0.05), (Scheme(8, "row"), 16, 1e-7, 1e-3)],
+)
+def test_a_served_model_decodes_from_its_small_numbers(wide_model, scheme, bits, least, most):
+    model = quantize_model(wide_model, scheme, Scheme(8, "row"))
     ways, found = [serve(model, bits, compiled=True), Served(model)], []
     for served in ways:
         cache = new_cache(served, 2, 8)
@@ -157,13 +161,13 @@ def test_a_served_model_decodes_from_its_small_numbers(wide_model, bits):
         found.append(torch.stack([decode(served, torch.tensor([i, 7]), cache) for i in range(3)]))
     assert decoder_of(ways[0]) is not None
     off = (found[0] - found[1]).abs().max() / found[1].abs().max()
-    assert off < 1e-5 if bits is None else 1e-5 < off < 0.05
+    assert least <= off < most
     assert (ways[0].compiled, ways[0].activations) == (True, "wide" if bits is None else "rounded")
 
 
 def test_bits_that_nothing_is_rounded_to_are_refused(wide_model):
     for scheme, bits in ((Scheme(8), 8), (Scheme(4, 32), 16)):
-        with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, and 8 for a model with int4"):
+        with pytest.raises(NoKernel, match=f"activations of {bits} bits, compiled: None, 8 for a model with int4, and"):
             serve(quantize_model(wide_model, scheme), bits, compiled=True)
     with pytest.raises(ValueError, match="of the compiled step alone"):
         Served(wide_model, compiled=False, activations="wide")
