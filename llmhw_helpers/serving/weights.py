@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..llm.transformer import Block, Transformer
 from .huge_pages import HugePages
-from .kernels import reordered, reordered_product
+from .kernels import onednn_product, reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
@@ -59,9 +59,10 @@ def product(
     x: Float[Tensor, "*rows n_in"], weight: Float[Tensor, "n_out n_in"], bias: Tensor | None, packed: Tensor | None
 ) -> Float[Tensor, "*rows n_out"]:
     """``x W^T + b`` in the way that is fastest for so many rows; `packed` is what `pack` made of `weight`."""
-    if packed is None or (_plain(x) and x.numel() <= VERY_FEW_ROWS * x.shape[-1]):
-        return thin_product(x, weight, bias)
-    return reordered_product(x, packed, bias)
+    n_rows = x.numel() // x.shape[-1]
+    if packed is not None and not (_plain(x) and n_rows <= VERY_FEW_ROWS):
+        return reordered_product(x, packed, bias)
+    return thin_product(x, weight, bias) if n_rows <= FEW_ROWS else onednn_product(x, weight, bias)
 
 
 def _plain(x: Tensor) -> bool:
