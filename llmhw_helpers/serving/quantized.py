@@ -85,8 +85,8 @@ def serve(model: Transformer, activation_bits: int | None = None, compiled: bool
             batches and prompts. Where there is no such unit, a warning says so: the numbers are the same, and slow.
             With int4, 8 rounds while decoding, 32 neighbours together: the compiled step alone can do that.
         compiled: decode with one compiled program a step, see `Served`: from int8 where the model has it, and from a
-            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations. None: where that pays
-            and activations are wide.
+            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations, but for those of few
+            tokens in an engine. None: where that pays and activations are wide.
 
     Raises:
         NoKernel: a matrix is not quantised, or by another scheme than int8 with a scale a row and int4 in groups of

@@ -127,13 +127,15 @@ class Served:
 
     Args:
         model: the model itself, which can still be used, and trained.
-        packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
-            that decode together) take about half the time. It does not follow what is changed in the model later.
+        packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and four to twenty rows take
+            about half the time, prompts a little less. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
-        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's. It is
-            compiled at the first step, once for this processor. None: where that pays (see `pays`), except with
-            `packed` or a `hold` of one's own, which are PyTorch's ways; where it cannot be, a line says why, once, and
-            PyTorch decodes, too. True: here, or the first step raises ``NoDecoder``. False: PyTorch decodes.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's, but for
+            those of few tokens in an engine (``reading.read``). It is compiled at the first step, once for this
+            processor. None: where that pays (see `pays`), except with `packed` or a `hold` of one's own, which are
+            PyTorch's ways; where it cannot be, a line says why, once, and PyTorch decodes, too. True: here, or the
+            first step raises ``NoDecoder``; with `packed`, too, if prompts are to be read from the second copy, and
+            steps from the matrices themselves. False: PyTorch decodes.
         activations: of the compiled step of a quantised model; None lets it multiply by the weights that the small
             numbers stand for, ``"wide"`` or ``"rounded"`` by the small numbers, as ``compiled.held.hold`` has it.
 

@@ -48,6 +48,18 @@ def test_generate_reads_the_prompt_with_pytorch_and_each_token_with_the_step(com
     assert decoder_of(compiled).positions == [[5], [6], [7], [8], [9]]
 
 
+def test_with_packed_weights_prompts_are_read_from_these_and_tokens_by_the_step(tiny, monkeypatch):
+    monkeypatch.setattr(decoding, "Decoder", ByPyTorch)
+    both, plain = Served(tiny, packed=True, compiled=True), Served(tiny)
+    assert both.nbytes > plain.nbytes
+    assert list(generate(both, PROMPTS[0], 6)) == list(generate(plain, PROMPTS[0], 6))
+    assert decoder_of(both).positions == [[5], [6], [7], [8], [9]]
+    engine = Engine(both, 40, 4)
+    texts = [[*range(20 + i)] for i in range(3)]  # more tokens than the step reads
+    assert engine.generate(texts, 6) == Engine(plain, 40, 4).generate(texts, 6)
+    assert decoder_of(both).positions[5] == [20, 21, 22]
+
+
 def test_texts_of_different_lengths_decode_together(compiled, tiny):
     logits = []
     for served in (compiled, Served(tiny)):
