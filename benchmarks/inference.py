@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from llmhw_helpers.costs.inference import decode_work, prefill_work
 from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.llm.checkpoints import find_model, load_model
+from llmhw_helpers.measure.probes import product_rate
 from llmhw_helpers.serving.decoding import decode, decoder_of, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
@@ -194,13 +195,13 @@ def main():
         everyone.pop("llama.cpp", None)
     torch.manual_seed(0)
     prompts = torch.randint(0, served.spec.vocab_size, (16, 512)).tolist()
-    stream, square = torch.ones(2**27), torch.randn(1152, 1152, dtype=dtype)
+    stream = torch.ones(2**27)
 
     def roof(work):
         """The least time of `work` by what the machine does at this moment."""
         reads = max(stream.nbytes / timed(stream.sum)[0] for _ in range(3))
-        products = max(2 * 1152**3 / timed(lambda: square @ square)[0] for _ in range(5))
-        return Roof("now", {name: products}, reads).floor(work, name).seconds
+        flops, products = product_rate(name, torch.device("cpu"), rounds=5)
+        return Roof("now", {name: flops / products.best}, reads).floor(work, name).seconds
 
     for n in (1, 8):
         logits = {}
