@@ -1,6 +1,6 @@
 """SmolLM2-135M served: ours, Hugging Face transformers and (if it is installed) llama.cpp, on the same weights.
 
-    python benchmarks/inference.py [--threads 2] [--dtype float32] [--rounds 5] [--only CASE ...]
+    python benchmarks/inference.py [--threads 2] [--dtype float32] [--rounds 5] [--only CASE ...] [--peers NAME ...]
 
 Prefill of 512 tokens; decode of 1 and of 8 texts, contiguous and paged; 16 requests of mixed length in 8 places; a
 shared prefix. All take turns in one run, and so does the machine's own roofline: what counts are the ratios. First all
@@ -13,6 +13,7 @@ import os
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # llama.cpp brings threads of its own: none may spin beside the others
@@ -24,6 +25,7 @@ from transformers import AutoModelForCausalLM
 from llmhw_helpers.costs.inference import decode_work, prefill_work
 from llmhw_helpers.costs.roofline import Roof
 from llmhw_helpers.llm.checkpoints import find_model, load_model
+from llmhw_helpers.measure.probes import product_rate
 from llmhw_helpers.serving.decoding import decode, decoder_of, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.paged_cache import Chunk, PagedCache
@@ -32,6 +34,7 @@ from llmhw_helpers.serving.weights import Served
 STEPS = 8  # decoded tokens of a round
 N_PROMPT = 128  # tokens before them
 CASES = ("prefill", "decode", "mixed", "prefix")
+PEERS = ("transformers", "llama.cpp")
 NAMES = {"float32": ("fp32", "F32"), "bfloat16": ("bf16", "BF16")}
 
 
@@ -41,6 +44,7 @@ def parse():
     parser.add_argument("--dtype", choices=tuple(NAMES), default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=CASES, nargs="+", default=CASES)
+    parser.add_argument("--peers", choices=PEERS, nargs="*", default=PEERS, help="besides ours")
     parser.add_argument("--pytorch", action="store_true", help="ours decoded by PyTorch, from packed weights")
     return parser.parse_args()
 
@@ -182,33 +186,34 @@ def main():
     dtype, path = getattr(torch, arguments.dtype), find_model()
     name, gguf_name = NAMES[arguments.dtype]
     served = Served(load_model(dtype=dtype), packed=arguments.pytorch)
-    everyone = {"ours": Contiguous(served), "ours, paged": Paged(served), "transformers": Transformers(path, dtype)}
+    everyone = {"ours": Contiguous(served), "ours, paged": Paged(served)}
+    if "transformers" in arguments.peers:
+        everyone["transformers"] = Transformers(path, dtype)
     folder = tempfile.TemporaryDirectory()
-    try:
+    if "llama.cpp" in arguments.peers and find_spec("llama_cpp") is None:
+        print("llama-cpp-python is not installed: without llama.cpp")
+    elif "llama.cpp" in arguments.peers:
         copy = Path(folder.name) / "weights.gguf"
         write_gguf(path, copy, gguf_name)
         everyone["llama.cpp"] = Llama(copy, arguments.threads)
-        everyone["llama.cpp"].session(1, 544)
-    except ImportError:
-        print("llama-cpp-python is not installed: without llama.cpp")
-        everyone.pop("llama.cpp", None)
     torch.manual_seed(0)
     prompts = torch.randint(0, served.spec.vocab_size, (16, 512)).tolist()
-    stream, square = torch.ones(2**27), torch.randn(1152, 1152, dtype=dtype)
+    stream = torch.ones(2**27)
 
     def roof(work):
         """The least time of `work` by what the machine does at this moment."""
         reads = max(stream.nbytes / timed(stream.sum)[0] for _ in range(3))
-        products = max(2 * 1152**3 / timed(lambda: square @ square)[0] for _ in range(5))
-        return Roof("now", {name: products}, reads).floor(work, name).seconds
+        flops, products = product_rate(name, torch.device("cpu"), rounds=5)
+        return Roof("now", {name: flops / products.best}, reads).floor(work, name).seconds
 
     for n in (1, 8):
         logits = {}
         for who, contestant in everyone.items():
             first = contestant.read([prompt[:64] for prompt in prompts[:n]])
             logits[who] = torch.cat([first, contestant.write(torch.tensor([7] * n))]).float()
+        reference = logits["transformers" if "transformers" in logits else "ours"]
         for who, found in logits.items():
-            apart = ((found - logits["transformers"]).norm() / logits["transformers"].norm()).item()
+            apart = ((found - reference).norm() / reference.norm()).item()
             assert apart < (2e-3 if dtype == torch.float32 else 0.1), (who, apart)
 
     print(
@@ -230,7 +235,7 @@ def main():
         work = decode_work(served.spec, n, N_PROMPT + STEPS // 2, name)
         report(f"decode, batch {n}", in_turns(runs, arguments.rounds, lambda work=work: roof(work)))
     if "mixed" in arguments.only:
-        mixed(everyone, served, prompts, max(2, arguments.rounds // 2))
+        mixed(everyone, served, prompts, max(1, arguments.rounds // 2))
     if "prefix" in arguments.only:
         prefix(served, prompts, arguments.rounds)
 
@@ -249,8 +254,9 @@ def mixed(everyone, served, prompts, rounds):
         "ours, continuous": ours(),
         "ours, static": ours(continuous=False),
         "ours, one by one": ours(max_batch_size=1),
-        "transformers, static": lambda: everyone["transformers"].serve(asked, counts, 8),
     }
+    if "transformers" in everyone:
+        ways["transformers, static"] = lambda: everyone["transformers"].serve(asked, counts, 8)
     if "llama.cpp" in everyone:
         ways["llama.cpp, continuous"] = lambda: everyone["llama.cpp"].session(8, 256).serve(asked, counts)
 

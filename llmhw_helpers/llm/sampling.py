@@ -40,11 +40,7 @@ def probabilities(
         NoDistribution: the logits hold NaN or infinity, as an overflow in fp16 leaves them.
     """
     check_settings(temperature, top_k, top_p)
-    logits = logits.float()
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    if not logits.amax(-1).isfinite().all():  # NaN is the largest of any row that has one
-        raise NoDistribution("the logits hold NaN or infinity: did the model overflow its number format?")
+    logits = _scores(logits, allowed)
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
     # The best one at 0: whatever the temperature, nothing overflows. What is left out stays so, however hot it is.
@@ -59,6 +55,16 @@ def probabilities(
         beyond[..., 0] = False  # nothing for the best, but 0 >= 1e-46 in fp32
         logits = logits.scatter(-1, places, ordered.masked_fill(beyond, -torch.inf))
     return logits.softmax(-1)
+
+
+def _scores(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Those that a token may be drawn from, in fp32."""
+    logits = logits.float()
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    if not logits.amax(-1).isfinite().all():  # NaN is the largest of any row that has one
+        raise NoDistribution("the logits hold NaN or infinity: did the model overflow its number format?")
+    return logits
 
 
 def check_settings(temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -97,9 +103,10 @@ def sample(
     allowed: Bool[Tensor, " vocab_size"] | None = None,
 ) -> Int[Tensor, "*batch"]:
     """A token for each row, drawn from `probabilities`; raises as that does."""
-    p = probabilities(logits, temperature, top_k, top_p, allowed)
     if temperature == 0:
-        return p.argmax(-1)
+        check_settings(temperature, top_k, top_p)
+        return _scores(logits, allowed).argmax(-1)
+    p = probabilities(logits, temperature, top_k, top_p, allowed)
     return p.view(-1, p.shape[-1]).multinomial(1, generator=generator).view(p.shape[:-1])
 
 

@@ -11,14 +11,14 @@ from dataclasses import replace
 from operator import index
 
 import torch
-from torch import Tensor
 
 from ..llm.sampling import check_prompt, new_generator, tokens_of
 from ..llm.tokenizer import Tokenizer
 from .blocks import BlockManager
-from .decoding import ServedModel, decoder_of
+from .decoding import ServedModel
 from .kv_folder import KVFolder, NoFolder
-from .paged_cache import Chunk, PagedCache
+from .paged_cache import PagedCache
+from .reading import Scores, read
 from .request import Request, Writer
 from .sampling import GREEDY, Sampling
 from .scheduler import Scheduler
@@ -124,42 +124,12 @@ class Engine:
                 self.scheduler.preempt(each)
             raise
         ready = [each for each, n in scheduled.items() if n == each.n_unread]
-        logits, sound = self._read(scheduled, ready)
+        scores, unsound = read(self.served, scheduled, self.cache, self._allowed)
         self._count(scheduled)
-        self.scheduler.advance(
-            scheduled, {each for each, is_sound in zip(scheduled, sound, strict=True) if not is_sound}
-        )
-        for request, row in zip(ready, logits, strict=True):
-            self._write(request, row)
+        self.scheduler.advance(scheduled, unsound)
+        for request in ready:
+            self._write(request, scores[request])
         return list(scheduled)
-
-    def _read(self, scheduled: dict[Request, int], ready: list[Request]) -> tuple[list[Tensor], list[bool]]:
-        """The pass itself: logits of those that are `ready` for a token, and whose numbers are all finite.
-
-        If the model has a compiled step, it reads single tokens, and PyTorch chunks of prompts: so a token is read in
-        the same way whoever else is in the pass.
-        """
-        logits, sound = {}, {}
-        single = [each for each, n in scheduled.items() if n == 1]
-        decoder = decoder_of(self.served) if single else None
-        if decoder is not None:
-            tokens, positions = [each.tokens[each.n_cached] for each in single], [each.n_cached for each in single]
-            rows = decoder.logits(tokens, positions, [each.block_table for each in single], self.cache)
-            logits.update(zip(single, rows, strict=True))
-            sound.update(zip(single, rows.isfinite().all(-1).tolist(), strict=True))  # NaN in the stream stays NaN
-        chunks = {each: n for each, n in scheduled.items() if each not in logits}
-        if chunks:
-            tokens = [token for each, n in chunks.items() for token in each.tokens[each.n_cached : each.n_cached + n]]
-            window = self.cache.window([Chunk(each.block_table, each.n_cached, n) for each, n in chunks.items()])
-            new = torch.tensor([tokens], device=self.served.device)
-            stream = self.served.forward(new, window.positions, window.attend)
-            ended = [i for i, each in enumerate(chunks) if each in ready]
-            if ended:
-                rows = self.served.head(stream[0, window.last[ended]])
-                logits.update(zip([list(chunks)[i] for i in ended], rows, strict=True))
-            parts = stream[0].isfinite().all(-1).split(list(chunks.values()))
-            sound.update((each, bool(part.all())) for each, part in zip(chunks, parts, strict=True))
-        return [logits[each] for each in ready], [sound[each] for each in scheduled]
 
     def cancel(self, request: Request) -> None:
         """End `request` now, its blocks are free at once. One that has ended stays as it is."""
@@ -240,7 +210,7 @@ class Engine:
         request.times.append(time.perf_counter())
         return request
 
-    def _write(self, request: Request, logits: Tensor) -> None:
+    def _write(self, request: Request, scores: Scores) -> None:
         """The next token of `request`, and the first one of its siblings."""
         siblings = []
         if not request.output:  # some may be there already, if a step was interrupted
@@ -249,17 +219,18 @@ class Engine:
             self.scheduler.fork(request, sibling)
         for each in (request, *siblings):
             try:
-                why = self._extend(each, logits)
+                why = self._extend(each, scores)
             except Exception as error:  # its scores or its text: the others have nothing to do with it
                 each.fail(error)
                 why = each.finished
             if why is not None:
                 self._finish(each, why)
 
-    def _extend(self, request: Request, logits: Tensor) -> str | None:
+    def _extend(self, request: Request, scores: Scores) -> str | None:
         """One token more; why it is the last one."""
-        sampling = request.sampling
-        token = sampling.draw(logits, request.generator, self._allowed).item()
+        sampling, token = request.sampling, scores.best
+        if sampling.temperature > 0 or token is None:
+            token = sampling.draw(scores.logits, request.generator, self._allowed).item()
         if token in sampling.stop:
             return "stop"
         request.tokens.append(token)

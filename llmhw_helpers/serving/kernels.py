@@ -54,6 +54,20 @@ def reordered_product(
     return REORDERED_PRODUCT(x, weight, bias, "none", [], "")
 
 
+def onednn_product(
+    x: Float[Tensor, "*rows n_in"], weight: Float[Tensor, "n_out n_in"], bias: Float[Tensor, " n_out"] | None
+) -> Float[Tensor, "*rows n_out"]:
+    """``x W^T + b`` in fp32 by oneDNN, from the weight as it lies: blocks of it are reordered as they are used.
+
+    On x86 `torch.nn.functional.linear`, which stands in for it, calls Intel's MKL in fp32; on other makers' processors
+    that may take twice as long. There is no derivative: where one may be asked for, PyTorch's own is called, too.
+    """
+    known = weight.dtype == torch.float32 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if REORDERED_PRODUCT is None or not known or not torch.backends.mkl.is_available() or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    return REORDERED_PRODUCT(x, weight, bias, "none", [], "")
+
+
 @cache
 def multiplies_bf16() -> bool:
     """Whether oneDNN has products in bf16 for this processor."""

@@ -7,7 +7,8 @@ unit for small integers do it.
 
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,20 @@ from torch import Tensor, nn
 from ..llm.quantization import Quantized, Scheme
 from ..llm.transformer import Transformer
 from .integers import LARGEST, IntegerMatrix, integer_matrix
-from .kernels import TILES, Int4Kernel, int4_kernel, int8_product, multiplies_integers, widened_product
+from .kernels import (
+    TILES,
+    Int4Kernel,
+    int4_kernel,
+    int8_product,
+    multiplies_bf16,
+    multiplies_integers,
+    widened_product,
+)
 from .weights import FEW_ROWS, Served
 
 INT4_GROUPS = (32, 64, 128, 256)  # that the kernels know
 INT4_ROWS = 16  # they want a multiple of so many rows
+MANY_ROWS = 128  # from here on int4 is sooner widened and multiplied as bf16 than by its kernel
 BF16_SINCE = (8, 0)  # compute capability
 
 
@@ -50,26 +60,58 @@ class Int8(NamedTuple):
         return sum(each.nbytes for each in self if each is not None)
 
 
-class Int4(NamedTuple):
-    """Two codes a byte, in the kernel's order, and for each group a step and what the middle code 8 stands for."""
+@dataclass(frozen=True)
+class Int4:
+    """Two codes a byte, in the kernel's order, and for each group a step and what the middle code 8 stands for.
 
-    packed: Tensor
-    steps_and_middles: Tensor
-    group: int
+    They are made when the kernel is first needed: where the compiled step decodes, that is a prompt of some length.
+    """
+
+    parts: Sequence[Quantized]
     bias: Tensor | None
     kernel: Int4Kernel
 
+    @cached_property
+    def packed(self) -> Tensor:
+        """The codes, as the kernel reads them."""
+        codes = torch.cat([part.codes for part in self.parts]).int()
+        return self.kernel.order(codes + 8 if self.parts[0].minima is None else codes)
+
+    @cached_property
+    def steps_and_middles(self) -> Tensor:
+        """Of each group ``[n_groups, n_out, 2]``."""
+        steps = torch.cat([part.scales for part in self.parts]) / self.parts[0].scheme.top
+        middles = torch.zeros_like(steps)
+        if self.parts[0].minima is not None:
+            middles = torch.cat([part.minima for part in self.parts]) + 8 * steps
+        return torch.stack((steps.T, middles.T), -1).bfloat16().contiguous()
+
+    def widened(self) -> Tensor:
+        """The weights in bf16 ``[n_out, n_in]``, made in their place: memory that is new takes longer than the sums."""
+        n_rows = [len(part.codes) for part in self.parts]
+        weight = torch.empty(sum(n_rows), self.parts[0].codes.shape[1], dtype=torch.bfloat16)
+        for part, rows in zip(self.parts, weight.split(n_rows), strict=True):
+            groups = rows.copy_(part.codes).view(*part.scales.shape, -1)
+            groups.mul_((part.scales / part.scheme.top).bfloat16()[..., None])
+            if part.minima is not None:
+                groups.add_(part.minima.bfloat16()[..., None])
+        return weight
+
     def multiply(self, x: Float[Tensor, "*rows n_in"]) -> Float[Tensor, "*rows n_out"]:
-        """``x W^T + b``."""
+        """``x W^T + b``; for many rows, on a CPU with products in bf16, the weights are widened first, for once."""
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        y = self.kernel.product(rows, self.packed, self.group, self.steps_and_middles)
+        if len(rows) > MANY_ROWS and rows.device.type == "cpu" and multiplies_bf16():
+            y = torch.nn.functional.linear(rows, self.widened())
+        else:
+            y = self.kernel.product(rows, self.packed, self.parts[0].scheme.group, self.steps_and_middles)
         y = y.view(*x.shape[:-1], -1).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes."""
-        return sum(each.nbytes for each in (self.packed, self.steps_and_middles, self.bias) if each is not None)
+        """Bytes that they take, made or not yet."""
+        codes, scales = (sum(getattr(part, name).numel() for part in self.parts) for name in ("codes", "scales"))
+        return codes // 2 + 4 * scales + (0 if self.bias is None else self.bias.nbytes)
 
 
 def serve(model: Transformer, activation_bits: int | None = None, compiled: bool | None = None) -> Served:
@@ -86,8 +128,8 @@ def serve(model: Transformer, activation_bits: int | None = None, compiled: bool
             `compiled`, they are rounded while decoding alone: 8 is for int4, 32 neighbours together, which nothing else
             can do, and int8 matrices beside it have 16; 16 is for int8.
         compiled: decode with one compiled program a step, see `Served`: from int8 where the model has it, and from a
-            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations. None: where that pays
-            and activations are wide.
+            copy of int4 in an order of its own. Prompts are PyTorch's, with wide activations, but for those of few
+            tokens in an engine. None: where that pays and activations are wide.
 
     Raises:
         NoKernel: a matrix is not quantised, or by another scheme than int8 with a scale a row and int4 in groups of
@@ -136,8 +178,8 @@ def held(layers: Sequence[nn.Module], activation_bits: int | None = None) -> Int
     scheme, weight = parts[0].scheme, layers[0].weight
     biases = [getattr(layer, "bias", None) for layer in layers]
     bias = None if biases[0] is None else torch.cat(list(biases)).detach()
-    codes = torch.cat([part.codes for part in parts])
     if scheme == Scheme(8, "row"):
+        codes = torch.cat([part.codes for part in parts])
         steps = torch.cat([part.scales[:, 0] for part in parts]) / scheme.top
         if activation_bits is None:
             return Int8(codes, steps.to(torch.bfloat16 if weight.device.type == "cpu" else weight.dtype), bias)
@@ -146,24 +188,14 @@ def held(layers: Sequence[nn.Module], activation_bits: int | None = None) -> Int
         return integer_matrix(codes, steps, bias, activation_bits)
     if activation_bits is not None:
         raise NoKernel(f"{scheme.name}: only int8 with a scale a row is multiplied by small activations")
-    if scheme.bits != 4 or scheme.kind == "nf4" or scheme.group not in INT4_GROUPS or len(codes) % INT4_ROWS:
+    n_rows, device = sum(len(part.codes) for part in parts), parts[0].codes.device
+    if scheme.bits != 4 or scheme.kind == "nf4" or scheme.group not in INT4_GROUPS or n_rows % INT4_ROWS:
         raise NoKernel(
-            f"no kernel for {scheme.name}, {len(codes)} rows: int8 by row and int4 in groups of 32, 64, 128 have one"
+            f"no kernel for {scheme.name}, {n_rows} rows: int8 by row and int4 in groups of 32, 64, 128 have one"
         )
-    return _int4(codes, parts, scheme, bias)
-
-
-def _int4(codes: Tensor, parts: Sequence[Quantized], scheme: Scheme, bias: Tensor | None) -> Int4:
-    steps = torch.cat([part.scales for part in parts]) / scheme.top
-    if scheme.kind == "absmax":
-        codes, middles = codes.int() + 8, torch.zeros_like(steps)
-    else:
-        codes, middles = codes.int(), torch.cat([part.minima for part in parts]) + 8 * steps
-    if codes.device.type != "cpu":
-        _check_gpu(codes)
-    kernel = int4_kernel(codes.device.type)
-    steps_and_middles = torch.stack((steps.T, middles.T), -1).bfloat16().contiguous()
-    return Int4(kernel.order(codes), steps_and_middles, scheme.group, bias, kernel)
+    if device.type != "cpu":
+        _check_gpu(parts[0].codes)
+    return Int4(parts, bias, int4_kernel(device.type))
 
 
 def _check_gpu(codes: Tensor) -> None:

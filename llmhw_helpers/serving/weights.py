@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..llm.transformer import Block, Transformer
 from .huge_pages import HugePages
-from .kernels import reordered, reordered_product
+from .kernels import onednn_product, reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
@@ -59,9 +59,10 @@ def product(
     x: Float[Tensor, "*rows n_in"], weight: Float[Tensor, "n_out n_in"], bias: Tensor | None, packed: Tensor | None
 ) -> Float[Tensor, "*rows n_out"]:
     """``x W^T + b`` in the way that is fastest for so many rows; `packed` is what `pack` made of `weight`."""
-    if packed is None or (_plain(x) and x.numel() <= VERY_FEW_ROWS * x.shape[-1]):
-        return thin_product(x, weight, bias)
-    return reordered_product(x, packed, bias)
+    n_rows = x.numel() // x.shape[-1]
+    if packed is not None and not (_plain(x) and n_rows <= VERY_FEW_ROWS):
+        return reordered_product(x, packed, bias)
+    return thin_product(x, weight, bias) if n_rows <= FEW_ROWS else onednn_product(x, weight, bias)
 
 
 def _plain(x: Tensor) -> bool:
@@ -126,13 +127,15 @@ class Served:
 
     Args:
         model: the model itself, which can still be used, and trained.
-        packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and two to twenty rows (texts
-            that decode together) take about half the time. It does not follow what is changed in the model later.
+        packed: keep a second copy of all matrices, as `pack` makes it: twice the memory, and four to twenty rows take
+            about half the time, prompts a little less. It does not follow what is changed in the model later.
         hold: another way to hold the matrices: called with the layers whose rows make up one.
-        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's. It is
-            compiled at the first step, once for this processor. None: where that pays (see `pays`), except with
-            `packed` or a `hold` of one's own, which are PyTorch's ways; where it cannot be, a line says why, once, and
-            PyTorch decodes, too. True: here, or the first step raises ``NoDecoder``. False: PyTorch decodes.
+        compiled: decode with one compiled program a step (see ``compiled.decoder``); prompts are PyTorch's, but for
+            those of few tokens in an engine (``reading.read``). It is compiled at the first step, once for this
+            processor. None: where that pays (see `pays`), except with `packed` or a `hold` of one's own, which are
+            PyTorch's ways; where it cannot be, a line says why, once, and PyTorch decodes, too. True: here, or the
+            first step raises ``NoDecoder``; with `packed`, too, if prompts are to be read from the second copy, and
+            steps from the matrices themselves. False: PyTorch decodes.
         activations: of the compiled step of a quantised model; None lets it multiply by the weights that the small
             numbers stand for, ``"wide"`` or ``"rounded"`` by the small numbers, as ``compiled.held.hold`` has it.
 

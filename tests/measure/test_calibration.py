@@ -158,8 +158,27 @@ def test_threads_that_wait_for_a_core_are_not_taken_for_arithmetic(monkeypatch):
     """A neighbour holds one of two cores: each product waits a time slice, however small it is."""
     monkeypatch.setattr(probes, "_square_product", lambda dtype, device, n: n)
     monkeypatch.setattr(probes, "time_call", lambda n, device, rounds: Timing((0.016 + 2 * n**3 / 150e9,) * rounds))
-    flops, timing = probes.product_rate("fp32", torch.device("cpu"), rounds=2)
+    flops, timing = probes.product_rate("bf16", torch.device("cpu"), rounds=2)
     assert flops / timing.best > 150e9 / 2
+
+
+@pytest.mark.parametrize(("mkl", "onednn"), [(100e9, 200e9), (200e9, 100e9)])
+def test_of_two_libraries_the_faster_one_is_the_roof_in_fp32(mkl, onednn, monkeypatch):
+    monkeypatch.setattr(probes, "_square_product", lambda dtype, device, n: (n, mkl))
+    monkeypatch.setattr(probes, "_onednn_product", lambda dtype, device, n: (n, onednn))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(probes, "time_call", lambda way, device, rounds: Timing((2 * way[0] ** 3 / way[1],) * rounds))
+    for dtype, expected in (("fp32", max(mkl, onednn)), ("bf16", mkl)):
+        flops, timing = probes.product_rate(dtype, torch.device("cpu"), rounds=2)
+        assert flops / timing.best == pytest.approx(expected)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch is without oneDNN")
+def test_onednns_product_is_a_product():
+    torch.manual_seed(0)
+    found = probes._onednn_product("fp32", torch.device("cpu"), 24)().to_dense()
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, probes._square_product("fp32", torch.device("cpu"), 24)(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_faster_of_two_calibrations_is_the_higher_roof_of_each_limit():
@@ -223,7 +242,7 @@ def test_the_size_that_runs_at_the_highest_rate_is_the_peak(monkeypatch):
     seconds = {192: 0.001, 384: 0.002, 768: 0.5}
     monkeypatch.setattr(probes, "_square_product", lambda dtype, device, n: n)
     monkeypatch.setattr(probes, "time_call", lambda n, device, rounds: Timing((seconds[n],) * rounds))
-    flops, timing = probes.product_rate("fp32", torch.device("cpu"), rounds=2)
+    flops, timing = probes.product_rate("bf16", torch.device("cpu"), rounds=2)
     assert flops == 2 * 384**3
     assert timing == Timing((0.002, 0.002))
 

@@ -22,6 +22,7 @@ from llmhw_helpers.llm.transformer import TokenError
 from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.kv_folder import KVFolder
+from llmhw_helpers.serving.reading import read
 from llmhw_helpers.serving.request import AnswerFailed
 from llmhw_helpers.serving.sampling import Sampling
 from llmhw_helpers.serving.scheduler import NeverFits
@@ -128,17 +129,16 @@ def alone_logits(served, text, n_prompt):
 
 @pytest.mark.parametrize("way", [{}, {"packed": True}, {"compiled": True}])
 @pytest.mark.parametrize("lengths", [[1, 4, 8, 5], [16, 3, 4, 15]])
-def test_logits_are_those_of_each_text_alone(tiny, lengths, way):
+def test_logits_are_those_of_each_text_alone(tiny, lengths, way, monkeypatch):
     engine, kept = Engine(Served(tiny, **way), 60, 4, max_batch_size=4, max_step_tokens=7), []
-    read = engine._read
-    engine._read = lambda *arguments: kept.append(read(*arguments)) or kept[-1]
+    monkeypatch.setattr("llmhw_helpers.serving.engine.read", lambda *what: kept.append(read(*what)) or kept[-1])
     requests = [engine.submit(text[:n], 12) for text, n in zip(TEXTS, lengths, strict=True)]
     found = {request: [] for request in requests}
     before = dict.fromkeys(requests, 0)
     while stepped := engine.step():
-        ready = [request for request in stepped if len(request.output) > before[request]]
-        for request, row in zip(ready, kept.pop()[0], strict=True):
-            found[request].append(row)
+        scores, _ = kept.pop()
+        for request in [request for request in stepped if len(request.output) > before[request]]:
+            found[request].append(scores[request].logits)
             before[request] = len(request.output)
     for request, n in zip(requests, lengths, strict=True):
         expected = alone_logits(Served(tiny), request.tokens, n)
@@ -505,16 +505,16 @@ def test_an_interrupt_between_two_draws_loses_no_token(either, n_drawn):
 
 def interrupted_after(n_drawn):
     """Ctrl-C comes when so many tokens have been drawn."""
-    draw, draws = Sampling.draw, itertools.count()
+    extend, draws = Engine._extend, itertools.count()
 
     def interrupted(*arguments):
         if next(draws) == n_drawn:
             raise KeyboardInterrupt
-        return draw(*arguments)
+        return extend(*arguments)
 
     stack = ExitStack()
     stack.enter_context(suppress(KeyboardInterrupt))
-    stack.enter_context(patch.object(Sampling, "draw", interrupted))
+    stack.enter_context(patch.object(Engine, "_extend", interrupted))
     return stack
 
 

@@ -64,6 +64,25 @@ def test_without_products_in_bf16_nothing_is_packed_in_bf16(fresh, monkeypatch, 
     assert kernels.reordered(draw(8, 16).bfloat16(), 4) is None
 
 
+@pytest.mark.parametrize("rows", [1, 17, 200])
+@pytest.mark.parametrize("missing", [False, True])
+def test_onednns_product_is_the_product(rows, missing, monkeypatch):
+    if missing:
+        monkeypatch.setattr(kernels, "REORDERED_PRODUCT", None)
+    x, weight = draw(2, rows, 40), torch.nn.Parameter(draw(24, 40))
+    for bias in (None, draw(24)):
+        expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+        with torch.inference_mode():
+            found = kernels.onednn_product(x, weight, bias)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_where_a_derivative_may_be_asked_for_onednns_product_has_one():
+    weight = torch.nn.Parameter(draw(24, 40))
+    kernels.onednn_product(draw(20, 40), weight, None).sum().backward()
+    torch.testing.assert_close(weight.grad, draw(20, 40).sum(0).expand(24, 40), atol=1e-5, rtol=1e-5)
+
+
 def off_by(found, expected, x, weight):
     """The largest difference, in roundings to bf16 of what is added up: a sum itself may happen to be near 0."""
     size = x.float().abs() @ weight.float().abs().T

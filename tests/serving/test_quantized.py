@@ -12,7 +12,8 @@ from llmhw_helpers.llm.transformer import Linear, Transformer
 from llmhw_helpers.serving import quantized
 from llmhw_helpers.serving.decoding import decode, new_cache, prefill
 from llmhw_helpers.serving.integers import multiplies_integers
-from llmhw_helpers.serving.quantized import NoKernel, held, serve, weights_read
+from llmhw_helpers.serving.kernels import multiplies_bf16
+from llmhw_helpers.serving.quantized import MANY_ROWS, NoKernel, held, serve, weights_read
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
@@ -32,7 +33,7 @@ def layers_of(scheme, bias):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("rows", [1, 3, 8, 40])
+@pytest.mark.parametrize("rows", [1, 3, 8, 40, MANY_ROWS])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
 def test_a_product_is_that_of_the_weights(scheme, bias, rows):
@@ -109,6 +110,18 @@ def test_off_the_cpu_int8_is_widened_to_the_models_format(dtype, monkeypatch):
     found = matrix.multiply(x)
     assert found.dtype == dtype
     assert ((found.float() - expected).norm() / expected.norm()) < 0.005
+
+
+def test_int4_takes_memory_for_its_kernel_when_it_is_first_needed_and_says_before_how_much():
+    matrix = held(layers_of(Scheme(4, 32, "affine"), True))
+    before = matrix.nbytes
+    if multiplies_bf16():
+        matrix.multiply(torch.ones(MANY_ROWS + 1, 128))
+        assert not {"packed", "steps_and_middles"} & matrix.__dict__.keys()
+    matrix.multiply(torch.ones(2, 128))
+    assert (
+        before == matrix.nbytes == sum(each.nbytes for each in (matrix.packed, matrix.steps_and_middles, matrix.bias))
+    )
 
 
 def fake_layer(made):

@@ -16,6 +16,7 @@ from .folder import say
 from .workers import workers
 
 ROOM = 256  # tokens, in multiples of which the room for attention's scores grows
+MOST_ROOMS = 16  # that are kept
 
 
 class NoDecoder(ValueError):
@@ -81,22 +82,30 @@ class Decoder:
         positions: Sequence[int],
         block_tables: Sequence[Sequence[int]],
         cache: Paged,
-    ) -> Float[Tensor, "batch vocab_size"]:
+        n_scored: int | None = None,
+    ) -> Float[Tensor, "n_scored vocab_size"]:
         """Read one more token of each text into its slot, and score what may come next; always in fp32.
+
+        Several of one text are read together, too, as rows of their own: all that are missing before the last of them.
 
         Args:
             tokens: of each text.
-            positions: where they stand in their text; all before them are in the cache.
+            positions: where they stand in their text; all before them are in the cache, or among the rows.
             block_tables: of each text, long enough for the new token.
             cache: in the format of the model.
+            n_scored: so many of the first rows are scored; None for all.
 
         Raises:
             TokenError: a number that is no token.
-            ValueError: a table that is too short or names a block that is not there, or a cache of another format.
+            ValueError: a table that is too short or names a block that is not there, a cache of another format, or
+                more rows to be scored than there are, or none.
             CannotQuantize: a key or value that fp16 cannot hold as the scale of a cache of codes.
         """
         self._check(tokens, positions, block_tables, cache)
-        logits = self._step(tokens, positions, block_tables, cache, torch.get_num_threads())
+        n_scored = len(tokens) if n_scored is None else n_scored
+        if not 1 <= n_scored <= len(tokens):
+            raise ValueError(f"{n_scored} rows to be scored, of {len(tokens)}")
+        logits = self._step(tokens, positions, block_tables, cache, torch.get_num_threads(), n_scored)
         if hasattr(cache, "scale_pools"):
             _check_scales(positions, block_tables, cache)
         return torch.from_numpy(logits)
@@ -128,12 +137,12 @@ class Decoder:
                 found = f"{tuple(pool.shape)} in {pool.dtype} on {pool.device}"
                 raise ValueError(f"a cache of {found}: here it is {want} in {dtype} on the CPU, without gaps")
 
-    def _step(self, tokens, positions, block_tables, cache: Paged, n: int) -> np.ndarray:
+    def _step(self, tokens, positions, block_tables, cache: Paged, n: int, n_scored: int = 1) -> np.ndarray:
         batch_size, n_blocks = len(tokens), max(len(table) for table in block_tables)
         tables = np.zeros((batch_size, n_blocks), np.int32)
         for row, table in zip(tables, block_tables, strict=True):
             row[: len(table)] = table
-        logits = np.empty((batch_size, self.spec.vocab_size), np.float32)
+        logits = np.empty((n_scored, self.spec.vocab_size), np.float32)
         tokens, positions = np.array(tokens, np.int64), np.array(positions, np.int64)
         pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *_bytes(getattr(cache, "scale_pools", _NO_SCALES))
         gate = self._gate(self.spec.n_layers)  # a new one for each step, whatever became of the last
@@ -152,7 +161,8 @@ class Decoder:
         """Where a step keeps what it computes on the way; made once for each size."""
         sizes = batch_size, n, -(-n_tokens // ROOM) * ROOM
         if sizes not in self._rooms:
-            self._rooms = {kept: room for kept, room in self._rooms.items() if kept[0] != batch_size}
+            kept = [(size, room) for size, room in self._rooms.items() if size[0] != batch_size]
+            self._rooms = dict(kept[1 - MOST_ROOMS :])
             self._rooms[sizes] = self._scratch(self._held, *sizes)
         return self._rooms[sizes]
 

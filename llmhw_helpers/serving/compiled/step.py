@@ -99,7 +99,7 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         block_size: tokens in a block.
         pools: bits of a code, or 0 for numbers in the format `Held.kind`; keys and values, and their codes'
             scales, each the bytes of ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim or 1]``, or empty.
-        logits: fp32 ``[batch, vocab_size]``, what the step gives.
+        logits: fp32 ``[n_scored, vocab_size]``, what the step gives: of the first tokens, as many as there is room for.
     """
     kind = INT8 if pools[0] == 8 else INT4 if pools[0] == 4 else held.kind
     mine = Mine(gate, held, scratch, of_worker(scratch.own, me), positions, kind, me, n)
@@ -119,7 +119,8 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         multiply(mine, phase + 4, ADD, w[DOWN : DOWN + 1], scratch.gate, (added, added, added), cache)
     normalise(x, held.last_norm, held.eps, normal)
     last = 1 + PHASES * held.norms.shape[0]
-    multiply(mine, last, SCORE, held.matrices[-2:-1], normal, (logits, logits, logits), NOWHERE)
+    scored = normal[: logits.shape[0]]
+    multiply(mine, last, SCORE, held.matrices[-2:-1], scored, (logits, logits, logits), NOWHERE)
 
 
 @jit

@@ -18,7 +18,7 @@ from .pairs import PAIRED
 from .texts import TEXTS
 from .vectors import F32, I16, I32, I64, WIDTH, all_of, fetch, further, load, multiplied, neighbours, same, store
 
-FEW = 3  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
+FEW = 2  # texts, or less, that are multiplied one after the other: sooner done than eight of which most do nothing
 ROWS = 16  # that all texts are multiplied with before the next ones come
 AHEAD = 8192  # bytes, for one text: what is fetched now is multiplied about when memory has sent it; else `ROWS` rows
 

@@ -62,8 +62,9 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         total = np.float32(0)
         for t in range(last + 1):
             total += keys[0, block_tables[b, t // block_size], t % block_size, 0, 0]
-        for v in range(logits.shape[1] * me // n, logits.shape[1] * (me + 1) // n):
-            logits[b, v] = total * np.float32(v)
+        if b < len(logits):
+            for v in range(logits.shape[1] * me // n, logits.shape[1] * (me + 1) // n):
+                logits[b, v] = total * np.float32(v)
 
 
 @pytest.fixture

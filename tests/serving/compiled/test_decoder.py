@@ -45,6 +45,25 @@ def test_each_text_reads_its_own_blocks(decoder, stands_in, tiny, n_threads):
     assert len(stands_in.decode_share.signatures) == 1  # nothing is compiled after the first step, whatever the sizes
 
 
+def test_the_first_rows_are_scored_and_the_others_read(decoder, tiny):
+    cache, threads = PagedCache(tiny.spec, 5, 2), torch.get_num_threads()
+    torch.set_num_threads(1)  # the stand-in's workers do not meet before a row reads what another wrote
+    try:
+        decoder.logits([7, 1], [0, 0], TABLES, cache, n_scored=1)
+        found = decoder.logits([2, 3, 5], [1, 1, 2], [TABLES[1], *[TABLES[0]] * 2], cache, n_scored=1)
+        torch.testing.assert_close(found, scores(3))
+        torch.testing.assert_close(decoder.logits([4], [3], TABLES[:1], cache), scores(7 + 3 + 5 + 4))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_room_is_kept_for_a_number_of_sizes_only(decoder, tiny):
+    cache = PagedCache(tiny.spec, 30, 2)
+    for n in range(1, room.MOST_ROOMS + 5):
+        decoder.logits([1] * n, [0] * n, [[i] for i in range(n)], cache)
+    assert [size[0] for size in decoder._rooms] == list(range(5, room.MOST_ROOMS + 5))
+
+
 @pytest.mark.parametrize(
     ("step", "error", "words"),
     [
@@ -57,12 +76,14 @@ def test_each_text_reads_its_own_blocks(decoder, stands_in, tiny, n_threads):
         (([0, 0], [0, 0], [[], [0]]), ValueError, "position 0 in a table of 0 slots"),
         (([0], [0, 0], TABLES), ValueError, "1 tokens, 2 positions and 2 block tables"),
         (([], [], []), ValueError, "at least one text"),
+        (([0, 0], [0, 0], TABLES, 3), ValueError, "3 rows to be scored, of 2"),
+        (([0, 0], [0, 0], TABLES, 0), ValueError, "0 rows to be scored, of 2"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_before_compiled_code_sees_it(decoder, tiny, step, error, words):
     cache = PagedCache(tiny.spec, 5, 2)
     with pytest.raises(error, match=words):
-        decoder.logits(*step, cache)
+        decoder.logits(*step[:3], cache, *step[3:])
     assert not cache.keys.any()
 
 

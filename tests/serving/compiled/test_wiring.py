@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llmhw_helpers.llm.transformer import Transformer
-from llmhw_helpers.serving import decoding, weights
+from llmhw_helpers.serving import decoding, reading, weights
 from llmhw_helpers.serving.compiled.decoder import Decoder, NoDecoder
 from llmhw_helpers.serving.compiled.folder import say
 from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
@@ -24,7 +24,7 @@ class ByPyTorch(Decoder):
     def __init__(self, model, activations=None):
         self.served, self.positions = Served(model), []
 
-    def logits(self, tokens, positions, block_tables, cache):
+    def logits(self, tokens, positions, block_tables, cache, n_scored=None):
         self.positions.append(list(positions))
         paged = PagedCache(self.served.spec, cache.pools[0].shape[1], cache.block_size, cache.pools[0].dtype)
         paged.keys, paged.values = cache.pools
@@ -32,7 +32,8 @@ class ByPyTorch(Decoder):
         paged.slots = list(zip(*(pool.flatten(1, 2).unbind(0) for pool in cache.pools), strict=True))
         chunks = [Chunk(table, position, 1) for table, position in zip(block_tables, positions, strict=True)]
         window = paged.window(chunks)
-        return self.served.head(self.served.forward(torch.tensor([tokens]), window.positions, window.attend)[0])
+        stream = self.served.forward(torch.tensor([tokens]), window.positions, window.attend)[0]
+        return self.served.head(stream[:n_scored])
 
 
 @pytest.fixture
@@ -45,6 +46,18 @@ def test_generate_reads_the_prompt_with_pytorch_and_each_token_with_the_step(com
     found = list(generate(compiled, PROMPTS[0], 6))
     assert found == list(generate(Served(tiny), PROMPTS[0], 6))
     assert decoder_of(compiled).positions == [[5], [6], [7], [8], [9]]
+
+
+def test_with_packed_weights_prompts_are_read_from_these_and_tokens_by_the_step(tiny, monkeypatch):
+    monkeypatch.setattr(decoding, "Decoder", ByPyTorch)
+    both, plain = Served(tiny, packed=True, compiled=True), Served(tiny)
+    assert both.nbytes > plain.nbytes
+    assert list(generate(both, PROMPTS[0], 6)) == list(generate(plain, PROMPTS[0], 6))
+    assert decoder_of(both).positions == [[5], [6], [7], [8], [9]]
+    engine = Engine(both, 40, 4)
+    texts = [[*range(20 + i)] for i in range(3)]  # more tokens than the step reads
+    assert engine.generate(texts, 6) == Engine(plain, 40, 4).generate(texts, 6)
+    assert decoder_of(both).positions[5] == [20, 21, 22]
 
 
 def test_texts_of_different_lengths_decode_together(compiled, tiny):
@@ -61,12 +74,22 @@ def test_texts_of_different_lengths_decode_together(compiled, tiny):
     assert decoder_of(compiled).positions == [[5, 1, 9], [6, 2, 10], [7, 3, 11]]
 
 
-def test_the_engine_reads_chunks_of_prompts_with_pytorch_and_single_tokens_beside_them_with_the_step(compiled, tiny):
+def test_the_engine_reads_chunks_of_prompts_with_pytorch_and_single_tokens_beside_them_with_the_step(
+    compiled, tiny, monkeypatch
+):
+    monkeypatch.setattr(reading, "FEW_ROWS", 3)
     engine, plain = (Engine(served, 40, 4, max_batch_size=4, max_step_tokens=6) for served in (compiled, Served(tiny)))
     assert engine.generate(PROMPTS, 8) == plain.generate(PROMPTS, 8)
     steps = decoder_of(compiled).positions
     assert [len(step) for step in steps].count(3) >= 4
     assert steps[:4] == [[0], [5, 1], [6, 2], [7, 3, 8]]  # beside 5, 4 and 4 tokens of prompts, and none
+
+
+def test_few_tokens_of_prompts_go_through_the_step_with_the_others_those_first_that_are_scored(compiled, tiny):
+    engine, plain = (Engine(served, 40, 4, max_batch_size=4, max_step_tokens=6) for served in (compiled, Served(tiny)))
+    assert engine.generate(PROMPTS, 8) == plain.generate(PROMPTS, 8)
+    steps = decoder_of(compiled).positions
+    assert steps[:4] == [[4, 0, 0, 1, 2, 3], [5, 1, 3, 0, 1, 2], [6, 2, 7, 4, 5, 6], [7, 3, 8]]
 
 
 def test_what_is_no_number_ends_its_text_alone_and_is_found_by_nobody(compiled, tiny):
