@@ -11,6 +11,7 @@ from torch import Tensor
 from ..llm.quantization import CannotQuantize, Scheme, from_codes, ranges, to_codes
 from ..llm.transformer import causal_attention
 from ..specs.architectures import Model
+from .huge_pages import zeros
 from .kv_cache import KVCache, Slots
 
 
@@ -60,8 +61,7 @@ class QuantizedCache(KVCache):
     def _set_aside(self) -> None:
         shape = (2, self.spec.n_layers, self.batch_size, self.capacity, self.spec.n_kv_heads)
         kind, width = (torch.int8, self.spec.head_dim) if self.bits == 8 else (torch.uint8, self.spec.head_dim // 2)
-        codes = torch.zeros((*shape, width), dtype=kind, device=self.device)
-        scales = torch.zeros((*shape, 1), dtype=torch.float16, device=self.device)
+        codes, scales = zeros((*shape, width), kind, self.device), zeros((*shape, 1), torch.float16, self.device)
         self.pools, self.scale_pools = tuple(codes), tuple(scales)
         self.codes, self.scales = (each.transpose(0, 1).transpose(3, 4) for each in (codes, scales))
 

@@ -10,15 +10,16 @@ from collections import namedtuple
 
 import numpy as np
 
-from .attention import CHUNK, attend, chunks, combine, place
+from .attention import attend, chunks, combine, place
 from .gate import done, meet, new_gate, piece_rows, take
 from .heads import write_head
 from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit, program
 from .numbers import F32, INT4, INT8, read
 from .products import KIND, N_OUT, WEIGHT, prepare, product
-from .room import Own, of_worker, room
+from .room import Own, of_worker, room, uncounted, whole
 from .rows import add, normalise, swiglu, turn, unweave
+from .tokens import CHUNK, TILE, UNIT
 
 PER_LAYER = 7  # matrices
 PHASES = 5  # of a layer; before the first there is one more, and after the last another one
@@ -29,7 +30,10 @@ Mine = namedtuple("Mine", "gate held scratch own positions kind me n")  # what a
 
 
 class Scratch(
-    namedtuple("ScratchFields", "x q k v added gate up cos sin slots tops sums mixed normal seen row wide scores own")
+    namedtuple(
+        "ScratchFields",
+        "x q k v added gate up cos sin slots runs tops sums mixed seen ended normal row wide asked scores own",
+    )
 ):
     """Room for what a step computes on its way, overwritten by the next step.
 
@@ -45,16 +49,17 @@ class Scratch(
         added: what a product adds to the stream ``[batch, d_model]``.
         gate, up: ``[batch, d_ff]``.
         cos, sin: of where the tokens stand ``[batch, head_dim / 2]``.
-        slots: where each text's tokens lie, int64 ``[batch, max_tokens]``.
-        tops, sums, mixed: what heads see in each chunk of a text, ``[batch, n_chunks, n_heads, ...]``.
-        normal, seen, row, wide, scores: each worker's own, ``[n, ...]``; and in `own`, what `products.Own` has.
+        slots, runs, tops, sums, mixed, seen: see `attention.Looks`.
+        ended: of each text, counts the chunks that were looked at, as `gate.take` does.
+        normal, row, wide, asked, scores: each worker's own, ``[n, ...]``; and in `own`, what `room.Own` has.
     """
 
     def __new__(cls, held: Held, batch_size: int, n: int, max_tokens: int):
         """Set it aside, as above."""
         d_model, d_ff = held.last_norm.size, int(held.matrices[UP, N_OUT])
         n_heads, n_kv_heads, hd = held.n_heads, held.n_kv_heads, held.head_dim
-        n_chunks, widest = chunks.py_func(max_tokens), max(d_model, d_ff, n_heads * hd)
+        n_chunks, width = chunks.py_func(max_tokens), whole.py_func(hd, UNIT)
+        widest = max(d_model, d_ff, n_heads * hd)
         return super().__new__(
             cls,
             x=room(batch_size, d_model),
@@ -67,13 +72,16 @@ class Scratch(
             cos=room(batch_size, hd // 2),
             sin=room(batch_size, hd // 2),
             slots=room(batch_size, n_chunks * CHUNK, dtype=np.int64),
+            runs=room(batch_size, n_chunks * CHUNK, dtype=np.int64),
             tops=room(batch_size, n_chunks, n_heads),
             sums=room(batch_size, n_chunks, n_heads),
-            mixed=room(batch_size, n_chunks, n_heads, hd),
+            mixed=room(batch_size, n_chunks, n_heads, width),
+            seen=room(batch_size, n_heads, hd),
+            ended=new_gate(batch_size),
             normal=room(n, batch_size, d_model),
-            seen=room(n, batch_size, n_heads, hd),
             row=room(n, hd),
-            wide=room(n, CHUNK, n_kv_heads, hd),
+            wide=room(n, TILE, n_kv_heads, width),
+            asked=room(n, n_heads, width),
             scores=room(n, n_heads, CHUNK),
             own=Own.of(n, batch_size, widest),
         )
@@ -103,7 +111,7 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
     """
     kind = INT8 if pools[0] == 8 else INT4 if pools[0] == 4 else held.kind
     mine = Mine(gate, held, scratch, of_worker(scratch.own, me), positions, kind, me, n)
-    x, normal, seen, added = scratch.x, scratch.normal[me], scratch.seen[me], scratch.added
+    x, normal, added = scratch.x, scratch.normal[me], scratch.added
     begin_texts(gate, held, scratch, tokens, positions, block_tables, block_size)
     for layer in range(held.norms.shape[0]):
         w, phase = held.matrices[PER_LAYER * layer : PER_LAYER * (layer + 1)], 1 + PHASES * layer
@@ -111,9 +119,7 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
         normalise(x, held.norms[layer, 0], held.eps, normal)  # by all: sooner done than waited for
         multiply(mine, phase, KEEP, w[: V + 1], normal, (flat(scratch.q), flat(scratch.k), flat(scratch.v)), cache)
         look_back(mine, phase + 1, cache)
-        for b in range(positions.size):
-            combine(positions[b] + 1, scratch.tops[b], scratch.sums[b], scratch.mixed[b], seen[b])
-        multiply(mine, phase + 2, ADD, w[OUTPUT : OUTPUT + 1], flat(seen), (added, added, added), cache)
+        multiply(mine, phase + 2, ADD, w[OUTPUT : OUTPUT + 1], flat(scratch.seen), (added, added, added), cache)
         normalise(x, held.norms[layer, 1], held.eps, normal)
         multiply(mine, phase + 3, OPEN, w[GATE : UP + 1], normal, (scratch.gate, scratch.up, added), cache)
         multiply(mine, phase + 4, ADD, w[DOWN : DOWN + 1], scratch.gate, (added, added, added), cache)
@@ -134,7 +140,7 @@ def begin_texts(gate, held, scratch, tokens, positions, block_tables, block_size
             angle = F32(positions[b]) * held.frequencies[i]
             scratch.cos[b, i] = F32(math.cos(angle)) * F32(held.factor)
             scratch.sin[b, i] = F32(math.sin(angle)) * F32(held.factor)
-        place(block_tables[b], block_size, positions[b] + 1, scratch.slots[b])
+        place(block_tables[b], block_size, positions[b] + 1, scratch.slots[b], scratch.runs[b])
         done(gate, 0)
         b = take(gate, 0)
     meet(gate, 0, n_texts)
@@ -220,18 +226,28 @@ def store(scratch, heads, first, last, positions, kind, pool, scales):
 
 @jit
 def look_back(mine, phase, cache):
-    """Attention: a piece is a chunk of a text, for all heads; texts that have no such chunk are soon done."""
-    gate, scratch, positions = mine.gate, mine.scratch, mine.positions
-    wide, scores, n_chunks = scratch.wide[mine.me], scratch.scores[mine.me], chunks(positions.max() + 1)
+    """Attention: a piece is a chunk of a text, for all heads; texts that have no such chunk are soon done.
+
+    Whoever does the last chunk of a text combines them all.
+    """
+    gate, scratch, positions, me = mine.gate, mine.scratch, mine.positions, mine.me
+    q, slots, runs = uncounted(scratch.q), uncounted(scratch.slots), uncounted(scratch.runs)
+    own = uncounted(scratch.wide[me]), uncounted(scratch.asked[me]), uncounted(scratch.scores[me])
+    found = uncounted(scratch.tops), uncounted(scratch.sums), uncounted(scratch.mixed)
+    n_chunks = chunks(positions.max() + 1)
+    n_pieces = n_chunks * positions.size
     i = take(gate, phase)
-    while i < n_chunks * positions.size:
-        b, c, n = i // n_chunks, i % n_chunks, positions[i // n_chunks] + 1
+    while i < n_pieces:
+        b, c, n, later = i // n_chunks, i % n_chunks, positions[i // n_chunks] + 1, min(i + mine.n, n_pieces - 1)
         if c * CHUNK < n:
-            found = scratch.tops[b], scratch.sums[b], scratch.mixed[b]
-            attend(scratch.q[b], c, n, scratch.slots[b], mine.kind, cache, wide, scores, *found)
+            then = later // n_chunks, later % n_chunks
+            attend(b, c, n, q, slots, runs, mine.kind, cache, then, *own, *found)
+            if take(scratch.ended, b) == chunks(n) - 1:
+                scratch.ended[b, 0, 0] = 0  # for the next layer
+                combine(b, n, *found, scratch.seen)
         done(gate, phase)
         i = take(gate, phase)
-    meet(gate, phase, n_chunks * positions.size)
+    meet(gate, phase, n_pieces)
 
 
 @jit

@@ -36,13 +36,16 @@ def store(builder, numbers, address):
     builder.store(numbers, builder.inttoptr(address, numbers.type.as_pointer()), align=4)
 
 
-def fetch(builder, address):
-    """Let memory send what lies there towards the core, and go on meanwhile; anything is allowed as an address."""
+def fetch(builder, address, near: int = 2):
+    """Let memory send what lies there towards the core, and go on meanwhile; anything is allowed as an address.
+
+    Next to the core (3) is room for some 10,000 numbers; a bit further (2), for more.
+    """
     at, flag = I8.as_pointer(), ir.Constant(I32, 1)
     kind = ir.FunctionType(ir.VoidType(), [at, I32, I32, I32])
     function = called(builder, "llvm.prefetch.p0", kind)
-    reading, near, data = ir.Constant(I32, 0), ir.Constant(I32, 2), flag
-    builder.call(function, [builder.inttoptr(address, at), reading, near, data])
+    reading, data = ir.Constant(I32, 0), flag
+    builder.call(function, [builder.inttoptr(address, at), reading, ir.Constant(I32, near), data])
 
 
 def called(builder, name: str, kind):
@@ -127,3 +130,17 @@ def widen_nibbles(typingctx, codes, step, least, out):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32, types.float32, types.int64), code
+
+
+@intrinsic
+def widen_halves(typingctx, codes, step, low, high):
+    """Codes from 0 to 15 in 32 bytes, less 8, times `step`: lower halves as fp32 at address `low`, upper at `high`."""
+
+    def code(context, builder, signature, args):
+        codes, step, *places = args
+        for half, place in zip(nibbles(builder, load(builder, codes, 32)), places, strict=True):
+            whole = builder.sitofp(builder.sub(half, same(half, 8)), ir.VectorType(F32, 32))
+            store(builder, builder.fmul(whole, all_of(builder, step, 32)), place)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32, types.int64, types.int64), code

@@ -8,25 +8,35 @@ from torch.nn.functional import scaled_dot_product_attention
 from llmhw_helpers.serving.quantized_cache import from_cache, to_cache
 
 pytest.importorskip("numba")
-from llmhw_helpers.serving.compiled import attention, numbers
+from llmhw_helpers.serving.compiled import attention, numbers, tokens
+from llmhw_helpers.serving.compiled.room import whole
 
 N_HEADS, N_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 6, 2, 10, 4
 KINDS = {torch.float32: numbers.FP32, torch.bfloat16: numbers.BF16, torch.float16: numbers.FP16}
 
 
-def seen(q, kind, layer, n):
-    """What the heads see of `n` tokens that lie in blocks of every other number, from the last on."""
+def seen(q, kind, layer, n, text=1):
+    """What the heads see of `n` tokens that lie in blocks of every other number, from the last on; and their slots."""
     table = np.arange(2 * -(-n // BLOCK_SIZE), 0, -2).astype(np.int32)
-    n_chunks, out = attention.chunks(n), np.full((N_HEADS, HEAD_DIM), 7, np.float32)
-    slots, tops, sums = np.full(n_chunks * attention.CHUNK, -9), *np.full((2, n_chunks, N_HEADS), 7, np.float32)
-    attention.place(table, BLOCK_SIZE, n, slots)
-    wide = np.full((attention.CHUNK, N_KV_HEADS, HEAD_DIM), np.nan, np.float32)
-    scores = np.full((N_HEADS, attention.CHUNK), np.nan, np.float32)
-    mixed = np.full((n_chunks, N_HEADS, HEAD_DIM), np.nan, np.float32)
+    return seen_in(table, BLOCK_SIZE, q, kind, layer, n, text)
+
+
+def seen_in(table, block_size, q, kind, layer, n, text=1):
+    n_chunks, (n_heads, hd) = attention.chunks(n), q.shape
+    width, texts = whole(hd, tokens.UNIT), text + 1
+    q = np.stack([q] * texts)
+    slots, runs = np.full((2, texts, n_chunks * tokens.CHUNK), -9)
+    attention.place(table, block_size, n, slots[text], runs[text])
+    tops, sums = np.full((2, texts, n_chunks, n_heads), 7, np.float32)
+    mixed = np.full((texts, n_chunks, n_heads, width), np.nan, np.float32)
+    wide, asked = np.zeros((tokens.TILE, N_KV_HEADS, width), np.float32), np.zeros((n_heads, width), np.float32)
+    scores, out = np.full((n_heads, tokens.CHUNK), np.nan, np.float32), np.full((texts, n_heads, hd), 7, np.float32)
     for c in reversed(range(n_chunks)):
-        attention.attend(q, c, n, slots, kind, layer, wide, scores, tops, sums, mixed)
-    attention.combine(n, tops, sums, mixed, out)
-    return torch.from_numpy(out), slots[:n]
+        then = text, max(c - 1, 0)
+        attention.attend(text, c, n, q, slots, runs, kind, layer, then, wide, asked, scores, tops, sums, mixed)
+    attention.combine(text, n, tops, sums, mixed, out)
+    assert (out[:text] == 7).all()
+    return torch.from_numpy(out[text]), slots[text, :n]
 
 
 def expected(q, keys, values):
@@ -46,14 +56,24 @@ def test_all_chunks_together_are_pytorchs_attention(n, dtype):
     torch.testing.assert_close(found, expected(q, keys[slots].float(), values[slots].float()), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("hd", "block_size"), [(64, 16), (64, 45), (64, 7), (80, 16), (128, 16), (17, 16)])
+def test_whole_tiles_are_read_where_they_lie_and_others_from_a_copy(hd, block_size, dtype):
+    torch.manual_seed(hd)
+    n, table = 45, np.arange(-(-45 // block_size))[::-1].astype(np.int32)
+    keys, values = (torch.randn(table.size * block_size, N_KV_HEADS, hd).to(dtype) for _ in "kv")
+    q = torch.randn(N_HEADS, hd).numpy()
+    found, slots = seen_in(table, block_size, q, KINDS[dtype], (keys.data_ptr(), values.data_ptr(), 0, 0), n)
+    torch.testing.assert_close(found, expected(q, keys[slots].float(), values[slots].float()), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
-def test_codes_are_seen_as_what_they_stand_for(bits):
+@pytest.mark.parametrize("hd", [10, 64, 80])
+def test_codes_are_seen_as_what_they_stand_for(bits, hd):
     torch.manual_seed(bits)
     n, kind = 45, {8: numbers.INT8, 4: numbers.INT4}[bits]
-    (keys, key_scales), (values, value_scales) = (
-        to_cache(torch.randn(2 * n + 20, N_KV_HEADS, HEAD_DIM), bits) for _ in "kv"
-    )
-    q, layer = torch.randn(N_HEADS, HEAD_DIM).numpy(), [keys, values, key_scales, value_scales]
+    (keys, key_scales), (values, value_scales) = (to_cache(torch.randn(2 * n + 20, N_KV_HEADS, hd), bits) for _ in "kv")
+    q, layer = torch.randn(N_HEADS, hd).numpy(), [keys, values, key_scales, value_scales]
     found, slots = seen(q, kind, tuple(each.data_ptr() for each in layer), n)
     wide = from_cache(keys, key_scales, bits)[slots], from_cache(values, value_scales, bits)[slots]
     torch.testing.assert_close(found, expected(q, *wide), rtol=0, atol=2e-5)

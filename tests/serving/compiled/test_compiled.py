@@ -59,6 +59,22 @@ def test_rows_of_one_text_see_those_before_them(odd, random_model, as_bytes):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_texts_of_several_chunks_are_seen_whole_whoever_looks_at_them(tiny_spec, random_model):
+    """A chunk is 32 tokens: here texts have one, two and four, and each layer combines them anew."""
+    model, found, before = random_model(replace(tiny_spec, context_length=128)), [], torch.get_num_threads()
+    prompts = [torch.arange(n).mul(7).remainder(50).tolist() for n in (30, 63, 100)]
+    for compiled, n_threads in ((False, 1), (True, 1), (True, 2), (True, 5)):
+        torch.set_num_threads(n_threads)
+        served = Served(model, compiled=compiled)
+        cache = new_cache(served, len(prompts), 110)
+        prefill(served, prompts, cache)
+        found.append(torch.stack([decode(served, torch.tensor([i, 9, 4]), cache) for i in range(4)]))
+    torch.set_num_threads(before)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5 * found[0].abs().max().item())
+    assert torch.equal(found[2], found[1])
+    assert torch.equal(found[3], found[1])
+
+
 def test_one_program_serves_every_format_and_shape(decoded, random_model, tiny_spec):
     """Whatever is compiled twice lets the first user wait twice as long."""
     for n, dtype in enumerate(TOLERANCE, 1):

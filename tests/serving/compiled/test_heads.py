@@ -38,6 +38,24 @@ def written(row_by_row, bits):
     return codes if bits == 8 else codes.view(torch.uint8), scales
 
 
+def read(codes, scales, bits, hd, width):
+    """All heads but the first, which is another's, in rows of `width` numbers, of which the last stay as they were."""
+    out = np.full((len(codes), width), 7, np.float32)
+    places, n = (codes.data_ptr(), scales.data_ptr(), 1), len(codes) - 1
+    heads.read_heads(KINDS[bits], *places, n, hd, out.ctypes.data + 4 * width, width)
+    heads.read_heads(KINDS[bits], *places[:2], 0, 1, hd, out.ctypes.data, width)
+    assert (out[:, hd:] == 7).all()
+    return torch.from_numpy(out[:, :hd])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("hd", [2, 32, 64, 66, 80, 128])
+def test_heads_of_any_length_are_read(bits, hd):
+    torch.manual_seed(hd)
+    codes, scales = to_cache(torch.randn(5, hd), bits)
+    torch.testing.assert_close(read(codes, scales, bits, hd, hd), from_cache(codes, scales, bits), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_codes_and_scales_are_those_of_pytorch(bits):
     found = rows().clamp(-65000, 65000)
@@ -49,12 +67,8 @@ def test_codes_and_scales_are_those_of_pytorch(bits):
     inside = (scales > 0).expand_as(exact) & (plain.abs() < plain.max())  # the others: zeros, and a scale rounded down
     assert ((plain - exact).abs()[inside] < 0.5001).all()
     assert (codes != expected_codes).float().mean() < 0.02  # halfway to the last bit, either code is as near
-    out = np.zeros((len(found), HEAD_DIM), np.float32)
-    for i in range(len(found)):
-        heads.read_head(KINDS[bits], expected_codes.data_ptr(), expected_scales.data_ptr(), i, out[i])
-    torch.testing.assert_close(
-        torch.from_numpy(out), from_cache(expected_codes, expected_scales, bits), rtol=1e-6, atol=0
-    )
+    out = read(expected_codes, expected_scales, bits, HEAD_DIM, HEAD_DIM + 2)
+    torch.testing.assert_close(out, from_cache(expected_codes, expected_scales, bits), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
