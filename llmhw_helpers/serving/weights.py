@@ -20,7 +20,7 @@ from .kernels import onednn_product, reordered, reordered_product
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
 VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
 MKL = torch.backends.mkl.is_available()
-WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two, the compiler half a minute, once
+WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two, the compiler ten seconds, once
 
 
 class NotPlain(ValueError):

@@ -41,8 +41,8 @@ class Paged(Protocol):
 class Decoder:
     """A model's decode step as one compiled program, taken by as many threads as PyTorch has.
 
-    The model's weights are used where they lie. Compiling takes some seconds for a format of weights that this
-    processor has not met yet; what comes of it is kept in a `folder.CodeFolder`.
+    The model's weights are used where they lie. Compiling takes about ten seconds on a processor that has not
+    met the step yet, and a second for a format of weights; what comes of it is kept in a `folder.CodeFolder`.
 
     Args:
         model: in a CPU's memory.
