@@ -144,7 +144,8 @@ class Decoder:
             row[: len(table)] = table
         logits = np.empty((n_scored, self.spec.vocab_size), np.float32)
         tokens, positions = np.array(tokens, np.int64), np.array(positions, np.int64)
-        pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *_bytes(getattr(cache, "scale_pools", _NO_SCALES))
+        scales = _bytes(cache.scale_pools) if hasattr(cache, "scale_pools") else _NO_SCALES
+        pools = getattr(cache, "bits", 0), *_bytes(cache.pools), *scales
         gate = self._gate(self.spec.n_layers)  # a new one for each step, whatever became of the last
         with self._taken:  # two engines may serve one model
             self._held.kept.follow()
@@ -195,7 +196,7 @@ def _bytes(pools: Sequence[Tensor]) -> list[np.ndarray]:
     return [pool.view(torch.uint8).numpy() for pool in pools]
 
 
-_NO_SCALES = [torch.empty((1, 0, 1, 1, 1), dtype=torch.uint8)] * 2
+_NO_SCALES = _bytes([torch.empty((1, 0, 1, 1, 1), dtype=torch.uint8)] * 2)
 
 
 def _version() -> str:

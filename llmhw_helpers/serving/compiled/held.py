@@ -34,24 +34,25 @@ class Kept(list):
     def __init__(self):
         super().__init__()
         self.pages = HugePages()
-        self._copies: list[tuple[Tensor, Tensor, int]] = []
+        self._copies: list[tuple[Tensor, Tensor]] = []
+        self._changes: list[int] = []
 
     def copy(self, weight: Tensor, room: Tensor | None = None) -> Tensor:
         """A copy in fp32, in `room` if there is one."""
         room = torch.empty(weight.shape) if room is None else room
-        self._copies.append((weight, room, _changes(weight)))
+        if not weight.is_inference():  # of those PyTorch does not count what writes into them
+            self._copies.append((weight, room))
+            self._changes.append(weight._version)
         return room.copy_(weight.detach())
 
     def follow(self) -> None:
         """Copy again what was changed in its place since; not what was changed behind PyTorch's back, in ``.data``."""
-        for i, (weight, copy, n_changes) in enumerate(self._copies):
-            if _changes(weight) != n_changes:
-                copy.copy_(weight.detach())
-                self._copies[i] = weight, copy, _changes(weight)
-
-
-def _changes(weight: Tensor) -> int:
-    return 0 if weight.is_inference() else weight._version  # PyTorch counts what writes into it
+        changes = [weight._version for weight, _ in self._copies]  # one loop with nothing else in it: at each step
+        if changes != self._changes:
+            for (weight, copy), now, before in zip(self._copies, changes, self._changes, strict=True):
+                if now != before:
+                    copy.copy_(weight.detach())
+            self._changes = changes
 
 
 class Held(

@@ -10,7 +10,7 @@ from .calls import call_of
 from .codes import round_blocks
 from .formats import after, bytes_of, in_register, in_whole_numbers
 from .gate import share
-from .jitting import jit, program
+from .jitting import inside, jit, program
 from .numbers import BF16, BLOCK, F32, INT4, INT8, floats, read
 from .pairs import LONGEST
 from .room import Own, of_worker
@@ -167,7 +167,7 @@ def texts_at(weights, x, own, b):
     return first + 4 * WIDTH * at, 4 * WIDTH * side_by_side(n_texts)
 
 
-@jit
+@inside
 def add_rows(sums, rows, texts, block_bytes, begin, end):
     """The sums, and the products of numbers `begin` to `end`; `rows` is where they are: see `sums.add_products`."""
     weights, row_bytes, last_row = rows

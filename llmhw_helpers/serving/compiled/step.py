@@ -17,7 +17,7 @@ from .held import DOWN, GATE, OUTPUT, UP, Held, K, Q, V
 from .jitting import jit, program
 from .numbers import F32, INT4, INT8, read
 from .products import KIND, N_OUT, WEIGHT, prepare, product
-from .room import Own, of_worker, room, uncounted, whole
+from .room import Own, of_worker, room, uncounted
 from .rows import add, normalise, swiglu, turn, unweave
 from .tokens import CHUNK, TILE, UNIT
 
@@ -58,7 +58,7 @@ class Scratch(
         """Set it aside, as above."""
         d_model, d_ff = held.last_norm.size, int(held.matrices[UP, N_OUT])
         n_heads, n_kv_heads, hd = held.n_heads, held.n_kv_heads, held.head_dim
-        n_chunks, width = chunks.py_func(max_tokens), whole.py_func(hd, UNIT)
+        n_chunks, width = chunks.py_func(max_tokens), -(-hd // UNIT) * UNIT
         widest = max(d_model, d_ff, n_heads * hd)
         return super().__new__(
             cls,
