@@ -15,13 +15,14 @@ from ..files import settled, write_whole
 from ..measure.timers import measured
 from ..specs.figures import si
 from ..specs.json_text import read_file
+from ..specs.settings import OneLine
 
 KIND, VERSION = "llmhw job", 1
 STATUSES = ("running", "stopped", "finished", "failed")
 MOST_BYTES = 10_000_000  # of a form: far more than any has
 
 
-class BadForm(ValueError):
+class BadForm(OneLine, ValueError):
     """A form that is not there, half-written, of another program or another version; the message says which."""
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..specs.settings import OneLine
 from .slurm_text import exit_of, gpus_in, least_of, moment_of, rows_of
 from .usage import Efficiency, bytes_of, efficiency_of, seconds_of
 
@@ -30,11 +31,11 @@ ACCOUNTED = (
 USED = ("JobID", "AveCPU", "MaxRSS", "NTasks", "TRESUsageInAve")
 
 
-class NoSlurm(OSError):
+class NoSlurm(OneLine, OSError):
     """There is no Slurm, or it does not answer; the message says in one line what is the matter."""
 
 
-class UnknownJob(LookupError):
+class UnknownJob(OneLine, LookupError):
     """Slurm does not know a job of this number, or no longer."""
 
 

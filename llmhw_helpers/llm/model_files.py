@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from ..specs.settings import one_line, shown
+from ..specs.settings import OneLine, shown
 
 ARCHITECTURES = ("llama",)
 ROWS = 512  # of a tensor, read at a time: a megabyte or two, which the cache still holds when it is copied
 
 
-class BadModelFile(ValueError):
+class BadModelFile(OneLine, ValueError):
     """The file is there, but it is not a model that the course can read; the message says why."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 def check_architecture(path: Path, found: object) -> None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..files import settled, write_whole
 from ..specs.json_text import parse_json
+from ..specs.settings import OneLine
 
 FORMAT = "llmhw run 1"
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(OneLine, ValueError):
     """A file that is no checkpoint, a damaged one, or one of another run: the message says which."""
 
 

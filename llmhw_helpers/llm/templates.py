@@ -14,7 +14,7 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 from .bounded_templates import BoundedEnvironment, purses
 
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
@@ -28,11 +28,8 @@ RARE = range(
 )  # Chinese characters that hardly anybody writes: JSON, Python and capitals leave them alone
 
 
-class BadText(ValueError):
+class BadText(OneLine, ValueError):
     """A text that has no tokens, or tokens that have no text: the message says which."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 class ChatTemplate:

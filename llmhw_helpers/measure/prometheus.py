@@ -10,13 +10,14 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from ..specs.settings import OneLine
 from .scrapes import NoAnswer, fetch
 from .series import Series
 
 ERRORS = (400, 422, 503)  # HTTP's numbers under which Prometheus says what is wrong with a question
 
 
-class BadQuery(ValueError):
+class BadQuery(OneLine, ValueError):
     """What Prometheus does not understand, in its own words."""
 
 

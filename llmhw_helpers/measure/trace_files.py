@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..files import write_whole
 from ..specs.json_text import read_file
+from ..specs.settings import OneLine
 
 OPERATIONS = frozenset({"cpu_op", "cuda_runtime", "cuda_driver"})  # work of a thread
 KERNELS = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})  # work of a stream of a GPU
@@ -33,7 +34,7 @@ LONGEST_US = 1e18  # no clock counts that far: thirty thousand years
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler says on stderr that it starts, and that it ends
 
 
-class BadTrace(ValueError):
+class BadTrace(OneLine, ValueError):
     """A file that is no trace of ``torch.profiler``, or not all of one: the message says why."""
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from .settings import OneLine
+
 T = TypeVar("T")
 MOST_NAMES, MOST_LETTERS = 20, 60  # that a message of one line has room for
 
 
-class UnknownName(LookupError):
+class UnknownName(OneLine, LookupError):
     """A name that is in no table; the message lists the nearest ones."""
 
 
