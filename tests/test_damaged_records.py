@@ -8,10 +8,12 @@ import json
 import random
 import re
 import struct
+import tracemalloc
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, replace
 from functools import cache
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,6 +26,7 @@ from damage import (
     damaged,
     damaged_json,
     damaged_safetensors,
+    fault,
     spoilt,
     try_damaged_files,
     try_what_is_no_file,
@@ -609,6 +612,42 @@ def test_every_documented_error_is_one_line_whatever_it_is_told():
     assert all(issubclass(kind, OneLine) for kind in kinds)
     assert max(len(str(kind("a\nb\x1cc" + "d" * 10_000))) for kind in kinds) < 1000
     assert {str(kind("a\nb\x1cc")) for kind in kinds} == {"a b c"}
+
+
+SHAPES = {
+    "lists of lists": "[" + "[[]]," * 200_000 + "0]",
+    "names": "{" + ",".join(f'"{i:x}":0' for i in range(200_000)) + "}",
+    "texts": "[" + '"ab",' * 400_000 + "0]",
+}
+RECORDS = (
+    "trace",
+    "series",
+    "form",
+    "twin",
+    "kept states",
+    "executed notebook",
+    "recorded runs",
+    "Prometheus' answers",
+)
+# Of names and texts these two may have any number: their events and values have the same few names.
+ANY_NUMBER = {(name, what) for name in ("trace", "Prometheus' answers") for what in ("names", "texts")}
+
+
+@pytest.mark.parametrize(("name", "shape"), [each for each in product(RECORDS, SHAPES) if each not in ANY_NUMBER])
+def test_no_record_takes_more_memory_than_ten_times_its_size(name, shape, tmp_path):
+    """And 20 MB, for small ones."""
+    reader = READERS[name]
+    reader.make(tmp_path)
+    assert fault(lambda: reader.read(tmp_path), reader.errors) is None
+    (tmp_path / reader.files[0]).write_text(content := f'{{"a": {SHAPES[shape]}}}')
+    tracemalloc.start()
+    try:
+        found = fault(lambda: reader.read(tmp_path), reader.errors)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is None
+    assert most < 10 * len(content) + 20e6, f"{most / len(content):.0f} times its size"
 
 
 # Blocks of a cache and compiled code have tests of it beside those of their folders.

@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parent
 PARTS = {"seen": "seen_runs.json", "unseen": "unseen_runs.json", "idle GPU": "idle_gpu_runs.json"}
 COLUMNS = ("cpu_percent", "machine_cpu_percent", "rss_bytes", "cpu_pressure", "write_bytes_per_s", "tokens_per_s")
 COLUMNS += ("gpu_busy_percent", "gpu_memory_bytes")
+MOST_BYTES = 300_000  # of a file: what is packed so close takes fifty times as much
 PER_SECOND = 10_000  # times are kept in tenths of a millisecond
 Run = tuple[str, Series]
 
@@ -39,7 +40,10 @@ def recorded_runs(part: str = "seen") -> tuple[Run, ...]:
     """
     path = FOLDER / look_up(part, PARTS, "part of the recorded runs")
     try:
-        return tuple((str(run["kind"]), _spread(run)) for run in parse_json(read_file(path)))
+        content = read_file(path)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"{len(content):,} bytes")
+        return tuple((str(run["kind"]), _spread(run)) for run in parse_json(content))
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise NoSeries(f"{path.name} holds damaged runs: {type(error).__name__}, {said:.80}") from None

@@ -22,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..files import write_whole
-from ..specs.json_text import read_file
+from ..specs.json_text import check_lists, read_file
 from ..specs.settings import OneLine
 
 OPERATIONS = frozenset({"cpu_op", "cuda_runtime", "cuda_driver"})  # work of a thread
@@ -124,6 +124,7 @@ def _events(path: Path) -> list:
                 content = packed.read(most + 1)
             if len(content) > most:
                 raise BadTrace(f"{path.name} is compressed, and more than {MOST_TIMES} times as long: no trace is")
+        check_lists(content)
         whole = json.loads(content)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise BadTrace(f"{path.name} is compressed, and damaged or not all there: record it again") from None
