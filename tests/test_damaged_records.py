@@ -619,16 +619,8 @@ SHAPES = {
     "names": "{" + ",".join(f'"{i:x}":0' for i in range(200_000)) + "}",
     "texts": "[" + '"ab",' * 400_000 + "0]",
 }
-RECORDS = (
-    "trace",
-    "series",
-    "form",
-    "twin",
-    "kept states",
-    "executed notebook",
-    "recorded runs",
-    "Prometheus' answers",
-)
+RECORDS = ("trace", "series", "form", "twin", "kept states", "executed notebook", "recorded runs")
+RECORDS += ("Prometheus' answers",)
 # Of names and texts these two may have any number: their events and values have the same few names.
 ANY_NUMBER = {(name, what) for name in ("trace", "Prometheus' answers") for what in ("names", "texts")}
 
@@ -648,6 +640,22 @@ def test_no_record_takes_more_memory_than_ten_times_its_size(name, shape, tmp_pa
         tracemalloc.stop()
     assert found is None
     assert most < 10 * len(content) + 20e6, f"{most / len(content):.0f} times its size"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("Slurm's answers", "scontrol.txt", "JobId=17\n" + "a\n" * 3_000_000),
+        ("Slurm's answers", "scontrol.txt", "JobId=17 " + "a=1 " * 1_500_000),
+        ("config of a plan", "config.json", '"' + "a" * 6_000_000 + '"'),
+    ],
+    ids=["lines", "words", "a name"],
+)
+def test_what_is_long_takes_no_longer_than_its_length(name, file, content, tmp_path):
+    """Six megabytes in a second or so, where the square of their length would be a minute or more."""
+    READERS[name].make(tmp_path)
+    (tmp_path / file).write_text(content)
+    assert fault(lambda: READERS[name].read(tmp_path), READERS[name].errors) is None
 
 
 # Blocks of a cache and compiled code have tests of it beside those of their folders.

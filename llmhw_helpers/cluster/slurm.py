@@ -21,6 +21,7 @@ ANSWER_S = 60  # for a command of Slurm; a controller under load may take many s
 # https://slurm.schedmd.com/job_state_codes.html; every other state waits, runs, or is about to
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 ENDED |= {"REVOKED", "TIMEOUT"}
+FREE = re.compile(r"(?:^|(?<= ))(JobName|Comment|Command|WorkDir|StdErr|StdIn|StdOut)=")  # ... what a user has written
 JOB_ID = re.compile(r"\d+([_+]\d+)?")  # of a job, of a task of an array, of a part of a heterogeneous job
 QUEUE = "%i|%T|%r|%P|%u|%D|%N|%C|%M|%l|%V|%S|%b|%j"
 ACCOUNTED = (
@@ -218,15 +219,20 @@ class Slurm:
 
         Slurm's own lines are indented: any other goes on with what a user has written before.
         """
-        fields, key = {}, ""
+        lines: list[list[str]] = []
         for line in block.strip().splitlines():
-            if fields and not line.startswith("   "):
-                fields[key] += f"\n{line}"
-                continue
-            while line := line.strip():
-                key, _, line = line.partition("=")
-                free = key in ("JobName", "Comment", "Command", "WorkDir", "StdErr", "StdIn", "StdOut")
-                fields[key], line = (line, "") if free else (line.partition(" ")[0], line.partition(" ")[2])
+            if lines and not line.startswith("   "):
+                lines[-1].append(line)
+            else:
+                lines.append([line.strip()])
+        fields: dict[str, str] = {}
+        for line, *further in lines:
+            free = FREE.search(line)
+            words = line[: free.start()].split() if free else line.split()
+            pairs = [word.partition("=")[::2] for word in words] + ([(free[1], line[free.end() :])] if free else [])
+            fields |= pairs
+            if further and pairs:
+                fields[pairs[-1][0]] = "\n".join([pairs[-1][1], *further])
         number = fields["JobId"]
         if "ArrayTaskId" in fields:
             number = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}"
