@@ -658,6 +658,13 @@ def test_what_is_long_takes_no_longer_than_its_length(name, file, content, tmp_p
     assert fault(lambda: READERS[name].read(tmp_path), READERS[name].errors) is None
 
 
+def test_slurm_that_says_nothing_of_a_job_is_refused(tmp_path):
+    for name in COMMANDS:
+        (tmp_path / name).write_text("\n")
+    with pytest.raises(NoSlurm, match="scontrol answers in a form that is not known here: 'JobId'"):
+        Printed(tmp_path, False).job(17)
+
+
 # Blocks of a cache and compiled code have tests of it beside those of their folders.
 NOT_HERE = (*ANSWERED, "job script", "block of a cache", "compiled code")
 

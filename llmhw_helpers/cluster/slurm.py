@@ -130,7 +130,7 @@ class Slurm:
         """
         found = self.tasks(job_id)
         if len(found) > 1:
-            names = ", ".join(task.id for task in found[:5])
+            names = f"{', '.join(task.id for task in found[:5]):.200}"
             raise ValueError(f"job {job_id} is an array of {len(found)} tasks: ask for one of {names} ...")
         return found[0]
 
@@ -149,7 +149,7 @@ class Slurm:
                 raise UnknownJob(f"Slurm knows no job {number}, or no longer") from None
             return found
         with _as_described("scontrol"):
-            found = [self._shown(block) for block in re.split(r"\n\n(?=JobId=)", shown) if block.strip()]
+            found = [self._shown(block) for block in re.split(r"\n\n(?=JobId=)", shown.strip())]
         return sorted(found, key=lambda task: [int(part) for part in re.findall(r"\d+", task.id)])
 
     def efficiency(self, job_id: int | str) -> Efficiency:
@@ -225,7 +225,7 @@ class Slurm:
                 lines[-1].append(line)
             else:
                 lines.append([line.strip()])
-        fields: dict[str, str] = {}
+        fields = {}
         for line, *further in lines:
             free = FREE.search(line)
             words = line[: free.start()].split() if free else line.split()
