@@ -38,7 +38,7 @@ unit: tools      ## unit tests
 	$(BIN)/python -m pytest tests llmhw_helpers --doctest-modules -n 2 --dist loadscope -m "not browser and not faults"
 
 fuzz: tools      ## the engine's orders of events, and damaged files: ten times as many as in `make unit`, others each time
-	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py tests/test_damaged_files.py tests/test_damaged_records.py \
+	LLMHW_FUZZ=10 $(BIN)/python -m pytest tests/serving/test_engine.py tests/test_damaged_files.py tests/test_damaged_records.py tests/serving/test_mapped.py \
 	  -k "any_order or damaged"
 
 faults: tools    ## the course's own job on a real Slurm that is unkind to it (some minutes)

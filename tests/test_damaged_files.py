@@ -244,6 +244,13 @@ def test_a_file_that_lies_about_its_size_costs_nothing(tmp_path):
             load(tmp_path)
 
 
+HEADERS = {  # what a safetensors file says of itself, and the rest of its header
+    "header of lists": lambda n: (b"", b'"a": [' + b"[[]]," * (n // 5) + b"0]}"),
+    "header of texts": lambda n: (b",".join(b'"%x":""' % i for i in range(n // 10)), b'"a": 0}'),
+    "header of numbers": lambda n: (b"", b'"a": {"dtype": "F32", "shape": [' + b"1," * (n // 2) + b"1]}}"),
+}
+
+
 def many(what: str, n: int) -> bytes:
     """A file of `n` letters or so, of as many small things as it can hold."""
     file, fields = gguf_parts(), b'{"model_type": "llama", "r": 2, "lora_alpha": 4, "peft_type": "LORA", "x": '
@@ -258,6 +265,9 @@ def many(what: str, n: int) -> bytes:
     if what == "shape":
         header = b'{"a": {"dtype": "F32", "shape": [%d, "a"], "data_offsets": [0, 4]}}' % (100 * n)
         return struct.pack("<Q", len(header)) + header + bytes(4)
+    if what in HEADERS:
+        header = b'{"__metadata__": {%s}, %s' % HEADERS[what](n)
+        return struct.pack("<Q", len(header)) + header
     tensors = [(str(i), (8,), 0, 0) for i in range(n // 38)] if what == "tensors" else []
     pairs = [(str(i), 0, 0) for i in range(n // 18)] if what == "pairs" else []
     pairs += [("a", 9, (9, [(0, [])] * (n // 12)))] if what == "arrays" else []
@@ -273,6 +283,7 @@ def many(what: str, n: int) -> bytes:
         *((name, "lists in lists", 2_000_000) for name in ("config.json", "adapter", "ledger")),
         ("adapter", "layers", 700_000),
         ("safetensors header", "shape", 1_000_000),
+        *(("safetensors header", what, 1_000_000) for what in HEADERS),
         ("chat template", "template", 200_000),
     ],
 )

@@ -8,10 +8,12 @@ import json
 import random
 import re
 import struct
-from contextlib import redirect_stdout, suppress
+import tracemalloc
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, replace
 from functools import cache
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,6 +26,7 @@ from damage import (
     damaged,
     damaged_json,
     damaged_safetensors,
+    fault,
     spoilt,
     try_damaged_files,
     try_what_is_no_file,
@@ -37,13 +40,18 @@ from llmhw_helpers.cluster.predictions import prepare, read_twin
 from llmhw_helpers.cluster.slurm import NoSlurm, Slurm, UnknownJob
 from llmhw_helpers.cluster.twin import NoTwin, Twin, small_model
 from llmhw_helpers.costs.requests import BadRequest, read_request
+from llmhw_helpers.course.recorded_runs import PARTS, recorded_runs, write_runs
+from llmhw_helpers.course.report import NOTEBOOKS
+from llmhw_helpers.course.stored_ledgers import BadNotebook, stored_report
 from llmhw_helpers.distributed.checkpoints import CheckpointError, Checkpoints
 from llmhw_helpers.llm import runs as run_files
 from llmhw_helpers.llm.corpora import BadCorpus, Batches, open_corpus, write_corpus
+from llmhw_helpers.llm.lora import BadAdapter
 from llmhw_helpers.llm.model_files import BadModelFile
 from llmhw_helpers.llm.runs import BadCheckpoint, read_run, write_run
+from llmhw_helpers.llm.templates import BadText
 from llmhw_helpers.llm.training import Plan, Trainer
-from llmhw_helpers.llm.transformer import Transformer
+from llmhw_helpers.llm.transformer import NotThisFamily, Transformer
 from llmhw_helpers.measure import prometheus
 from llmhw_helpers.measure.calibration import Calibration, Rate
 from llmhw_helpers.measure.machine import Machine
@@ -56,11 +64,13 @@ from llmhw_helpers.measure.traces import Trace
 from llmhw_helpers.planning import cli
 from llmhw_helpers.server.fields import Refused
 from llmhw_helpers.server.protocol import read_ask, read_json
+from llmhw_helpers.serving.compiled.folder import CodeFolder
 from llmhw_helpers.serving.kv_folder import KVFolder
 from llmhw_helpers.serving.offload import DiskLayers
 from llmhw_helpers.specs.figures import UnknownName
 from llmhw_helpers.specs.measured import FILE, BadRow, measured_rows
 from llmhw_helpers.specs.models import model
+from llmhw_helpers.specs.settings import OneLine
 
 # The valid files, and what is read of them.
 
@@ -458,6 +468,69 @@ def read_layers(folder: Path) -> None:
         found.close()
 
 
+def notebook(folder: Path) -> None:
+    table = {"predicted": ["~1.23 ms", "~2 B"], "bound": ["memory", "-"], "measured": ["~4.56 ms ↑", ""]}
+    rows = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(f"<td>{cells[i]}</td>" for cells in table.values())}</tr>'
+        for i, name in enumerate(("a", "b"))
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("", *table))
+    page = f"<table><caption>Ledger of 00</caption><tr>{head}</tr>{rows}</table>"
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["~a processor, 2 cores, 8 GiB of memory, no GPU\n"]}
+    ]
+    outputs += [{"output_type": "display_data", "data": {"text/plain": "a", "text/html": [page]}, "metadata": {}}]
+    cells = [{"cell_type": "markdown", "source": "a"}, {"cell_type": "code", "source": "a", "outputs": outputs}]
+    (folder / f"{NOTEBOOKS[0]}.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4, "metadata": {}}))
+
+
+def read_notebook(folder: Path) -> None:
+    found = stored_report(folder)
+    assert "\n" not in found.machine
+    assert all(isinstance(each.predicted, float) or each.predicted is None for each in found.entries)
+
+
+def spoilt_notebook(name: str, content: bytes, rng: random.Random) -> bytes:
+    """Half of them in the table that it shows."""
+    if rng.random() < 0.5:
+        return damaged_json(json.loads(content), rng)
+    said = json.loads(content)
+    shown = said["cells"][1]["outputs"][1]["data"]
+    shown["text/html"] = swapped(name, shown["text/html"][0].encode(), rng).decode(errors="replace")
+    return json.dumps(said).encode()
+
+
+def some_runs(folder: Path) -> None:
+    values = np.array([0.5, 0.25, 1.0])
+    series = Series(np.array([1.0, 2.0, 3.0]), {"cpu_percent": values}, {"cpu_percent": "%"}, [(0.5, "step")])
+    write_runs(folder / PARTS["seen"], [("healthy", series), ("straggler", series)])
+
+
+def read_runs(folder: Path) -> None:
+    with patch("llmhw_helpers.course.recorded_runs.FOLDER", folder):
+        for kind, found in recorded_runs.__wrapped__("seen"):
+            assert isinstance(kind, str)
+            assert all(len(found[name]) == len(found) for name in found.columns)
+
+
+CODE = {"a.nbi": b"an index of functions", "a.1.nbc": b"the code of one"}
+
+
+def code(folder: Path) -> None:
+    (folder / "room").mkdir()
+    for name, content in CODE.items():
+        (folder / "room" / name).write_bytes(content)
+    with patch.object(CodeFolder, "_sweep"), CodeFolder(folder).open():  # as a process leaves what it has made
+        pass
+
+
+def read_code(folder: Path) -> None:
+    """What is left is as it was made."""
+    with redirect_stderr(StringIO()), CodeFolder(folder).open():
+        left = {path.name: path.read_bytes() for path in (folder / "room").iterdir()}
+    assert left.items() <= CODE.items()
+
+
 def text(name: str, content: str):
     return lambda folder: (folder / name).write_bytes(content.encode())
 
@@ -519,6 +592,11 @@ READERS = {
     "wish for a plan": Reader(wish, read_wish, (BadRequest, UnknownName, ValueError), ("wish.json",), 100),
     "config of a plan": Reader(config, plan, (), ("config.json",), 40),
     "job script": Reader(text("job.sh", SCRIPT), read_script, (BadJob, UnknownName), ("job.sh",), 100, swapped),
+    "executed notebook": Reader(
+        notebook, read_notebook, (BadNotebook,), (f"{NOTEBOOKS[0]}.ipynb",), 200, spoilt_notebook
+    ),
+    "recorded runs": Reader(some_runs, read_runs, (NoSeries,), (PARTS["seen"],), 200),
+    "compiled code": Reader(code, read_code, (), ("sums.json", *CODE), 100),
     "layer files": Reader(
         layers, read_layers, (BadModelFile,), ("layer_000.safetensors", "layer_001.safetensors"), 100
     ),
@@ -526,9 +604,73 @@ READERS = {
 ANSWERED = ("page of numbers", "Prometheus' answers", "Slurm's answers", "bodies of requests", "wish for a plan")
 
 
-# A block of a cache is opened without waiting: that has a test beside those of the folder.
+def test_every_documented_error_is_one_line_whatever_it_is_told():
+    """Of a kind that makes it so: no reader has to think of it. Plain ValueErrors are `Settings`', which does."""
+    kinds = {error for reader in READERS.values() for error in reader.errors} - {ValueError}
+    kinds |= {BadModelFile, BadAdapter, BadText, NotThisFamily}
+    assert len(kinds) > 20
+    assert all(issubclass(kind, OneLine) for kind in kinds)
+    assert max(len(str(kind("a\nb\x1cc" + "d" * 10_000))) for kind in kinds) < 1000
+    assert {str(kind("a\nb\x1cc")) for kind in kinds} == {"a b c"}
+
+
+SHAPES = {
+    "lists of lists": "[" + "[[]]," * 200_000 + "0]",
+    "names": "{" + ",".join(f'"{i:x}":0' for i in range(200_000)) + "}",
+    "texts": "[" + '"ab",' * 400_000 + "0]",
+}
+RECORDS = ("trace", "series", "form", "twin", "kept states", "executed notebook", "recorded runs")
+RECORDS += ("Prometheus' answers",)
+# Of names and texts these two may have any number: their events and values have the same few names.
+ANY_NUMBER = {(name, what) for name in ("trace", "Prometheus' answers") for what in ("names", "texts")}
+
+
+@pytest.mark.parametrize(("name", "shape"), [each for each in product(RECORDS, SHAPES) if each not in ANY_NUMBER])
+def test_no_record_takes_more_memory_than_ten_times_its_size(name, shape, tmp_path):
+    """And 20 MB, for small ones."""
+    reader = READERS[name]
+    reader.make(tmp_path)
+    assert fault(lambda: reader.read(tmp_path), reader.errors) is None
+    (tmp_path / reader.files[0]).write_text(content := f'{{"a": {SHAPES[shape]}}}')
+    tracemalloc.start()
+    try:
+        found = fault(lambda: reader.read(tmp_path), reader.errors)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is None
+    assert most < 10 * len(content) + 20e6, f"{most / len(content):.0f} times its size"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("Slurm's answers", "scontrol.txt", "JobId=17\n" + "a\n" * 3_000_000),
+        ("Slurm's answers", "scontrol.txt", "JobId=17 " + "a=1 " * 1_500_000),
+        ("config of a plan", "config.json", '"' + "a" * 6_000_000 + '"'),
+    ],
+    ids=["lines", "words", "a name"],
+)
+def test_what_is_long_takes_no_longer_than_its_length(name, file, content, tmp_path):
+    """Six megabytes in a second or so, where the square of their length would be a minute or more."""
+    READERS[name].make(tmp_path)
+    (tmp_path / file).write_text(content)
+    assert fault(lambda: READERS[name].read(tmp_path), READERS[name].errors) is None
+
+
+def test_slurm_that_says_nothing_of_a_job_is_refused(tmp_path):
+    for name in COMMANDS:
+        (tmp_path / name).write_text("\n")
+    with pytest.raises(NoSlurm, match="scontrol answers in a form that is not known here: 'JobId'"):
+        Printed(tmp_path, False).job(17)
+
+
+# Blocks of a cache and compiled code have tests of it beside those of their folders.
+NOT_HERE = (*ANSWERED, "job script", "block of a cache", "compiled code")
+
+
 @pytest.mark.parametrize("kind", NO_FILES)
-@pytest.mark.parametrize("name", [n for n in READERS if n not in (*ANSWERED, "job script", "block of a cache")])
+@pytest.mark.parametrize("name", [name for name in READERS if name not in NOT_HERE])
 def test_what_is_no_record_is_refused_in_one_short_line(name, kind, tmp_path):
     try_what_is_no_file(READERS[name], kind, tmp_path, (FileNotFoundError, OSError))
 

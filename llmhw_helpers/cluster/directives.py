@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 
 from ..specs.figures import look_up
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 
 VALUES = ("job-name", "nodes", "ntasks-per-node", "cpus-per-task", "time", "output", "signal", "array", "open-mode")
 FLAGS = ("requeue",)
@@ -18,11 +18,8 @@ N = "[0-9]{1,9}"  # digits of a number
 ELSEWHERE = ("account", "partition", "constraint", "gpus-per-node", "gpus", "gres", "mem", "mem-per-cpu", "exclusive")
 
 
-class BadJob(ValueError):
+class BadJob(OneLine, ValueError):
     """A script that is no job, or asks for what nobody here can give; the message says what."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 def directives(script: str) -> dict[str, str]:

@@ -14,14 +14,15 @@ from pathlib import Path
 from ..files import settled, write_whole
 from ..measure.timers import measured
 from ..specs.figures import si
-from ..specs.json_text import read_file
+from ..specs.json_text import parse_json, read_file
+from ..specs.settings import OneLine
 
 KIND, VERSION = "llmhw job", 1
 STATUSES = ("running", "stopped", "finished", "failed")
 MOST_BYTES = 10_000_000  # of a form: far more than any has
 
 
-class BadForm(ValueError):
+class BadForm(OneLine, ValueError):
     """A form that is not there, half-written, of another program or another version; the message says which."""
 
 
@@ -116,9 +117,11 @@ def read_form(path: Path) -> Form:
     if len(content) > MOST_BYTES:
         raise BadForm(f"{path.name} is no form of a job: it has {si(len(content), 'B')}")
     try:
-        said = json.loads(content)
-    except (ValueError, RecursionError):
+        said = parse_json(content)
+    except json.JSONDecodeError:
         raise BadForm(f"{path.name} is half-written or damaged: it is no JSON to its end") from None
+    except ValueError as error:
+        raise BadForm(f"{path.name} is damaged: {error}") from None
     if not isinstance(said, dict) or said.get("kind") != KIND:
         raise BadForm(f"{path.name} is JSON, but no form of a job of this course")
     if said.get("version") != VERSION:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..files import write_whole
 from ..specs.json_text import parse_json, read_file
+from ..specs.settings import OneLine
 from . import local_runner
 from .forms import BadForm, form_path, read_form
 from .job_states import JobState, state_of
@@ -23,7 +24,7 @@ PROBE_S = 10  # for it to say that it is there
 POLL_S = 0.2
 
 
-class NotSubmitted(RuntimeError):
+class NotSubmitted(OneLine, RuntimeError):
     """A job that was not taken; the message says why, in the scheduler's words."""
 
 

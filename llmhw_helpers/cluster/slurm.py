@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from ..specs.settings import OneLine
 from .slurm_text import exit_of, gpus_in, least_of, moment_of, rows_of
 from .usage import Efficiency, bytes_of, efficiency_of, seconds_of
 
@@ -20,6 +21,7 @@ ANSWER_S = 60  # for a command of Slurm; a controller under load may take many s
 # https://slurm.schedmd.com/job_state_codes.html; every other state waits, runs, or is about to
 ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 ENDED |= {"REVOKED", "TIMEOUT"}
+FREE = re.compile(r"(?:^|(?<= ))(JobName|Comment|Command|WorkDir|StdErr|StdIn|StdOut)=")  # ... what a user has written
 JOB_ID = re.compile(r"\d+([_+]\d+)?")  # of a job, of a task of an array, of a part of a heterogeneous job
 QUEUE = "%i|%T|%r|%P|%u|%D|%N|%C|%M|%l|%V|%S|%b|%j"
 ACCOUNTED = (
@@ -30,11 +32,11 @@ ACCOUNTED = (
 USED = ("JobID", "AveCPU", "MaxRSS", "NTasks", "TRESUsageInAve")
 
 
-class NoSlurm(OSError):
+class NoSlurm(OneLine, OSError):
     """There is no Slurm, or it does not answer; the message says in one line what is the matter."""
 
 
-class UnknownJob(LookupError):
+class UnknownJob(OneLine, LookupError):
     """Slurm does not know a job of this number, or no longer."""
 
 
@@ -128,7 +130,7 @@ class Slurm:
         """
         found = self.tasks(job_id)
         if len(found) > 1:
-            names = ", ".join(task.id for task in found[:5])
+            names = f"{', '.join(task.id for task in found[:5]):.200}"
             raise ValueError(f"job {job_id} is an array of {len(found)} tasks: ask for one of {names} ...")
         return found[0]
 
@@ -147,7 +149,7 @@ class Slurm:
                 raise UnknownJob(f"Slurm knows no job {number}, or no longer") from None
             return found
         with _as_described("scontrol"):
-            found = [self._shown(block) for block in re.split(r"\n\n(?=JobId=)", shown) if block.strip()]
+            found = [self._shown(block) for block in re.split(r"\n\n(?=JobId=)", shown.strip())]
         return sorted(found, key=lambda task: [int(part) for part in re.findall(r"\d+", task.id)])
 
     def efficiency(self, job_id: int | str) -> Efficiency:
@@ -217,15 +219,20 @@ class Slurm:
 
         Slurm's own lines are indented: any other goes on with what a user has written before.
         """
-        fields, key = {}, ""
+        lines: list[list[str]] = []
         for line in block.strip().splitlines():
-            if fields and not line.startswith("   "):
-                fields[key] += f"\n{line}"
-                continue
-            while line := line.strip():
-                key, _, line = line.partition("=")
-                free = key in ("JobName", "Comment", "Command", "WorkDir", "StdErr", "StdIn", "StdOut")
-                fields[key], line = (line, "") if free else (line.partition(" ")[0], line.partition(" ")[2])
+            if lines and not line.startswith("   "):
+                lines[-1].append(line)
+            else:
+                lines.append([line.strip()])
+        fields = {}
+        for line, *further in lines:
+            free = FREE.search(line)
+            words = line[: free.start()].split() if free else line.split()
+            pairs = [word.partition("=")[::2] for word in words] + ([(free[1], line[free.end() :])] if free else [])
+            fields |= pairs
+            if further and pairs:
+                fields[pairs[-1][0]] = "\n".join([pairs[-1][1], *further])
         number = fields["JobId"]
         if "ArrayTaskId" in fields:
             number = f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}"

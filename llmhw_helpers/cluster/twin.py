@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..costs.requests import read_request
 from ..specs.architectures import Model
 from ..specs.figures import look_up
+from ..specs.settings import OneLine
 
 MOST_RANKS = 4
 DEFAULTS = {
@@ -22,7 +23,7 @@ DEFAULTS = {
 TASKS = {name: name for name in DEFAULTS}
 
 
-class NoTwin(ValueError):
+class NoTwin(OneLine, ValueError):
     """A plan, or a wish, that no twin is made of; the message says why, and what to do."""
 
 

@@ -11,6 +11,7 @@ from ..specs.flavours import Flavour
 from ..specs.models import model as find_model
 from ..specs.serving_flavours import SERVING_FLAVOURS, serving_flavour
 from ..specs.serving_support import PUBLISHED
+from ..specs.settings import OneLine
 from .places import Offer, offers
 from .training import CHINCHILLA_TOKENS_PER_PARAMETER
 
@@ -20,7 +21,7 @@ ROUGH = {"16 bits": ("bf16", "fp16"), "int4": ("AWQ int4", "GPTQ int4")}  # name
 USUAL = ("bf16", "fp16", "FP8 W8A8", "INT8 W8A8", "AWQ int4", "GPTQ int4")  # what models are published in for vLLM
 
 
-class BadRequest(ValueError):
+class BadRequest(OneLine, ValueError):
     """A request that cannot be read, or contradicts itself; `nearest` says what would do."""
 
     def __init__(self, said: str, nearest: str = ""):

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_whole
-from ..measure.series import Series
+from ..measure.series import NoSeries, Series
 from ..specs.figures import look_up
+from ..specs.json_text import parse_json, read_file
 
 FOLDER = Path(__file__).parent
 PARTS = {"seen": "seen_runs.json", "unseen": "unseen_runs.json", "idle GPU": "idle_gpu_runs.json"}
 COLUMNS = ("cpu_percent", "machine_cpu_percent", "rss_bytes", "cpu_pressure", "write_bytes_per_s", "tokens_per_s")
 COLUMNS += ("gpu_busy_percent", "gpu_memory_bytes")
+MOST_BYTES = 300_000  # of a file: what is packed so close takes fifty times as much
 PER_SECOND = 10_000  # times are kept in tenths of a millisecond
 Run = tuple[str, Series]
 
@@ -31,12 +33,20 @@ def recorded_runs(part: str = "seen") -> tuple[Run, ...]:
 
     Raises:
         UnknownName: there is no such part.
+        NoSeries: its file is damaged.
 
     >>> {kind for kind, _ in recorded_runs("seen")} == {kind for kind, _ in recorded_runs("unseen")}
     True
     """
-    content = json.loads((FOLDER / look_up(part, PARTS, "part of the recorded runs")).read_bytes())
-    return tuple((run["kind"], _spread(run)) for run in content)
+    path = FOLDER / look_up(part, PARTS, "part of the recorded runs")
+    try:
+        content = read_file(path)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"{len(content):,} bytes")
+        return tuple((str(run["kind"]), _spread(run)) for run in parse_json(content))
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise NoSeries(f"{path.name} holds damaged runs: {type(error).__name__}, {said:.80}") from None
 
 
 def write_runs(path: Path, runs: Iterable[Run]) -> None:
@@ -63,7 +73,7 @@ def _packed(series: Series) -> dict:
 def _spread(packed: dict) -> Series:
     begin, *seconds = _times(packed["seconds"])
     marks = [(when, name) for name, steps in packed["marks"].items() for when in _times(steps)]
-    return Series(seconds, packed["columns"], packed["units"], marks, begin_s=begin)
+    return Series.of(packed | {"begin_s": begin, "seconds": seconds, "marks": marks})
 
 
 def _steps(seconds: list[float]) -> list[int]:
@@ -71,4 +81,6 @@ def _steps(seconds: list[float]) -> list[int]:
 
 
 def _times(steps: list[int]) -> list[float]:
+    if not all(type(step) is int for step in steps):
+        raise TypeError("a step of time is no whole number")
     return (np.cumsum(steps) / PER_SECOND).tolist()

@@ -1,15 +1,21 @@
 """The ledgers that executed notebooks show: a report of the machine that made their stored outputs."""
 
-import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from math import isfinite
 from pathlib import Path
 
+from ..specs.json_text import parse_json, read_file
+from ..specs.settings import OneLine
 from .report import NOTEBOOKS, MachineReport, compared
 
 FIGURE = re.compile(r"~(-?[\d.,]+(?:e[+-]?\d+)?)(?: ([PTGMkmµn]?)(FLOP/s|OP/s|B/s|FLOP|B|s|W))?(?: [✓↑↓])?")
 PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6, "n": 1e-9}
+
+
+class BadNotebook(OneLine, ValueError):
+    """A file that is no executed notebook, or a damaged one: the message says which and why."""
 
 
 def stored_report(folder: Path) -> MachineReport:
@@ -17,23 +23,31 @@ def stored_report(folder: Path) -> MachineReport:
 
     Figures have the three digits that were shown. Notebooks that are not there, or show no ledger, are missing in it.
     The machine's name is what notebook 00 prints of it.
+
+    Raises:
+        BadNotebook: one that is there cannot be read.
     """
     entries, machine = {}, "the machine that made the stored outputs"
     for name in NOTEBOOKS:
         path = Path(folder) / f"{name}.ipynb"
-        outputs = list(_outputs(path)) if path.is_file() else []
-        for line in _printed_lines(outputs) if name == NOTEBOOKS[0] else ():
-            if re.search(r"\d+ cores, .*GiB of memory", line):
-                machine = line.lstrip("~ ")
-                break
-        entries[name] = {}
-        for output in outputs:
-            entries[name] |= _entries("".join(output.get("data", {}).get("text/html", ())))
+        try:
+            outputs = list(_outputs(path)) if path.exists() else []
+            for line in _printed_lines(outputs) if name == NOTEBOOKS[0] else ():
+                if re.search(r"\d+ cores, .*GiB of memory", line):
+                    machine = line.lstrip("~ ")
+                    break
+            entries[name] = {}
+            for output in outputs:
+                entries[name] |= _entries("".join(output.get("data", {}).get("text/html", ())))
+        except OSError as error:
+            raise BadNotebook(f"{path} cannot be read: {error.strerror}") from None
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise BadNotebook(f"{path} is no executed notebook, or damaged ({error}): restore it from git") from None
     return MachineReport(machine, compared(entries))
 
 
 def _outputs(path: Path) -> Iterator[dict]:
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    for cell in parse_json(read_file(path))["cells"]:
         yield from cell.get("outputs", ())
 
 
@@ -76,6 +90,8 @@ def _entries(html: str) -> dict[str, dict]:
     for name, *cells in table.rows[1:]:
         row = dict(zip(table.rows[0][1:], cells, strict=True))
         value, unit = _figure(row["predicted"])
+        if value is None:
+            raise ValueError(f"no prediction of {name[:40]!r}")
         found[name] = {"predicted": value, "unit": unit, "bound": row.get("bound", "-").lstrip("-")} | {
             "measured": _figure(row.get("measured", ""))[0],
             "guess": _figure(row.get("your guess", ""))[0],
@@ -88,4 +104,7 @@ def _figure(cell: str) -> tuple[float | None, str]:
     match = FIGURE.fullmatch(cell)
     if match is None:
         return None, ""
-    return float(match[1].replace(",", "")) * PREFIXES[match[2] or ""], match[3] or ""
+    value = float(match[1].replace(",", "")) * PREFIXES[match[2] or ""]
+    if not isfinite(value):
+        raise ValueError(f"a figure {cell[:40]!r}")
+    return value, match[3] or ""

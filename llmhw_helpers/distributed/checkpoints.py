@@ -28,13 +28,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from ..specs.json_text import parse_json, read_file
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 
 CONTENTS, CHUNK = "contents.json", 1 << 20
 State = Mapping[str, object]  # tensors, or further states
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(OneLine, RuntimeError):
     """A checkpoint that cannot be saved or loaded; the message says which, why and, where it helps, what to do."""
 
 
@@ -174,7 +174,7 @@ class Checkpoints:
         if self._talk is not None:
             dist.all_gather_object(told, mine, group=self._talk)
         if lines := [line for line, _ in told if line]:
-            raise CheckpointError(one_line(lines[0]))
+            raise CheckpointError(lines[0])
         first = told[0][1]
         for rank, (_, other) in enumerate(told):
             if differing := [name for name in {**first, **other} if first.get(name) != other.get(name)]:

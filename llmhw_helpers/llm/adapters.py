@@ -17,6 +17,7 @@ from torch import Tensor
 from ..files import saving, settled
 from ..specs.json_text import parse_json, read_file
 from .lora import BadAdapter, LoRALinear, adapters, add_lora
+from .model_files import check_safetensors
 from .transformer import Transformer
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -31,6 +32,7 @@ THEIRS = {
     "ffn_down": "mlp.down_proj",
 }
 OURS = {theirs: ours for ours, theirs in THEIRS.items()}
+MOST_PARTS = 20  # of a module's name: the last so many are compared
 HEAD = "base_model.model.lm_head.base_layer.weight"  # peft adds the base's own, where the head is adapted
 KEY = re.compile(r"base_model\.model\.(?:model\.layers\.(\d+)\.([\w.]+)|lm_head)\.lora_([AB])\.weight")
 # Settings of peft's `LoraConfig` that are applied below, ...
@@ -182,12 +184,14 @@ def _check_targets(config: dict, folder: str, tensors: Iterable[str]) -> None:
         said = f"target_modules {targets!s:.60}, layers_to_transform {layers!s:.60}, layers_pattern {pattern!s:.60}"
         raise BadAdapter(f"{folder} says {said}, from which its layers cannot be told")
     numbers = None if layers is None else {str(layer) for layer in layers}
+    names = {targets} if isinstance(targets, str) else {str(target) for target in targets}
     for key in tensors:
         module = key.removeprefix("base_model.model.").rpartition(".lora_")[0]
         if isinstance(targets, str):
             named = targets != "all-linear" or module != "lm_head"
         else:
-            named = any(f".{module}".endswith(f".{target}") for target in targets)
+            parts = module.split(".")[-MOST_PARTS:]
+            named = any(".".join(parts[i:]) in names for i in range(len(parts)))
             named = named and (numbers is None or not numbers.isdisjoint(module.split(".")[2:3]))
         if not named:
             raise BadAdapter(f"{folder} holds an adapter of {module}, which its description leaves out")
@@ -200,9 +204,10 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():  # a pipe waits for a writer for ever
         raise BadAdapter(f"{path.name} is no file")
     try:
+        check_safetensors(path)
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise BadAdapter(f"{path.name} is truncated or damaged ({said:.80}); copy it again") from None
 

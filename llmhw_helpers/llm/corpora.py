@@ -21,18 +21,15 @@ from torch import Tensor
 
 from ..files import saving
 from ..specs.json_text import parse_json, read_file
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 
 FORMAT = "llmhw tokens 1"
 DTYPES = ("<u2", "<u4")
 Fetched = TypeVar("Fetched")  # a batch, or all of a step's
 
 
-class BadCorpus(ValueError):
+class BadCorpus(OneLine, ValueError):
     """A corpus that cannot be trained on: the message says why, and what to do."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from ..costs.files import tensor_bytes
 from ..specs.blocks import BLOCKS
 from .gguf_file import is_big_endian
-from .model_files import BadModelFile
+from .model_files import MOST_JSON, BadModelFile, check_header
 
 GGUF_TYPES = {each.gguf_type: each for each in BLOCKS.values() if each.gguf_type is not None}
 # GGUF specification (ggml, docs/gguf.md), the types of metadata: number to NumPy's name; 8 is a string, 9 an array
@@ -38,7 +38,6 @@ SAFETENSORS_BITS = {
 }
 MOST_DIMENSIONS = 8  # ggml knows 4; more than any file has
 MOST_NESTED = 4  # arrays in arrays, which the format allows and hardly any file has
-MOST_JSON = 100_000_000  # bytes that safetensors itself accepts of a header
 
 
 @dataclass(frozen=True)
@@ -225,6 +224,7 @@ def _safetensors(data: mmap.mmap) -> Header:
     if length > min(len(data) - 8, MOST_JSON):
         raise BadModelFile(f"it says {length} bytes of header, and {len(data) - 8} bytes follow")
     try:
+        check_header(data[8 : 8 + length])
         text = data[8 : 8 + length].decode()
         said = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_int=_whole)
         json.dumps(said, ensure_ascii=False).encode()  # else half of a pair of UTF-16 passes for text

@@ -11,14 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..specs.figures import look_up
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 
 
-class BadAdapter(ValueError):
+class BadAdapter(OneLine, ValueError):
     """An adapter that cannot be: the message says why, and what to do."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 class LoRALinear(nn.Module):

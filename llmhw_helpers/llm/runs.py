@@ -15,11 +15,13 @@ from torch import Tensor
 
 from ..files import settled, write_whole
 from ..specs.json_text import parse_json
+from ..specs.settings import OneLine
+from .model_files import check_safetensors
 
 FORMAT = "llmhw run 1"
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(OneLine, ValueError):
     """A file that is no checkpoint, a damaged one, or one of another run: the message says which."""
 
 
@@ -53,12 +55,15 @@ def read_run(path: Path) -> tuple[dict[str, Tensor], dict] | None:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     away = "delete it or name another"
     try:
+        check_safetensors(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise BadCheckpoint(f"{path.name} is a safetensors file, but not a checkpoint of a run here; {away}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-    except (SafetensorError, OSError) as error:
+    except BadCheckpoint:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
         raise BadCheckpoint(f"{path.name} is no checkpoint, or a truncated one ({said:.80}); {away}") from None
     if header.get("crc32") != str(_checksum(tensors, header.get("about", ""))):

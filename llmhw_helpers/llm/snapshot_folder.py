@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..specs.json_text import parse_json, read_file
-from .model_files import ROWS, BadModelFile, check_architecture
+from .model_files import ROWS, BadModelFile, check_architecture, check_safetensors
 from .scaled_weights import BESIDES, SCALES, Scheme, check_scale, scaled, scheme
 
 INDEX, ALONE = "model.safetensors.index.json", "model.safetensors"
@@ -137,11 +137,12 @@ def _read(file: Path) -> Iterator[Stored]:
     if file.exists() and not file.is_file():  # a pipe waits for a writer for ever
         raise BadModelFile(f"{file} is no file")
     try:
+        check_safetensors(file)
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
                 piece = tensors.get_slice(name)
                 yield Stored(file, name, piece.get_dtype(), tuple(piece.get_shape()))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise BadModelFile(f"{file} is truncated or damaged ({error})") from None
 
 

@@ -14,7 +14,7 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
-from ..specs.settings import one_line
+from ..specs.settings import OneLine
 from .bounded_templates import BoundedEnvironment, purses
 
 # Who speaks, in OpenAI's words. Templates build control tokens of them: Phi's is '<|' + message['role'] + '|>'.
@@ -22,17 +22,16 @@ ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 REASONING = ("reasoning_content", "thinking", "reasoning")  # one field by three names, as transformers knows them
 WORD = re.compile(r"\w+|[^\w\s]")
 MOST_WORDS = 20_000  # of a template; the longest that are known have some 6,000
+MOST_LETTERS = 100_000  # of a template, and of what one writes beside its messages
+TIMES_WRITTEN = 10  # that a message may be written: as it is, as JSON, in a list of tools
 NOTHING = "(?!)"  # an expression that fits nowhere
 RARE = range(
     0x20000, 0x2A6D7
 )  # Chinese characters that hardly anybody writes: JSON, Python and capitals leave them alone
 
 
-class BadText(ValueError):
+class BadText(OneLine, ValueError):
     """A text that has no tokens, or tokens that have no text: the message says which."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 class ChatTemplate:
@@ -95,6 +94,8 @@ class ChatTemplate:
 
     @cached_property
     def _template(self) -> Template:
+        if len(self._source) > MOST_LETTERS:  # they become tokens, each of which takes a hundred bytes
+            raise BadText(f"the chat template has {len(self._source):,} letters; up to {MOST_LETTERS:,} are read")
         n_words = sum(1 for _ in WORD.finditer(self._source))
         if n_words > MOST_WORDS:  # Jinja takes some microseconds and a kilobyte for each
             raise BadText(f"the chat template has {n_words:,} words and signs; up to {MOST_WORDS:,} are read")
@@ -115,9 +116,16 @@ class ChatTemplate:
         template = self._template
         try:
             with purses():
-                return template.render(self._names | given, strftime_now=lambda form: now.strftime(form))
+                text = template.render(self._names | given, strftime_now=lambda form: now.strftime(form))
         except Exception as error:  # a program from elsewhere can fail in every way
             raise BadText(f"the chat template refuses these messages: {error}") from None
+        lengths: list[int] = []
+        _each(said, lambda each: lengths.append(len(each)), str)
+        if len(text) > (most := MOST_LETTERS + TIMES_WRITTEN * sum(lengths)):
+            raise BadText(
+                f"the chat template writes {len(text):,} letters, and these messages ask for {most:,} at most"
+            )
+        return text
 
 
 class Generation(Extension):

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -195,7 +196,8 @@ class Tokenizer:
             model["merges"] = [pair for pair in model["merges"] if not {*pair, "".join(pair)} & hidden.keys()]
         if "unk_token" in model:
             model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
-        return Library.from_str(json.dumps(said | {"post_processor": None}))
+        with _documented("has no words without its control tokens"):
+            return Library.from_str(json.dumps(said | {"post_processor": None}))
 
 
 def load_tokenizer(path: Path | None = None) -> Tokenizer:
@@ -225,7 +227,10 @@ def load_tokenizer(path: Path | None = None) -> Tokenizer:
 def _check_fits(checkpoint: Checkpoint, library: Library) -> None:
     """Before anything is made for each token: a file may call one 4,000,000,000."""
     rows = checkpoint.shapes.get("token_embd.weight", (0,))[0]
-    n_tokens = max(library.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    numbers = library.get_vocab(with_added_tokens=True).values()
+    if len(set(numbers)) < len(numbers):  # which of two is meant differs from one program to the next
+        raise BadModelFile(f"{checkpoint.path}: two tokens of its tokenizer have the same number")
+    n_tokens = max(numbers, default=-1) + 1
     if not 0 < n_tokens <= rows:
         raise BadModelFile(f"{checkpoint.path}: {n_tokens} tokens, and an embedding for {rows}")
 
@@ -233,12 +238,19 @@ def _check_fits(checkpoint: Checkpoint, library: Library) -> None:
 def _tokens(library: Library, text: str, add_special_tokens: bool = False) -> list[int]:
     """In a call that lets other threads run meanwhile, as `Library.encode` does not."""
     text = _whole(text)
-    try:
+    with _documented("has no tokens for the text"):
         return library.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
-    except BaseException as error:  # the library raises plain ones, where a file names a token that it does not list
+
+
+@contextmanager
+def _documented(what: str) -> Iterator[None]:
+    """The library raises plain exceptions, where a file names a token that it does not list, and panics."""
+    try:
+        yield
+    except BaseException as error:
         if type(error) is not Exception and not panicked(error):
             raise
-        raise BadText(f"the tokenizer of this model's file has no tokens for the text: {error}") from None
+        raise BadText(f"the tokenizer of this model's file {what}: {error}") from None
 
 
 def _whole(text: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..specs.architectures import Model, RopeScaling
+from ..specs.settings import OneLine
 
 # By the names of `Model.activation`; transformers' "gelu" is exact, as PyTorch's is.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 UNLIKE = ("biases", *(f"the activation {name}" for name in ACTIVATIONS))  # what this model has besides a Llama
 
 
-class NotThisFamily(ValueError):
+class NotThisFamily(OneLine, ValueError):
     """An architecture that this model is not: the message says which part it lacks."""
 
 

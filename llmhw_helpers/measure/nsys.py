@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..specs.json_text import read_file
+from ..specs.settings import OneLine
 
 COLUMNS = {  # of each report: how often, and of what
     "cuda_gpu_kern_sum": ("Instances", "Name"),
@@ -53,7 +54,7 @@ Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (n
 """
 
 
-class BadStats(ValueError):
+class BadStats(OneLine, ValueError):
     """A text that ``nsys stats --format csv`` did not print, or not all of it: the message says why."""
 
 

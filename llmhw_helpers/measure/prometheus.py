@@ -10,13 +10,16 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from ..specs.json_text import check_lists
+from ..specs.settings import OneLine
 from .scrapes import NoAnswer, fetch
 from .series import Series
 
+LETTERS_A_VALUE = 8  # of a moment and a value at least: [1,"0"],
 ERRORS = (400, 422, 503)  # HTTP's numbers under which Prometheus says what is wrong with a question
 
 
-class BadQuery(ValueError):
+class BadQuery(OneLine, ValueError):
     """What Prometheus does not understand, in its own words."""
 
 
@@ -135,6 +138,7 @@ class Prometheus:
         except NoAnswer as error:
             raise NoAnswer(f"no Prometheus: {error}") from None
         with self._as_documented():
+            check_lists(content, LETTERS_A_VALUE)
             answer = json.loads(content)
             if answer["status"] == "success":
                 return dict(answer["data"])

@@ -18,12 +18,13 @@ from urllib.parse import urlsplit
 from prometheus_client.parser import text_string_to_metric_families
 
 from ..specs.figures import look_up
+from ..specs.settings import OneLine
 
 MOST_BYTES = 32 << 20  # of a page
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whom we watch is near: no proxy between
 
 
-class NoAnswer(OSError):
+class NoAnswer(OneLine, OSError):
     """Nobody answers at an address, or not what was asked for: the message says which."""
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from ..files import write_whole
 from ..specs.figures import look_up
-from ..specs.json_text import read_file
+from ..specs.json_text import parse_json, read_file
+from ..specs.settings import OneLine
 
 FORMAT = "llmhw series 1"  # the first entry of a file
 
 
-class NoSeries(ValueError):
+class NoSeries(OneLine, ValueError):
     """A file that holds no series; the message says in one line what it holds instead."""
 
 
@@ -150,22 +151,31 @@ class Series:
         """
         path = Path(path)
         try:
-            content = json.loads(read_file(path))
-        except (ValueError, RecursionError):
+            content = parse_json(read_file(path))
+        except ValueError:
             raise NoSeries(f"{path.name} is no series, or a damaged one: it is not JSON") from None
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
             raise NoSeries(f"{path.name} is no series of this version: its format is {str(found)!r:.60}")
         try:
-            columns = {name: _numbers(values) for name, values in content["columns"].items()}
-            marks = [_mark(*mark) for mark in content["marks"]]
-            if not all(isinstance(unit, str) for unit in content["units"].values()):
-                raise TypeError("a unit is no text")
-            begin = float(_numbers([content["begin_s"]])[0])
-            return cls(_numbers(content["seconds"]), columns, content["units"], marks, begin_s=begin)
+            return cls.of(content)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             said = " ".join(str(error).split())
             raise NoSeries(f"{path.name} is a damaged series: {type(error).__name__}, {said:.80}") from None
+
+    @classmethod
+    def of(cls, said: Mapping) -> "Series":
+        """The series that a file says, with the names that `save` writes; each value is looked at.
+
+        Raises:
+            AttributeError, KeyError, OverflowError, TypeError, ValueError: it says something else.
+        """
+        columns = {name: _numbers(values) for name, values in said["columns"].items()}
+        marks = [_mark(*mark) for mark in said["marks"]]
+        if not all(isinstance(unit, str) for unit in said["units"].values()):
+            raise TypeError("a unit is no text")
+        begin = float(_numbers([said["begin_s"]])[0])
+        return cls(_numbers(said["seconds"]), columns, said["units"], marks, begin_s=begin)
 
     def _known(self, name: str) -> np.ndarray:
         known = ~np.isnan(self[name])

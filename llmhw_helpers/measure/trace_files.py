@@ -22,7 +22,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..files import write_whole
-from ..specs.json_text import read_file
+from ..specs.json_text import check_lists, read_file
+from ..specs.settings import OneLine
 
 OPERATIONS = frozenset({"cpu_op", "cuda_runtime", "cuda_driver"})  # work of a thread
 KERNELS = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})  # work of a stream of a GPU
@@ -33,7 +34,7 @@ LONGEST_US = 1e18  # no clock counts that far: thirty thousand years
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or PyTorch's profiler says on stderr that it starts, and that it ends
 
 
-class BadTrace(ValueError):
+class BadTrace(OneLine, ValueError):
     """A file that is no trace of ``torch.profiler``, or not all of one: the message says why."""
 
 
@@ -123,6 +124,7 @@ def _events(path: Path) -> list:
                 content = packed.read(most + 1)
             if len(content) > most:
                 raise BadTrace(f"{path.name} is compressed, and more than {MOST_TIMES} times as long: no trace is")
+        check_lists(content)
         whole = json.loads(content)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise BadTrace(f"{path.name} is compressed, and damaged or not all there: record it again") from None

@@ -7,12 +7,14 @@ import json
 import math
 from collections.abc import Callable
 
+from ..specs.settings import OneLine
+
 MAX_ANSWERS = 16  # of one request
 MAX_STOPS = 4
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-class Refused(ValueError):
+class Refused(OneLine, ValueError):
     """A request that is not answered: the message says what was wrong, and what would be right.
 
     Attributes:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from .settings import OneLine
+
 T = TypeVar("T")
 MOST_NAMES, MOST_LETTERS = 20, 60  # that a message of one line has room for
+MOST_COMPARED = 200  # letters of names that are held against each other, which takes as long as their product
 
 
-class UnknownName(LookupError):
+class UnknownName(OneLine, LookupError):
     """A name that is in no table; the message lists the nearest ones."""
 
 
@@ -69,7 +72,9 @@ def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str
     if len(fits) == 1:
         return table[fits[0]]
     close = [key for key in table if _plain(name) and _plain(key).startswith(_plain(name))]
-    close += [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.4)]
+    if len(name) <= MOST_COMPARED:
+        near = difflib.get_close_matches(_plain(name), [key for key in plain if len(key) <= MOST_COMPARED], 3, 0.4)
+        close += [plain[match] for match in near]
     nearest = list(dict.fromkeys(close))[:4]
     some = ", ".join([*table][:MOST_NAMES]) + (
         f" and {len(table) - MOST_NAMES} more" if len(table) > MOST_NAMES else ""

@@ -14,12 +14,13 @@ from os import PathLike
 from pathlib import Path
 
 from .json_text import read_file
+from .settings import OneLine
 
 FILE = Path(__file__).with_name("measured.csv")
 _ANSWERS = {"yes": True, "no": False}
 
 
-class BadRow(ValueError):
+class BadRow(OneLine, ValueError):
     """A row, or a file of them, that is not of this form."""
 
 

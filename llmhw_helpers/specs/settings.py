@@ -58,6 +58,13 @@ def one_line(message: str) -> str:
     return " ".join(text.splitlines()) if not text.isprintable() else text
 
 
+class OneLine(Exception):
+    """An error whose message is one line that is read at a glance, whatever a file has put into it."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
 class Settings:
     """The settings of one config.json, each checked as it is read; every message begins with where they come from.
 

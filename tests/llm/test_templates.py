@@ -220,6 +220,8 @@ def test_templates_by_name(vocabularies):
         ("{{ messages.append(1) }}", "refuses these messages: .*append"),
         ("{{ messages.__class__.__mro__ }}", "refuses these messages: .*__class__"),
         ("{{ range(999999999) | list }}", "refuses these messages: Range too big"),
+        ("a" * 100_001, r"has 100,001 letters; up to 100,000 are read"),
+        ("{{ 'a' * 100_021 }}", r"writes 100,021 letters, and these messages ask for 100,020 at most"),  # 10 times "Hi"
         ("{{ 1 }}" * 5000, r"has 25,000 words and signs; up to 20,000 are read"),
         ("{% for a in b %}" * 60 + "{% endfor %}" * 60, r"cannot be compiled \((Syntax|Indentation)Error: too many"),
         ("{{" + "(" * 3000 + ")" * 3000 + "}}", r"cannot be compiled \(RecursionError"),

@@ -325,3 +325,12 @@ def test_a_file_whose_tokenizer_names_an_unknown_token_that_it_does_not_list_is_
     for cut in (tokenizer.encode, tokenizer.prompt):
         with pytest.raises(BadText, match="has no tokens for the text: Unk token `<unk>` not found"):
             cut("az")
+
+
+def test_a_vocabulary_that_cannot_do_without_its_control_token_is_told_in_a_line():
+    """Merged from pieces of which one has a prefix: the merge has no other name for what it makes."""
+    merged = models.BPE({"a": 0, "##b": 1, "ab": 2}, [("a", "##b")], continuing_subword_prefix="##")
+    library = Library(merged)
+    library.add_special_tokens(["ab"])
+    with pytest.raises(BadText, match="has no words without its control tokens: Token `ab` out"):
+        Tokenizer(library, end=2, template=None).encode("ab")

@@ -246,6 +246,16 @@ def test_nor_is_what_tokenizer_json_asks_for(vocabularies, folder, change, line)
         load_tokenizer(folder(Library.from_str(json.dumps(said))))
 
 
+def test_two_tokens_of_one_number_are_refused(vocabularies, folder):
+    """Which of them the library takes differs from one reading to the next."""
+    path = folder(vocabularies["Llama 2"]) / "tokenizer.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said["model"]["vocab"] |= {"spare": 310, "other": 310}
+    path.write_text(json.dumps(said))
+    with pytest.raises(BadModelFile, match="two tokens of its tokenizer have the same number"):
+        load_tokenizer(path.parent)
+
+
 # GGUF
 
 SAID = {key: open_checkpoint().metadata[key] for key in open_checkpoint().metadata}

@@ -5,11 +5,13 @@ from dataclasses import replace
 import gguf
 import pytest
 import torch
+from damage import Reader, damaged, gguf_parts, try_damaged_files
 from gguf import GGMLQuantizationType as Type
 
 from llmhw_helpers.llm.checkpoints import find_model, load_model
 from llmhw_helpers.llm.gguf_file import stored_tensors
-from llmhw_helpers.llm.transformer import TokenError
+from llmhw_helpers.llm.model_files import BadModelFile
+from llmhw_helpers.llm.transformer import NotThisFamily, TokenError
 from llmhw_helpers.serving.compiled.decoder import NoDecoder
 from llmhw_helpers.serving.decoding import decode, decoder_of, generate, new_cache, prefill
 from llmhw_helpers.serving.engine import Engine
@@ -106,3 +108,27 @@ def test_a_token_that_is_none_is_refused(tmp_path, model):
     for wrong in (-1, 50):
         with pytest.raises(TokenError, match=f"token {wrong} is none of"):
             served.model.embed(torch.tensor([[wrong]]))
+
+
+def served_one_step(folder):
+    served = ServedFile(folder / "model.gguf")
+    cache = new_cache(served, 1, 8)
+    assert prefill(served, [[3, 7]], cache).shape == decode(served, torch.tensor([2]), cache).shape
+
+
+@pytest.mark.parametrize("kind", ["small", "Q4_1", "Q8_0"])
+def test_a_damaged_file_is_served_or_refused_in_one_short_line(tmp_path, model, kind):
+    """Its machine code reads where the file says: nowhere else, whatever that is. In blocks, its bytes are damaged."""
+
+    def make(folder):
+        if kind == "small":
+            (folder / "model.gguf").write_bytes(gguf_parts().content())
+        else:
+            write(folder / "model.gguf", model, kind)
+
+    spoil = None if kind == "small" else lambda name, content, rng: damaged(content[:4096], rng) + content[4096:]
+    errors = (BadModelFile, NotThisFamily, NoDecoder)
+    reader = Reader(make, served_one_step, errors, ("model.gguf",), 100 if kind == "small" else 40, spoil)
+    make(tmp_path)
+    served_one_step(tmp_path)  # what is compiled now is not the damaged file's
+    try_damaged_files(f"served {kind}", reader, tmp_path)

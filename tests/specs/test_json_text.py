@@ -44,6 +44,16 @@ def test_small_lists_take_no_memory_before_they_are_counted():
             parse_json(text)
 
 
+def test_nor_do_small_texts_and_names():
+    names = "{" + ",".join(f'"{i:x}":0' for i in range(200_000)) + "}"
+    texts = "[" + '"ab",' * 500_000 + "0]"
+    for text, what in ((names, "200,000 names"), (texts, "500,000 texts")):
+        with pytest.raises(ValueError, match=f"{what} in [\\d,]+ letters, which are more than the [\\d,]+ read"):
+            parse_json(text)
+    usual = "{" + ",".join(f'"tensor {i} of a model": "a file"' for i in range(200_000)) + "}"
+    assert len(parse_json(usual)) == 200_000
+
+
 @pytest.mark.parametrize("text", [r'"\ud800"', r'{"\udfff": 1}', r'[{"a": ["\ud83d"]}]'])
 def test_half_a_character_is_refused_wherever_it_stands(text):
     with pytest.raises(ValueError, match="is half a character"):

@@ -385,11 +385,13 @@ NO_FILES = {
 
 # A program of its own: a library that waits in C may hold Python's lock, and no thread here could set it free.
 SET_FREE = """
-import os, select, sys
+import os, select, stat, sys
 while not select.select([0], [], [], 0.02)[0]:  # until its input ends
     try:
-        os.close(os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK))
-        os.write(1, b"somebody waited")
+        found = os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK)
+        if stat.S_ISFIFO(os.fstat(found).st_mode):  # and no file that was put in its place
+            os.write(1, b"somebody waited")
+        os.close(found)
     except OSError:  # there is no reader
         pass
 """
@@ -418,7 +420,10 @@ def try_what_is_no_file(reader: Reader, kind: str, folder: Path, errors: tuple[t
         with nobody_waits_for(path) if kind == "a pipe" else nullcontext():
             found = fault(lambda: reader.read(folder), (*reader.errors, *errors))
         assert found is None, f"{file}: {found}"
-        (path.rmdir if kind == "a folder" else path.unlink)()
+        if kind == "a folder" and path.exists():
+            path.rmdir()
+        else:  # whoever reads it may have deleted it
+            path.unlink(missing_ok=True)
         path.write_bytes(content)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...llm.quantization import CannotQuantize
 from ...llm.transformer import TokenError, Transformer
+from ...specs.settings import OneLine
 from ..paged_cache import PagedCache
 from .folder import say
 from .workers import workers
@@ -19,7 +20,7 @@ ROOM = 256  # tokens, in multiples of which the room for attention's scores grow
 MOST_ROOMS = 16  # that are kept
 
 
-class NoDecoder(ValueError):
+class NoDecoder(OneLine, ValueError):
     """The step cannot be compiled for this model, or here; the message says why."""
 
 

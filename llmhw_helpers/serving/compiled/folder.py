@@ -24,9 +24,11 @@ from filelock import FileLock, Timeout
 
 from ...files import write_whole
 from ...measure.machine import home
+from ...specs.json_text import parse_json, read_file
 
 SOURCES = Path(__file__).parent
 SUMS = "sums.json"
+CODE = (".nbi", ".nbc")  # numba's index of a function, and the code itself
 SAY_AFTER = 1.0  # seconds: whoever waits longer wants to know what for
 LOCK_SECONDS = 300  # that another process may take to compile
 MOST_TRIES = 50  # more than there are functions, each of whose code may not be saved
@@ -102,24 +104,35 @@ class CodeFolder:
             told.cancel()
 
     def _files(self) -> Iterator[Path]:
-        return (path for path in self.path.rglob("*") if path.is_file() and path.name not in (SUMS, ".lock"))
+        """Whatever has a file's name, or is no folder: for a pipe, numba would wait for ever."""
+        for path in self.path.rglob("*"):
+            if path.name not in (SUMS, ".lock") and (path.suffix in CODE or path.is_symlink() or not path.is_dir()):
+                yield path
 
     def _sweep(self) -> None:
         """Delete what is not as it was left: damaged, or made by a process that was killed before it was done."""
         try:
-            sums = dict(json.loads((self.path / SUMS).read_bytes()))
+            if (self.path / SUMS).is_dir():
+                _delete(self.path / SUMS)
+            sums = dict(parse_json(read_file(self.path / SUMS)))
         except (OSError, ValueError, TypeError):
             sums = {}
-        wrong = [path for path in self._files() if sums.get(self._name(path)) != _sum(path)]
+        wrong = [path for path in self._files() if not self._is_whole(path, sums)]
         for path in wrong:
-            path.unlink(missing_ok=True)
+            _delete(path)
         if wrong:
             say(f"{len(wrong)} files of compiled code in {self.path} were damaged or unfinished: compiled again")
 
     def _sum_up(self) -> None:
         with suppress(OSError):  # no space: then the next process compiles again
-            sums = {self._name(path): _sum(path) for path in self._files()}
+            sums = {self._name(path): _sum(path) for path in self._files() if path.is_file()}
             write_whole(self.path / SUMS, json.dumps(sums, indent=1).encode(), "sums of compiled code")
+
+    def _is_whole(self, path: Path, sums: dict) -> bool:
+        try:
+            return path.is_file() and not path.is_symlink() and sums.get(self._name(path)) == _sum(path)
+        except OSError:
+            return False
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
@@ -164,6 +177,13 @@ def made_by() -> str:
     for source in sorted(SOURCES.glob("*.py")):
         made.update(source.read_bytes())
     return made.hexdigest()[:12]
+
+
+def _delete(path: Path) -> None:
+    if not path.is_symlink() and path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sum(path: Path) -> str:

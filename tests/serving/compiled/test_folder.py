@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from damage import NO_FILES, nobody_waits_for
 from numba import config
 
 from llmhw_helpers.serving.compiled import folder, jitting, products, step
@@ -88,6 +90,18 @@ def test_a_damaged_file_is_compiled_again_and_never_run(process, tmp_path, kind,
     assert found == 0
     assert len(said) == 1
     assert "were damaged or unfinished: compiled again" in said[0]
+    assert process() == (1, [])
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc", ".json"])
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_compiled_again_and_nobody_waits_for_a_pipe(process, tmp_path, suffix, kind):
+    process()
+    path = next((tmp_path / "kept").rglob(f"*{suffix}"))
+    path.unlink()
+    NO_FILES[kind](path)
+    with nobody_waits_for(path) if kind == "a pipe" else nullcontext():
+        process()
     assert process() == (1, [])
 
 
