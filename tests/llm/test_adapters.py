@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from damage import nobody_waits_for
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -305,6 +306,14 @@ def test_missing_files_say_what_makes_them(snapshot, saved, tmp_path):
     refused(snapshot, tmp_path / "empty", r"save_adapter\(model, folder\) makes one", FileNotFoundError)
     (saved / TENSORS).unlink()
     refused(snapshot, saved, f"no {TENSORS} in", FileNotFoundError)
+
+
+@pytest.mark.parametrize(("name", "said"), [(CONFIG, "cannot be read: no file"), (TENSORS, f"{TENSORS} is no file")])
+def test_a_pipe_is_refused_and_nobody_waits_for_it(snapshot, saved, name, said):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with nobody_waits_for(saved / name):
+        refused(snapshot, saved, said)
 
 
 class Bomb:

@@ -56,6 +56,16 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def emptied(path):
+    path.write_bytes(b"")
+    about = path.with_name("text.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"n_tokens": 0}))
+
+
 def undescribed(path):
     path.with_name("text.json").unlink()
 
@@ -68,7 +78,7 @@ def no_json(path):
     path.with_name("text.json").write_bytes(b"\xff{")
 
 
-@pytest.mark.parametrize("spoil", [cut, undescribed, of_another_kind, no_json])
+@pytest.mark.parametrize("spoil", [cut, longer, emptied, undescribed, of_another_kind, no_json])
 def test_a_spoiled_corpus_is_refused_in_one_line(tmp_path, spoil):
     path = write_corpus(tmp_path / "text", [range(100)], vocab_size=100).path
     spoil(path)

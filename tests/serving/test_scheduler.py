@@ -153,6 +153,24 @@ def test_a_copy_for_somebody_who_is_preempted_after_all_is_not_made():
     assert scheduler.waiting == [one, two]
 
 
+def test_an_interrupt_while_others_are_let_in_leaves_no_copy_unmade(monkeypatch):
+    """Tables that name a block which nobody has copied yet are given back: all is read again, or found."""
+    scheduler = make(n_blocks=8)
+    one = submit(scheduler, range(6), n_new=9, arrival=0)
+    step(scheduler)
+    two = Request(one.prompt, 9, (0, 1))
+    scheduler.fork(one, two)
+    two.tokens = list(one.tokens)
+    submit(scheduler, range(50, 54), arrival=1)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(scheduler.blocks, "find", lambda hashes: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scheduler.schedule()
+    assert (scheduler.running, one.block_table, two.block_table) == ([], [], [])
+    assert scheduler.blocks.n_free == 8
+    assert step(scheduler)[0] == {0: 3, 1: 2}  # one and two find four of their seven tokens
+
+
 def test_static_batching_waits_for_all():
     scheduler = make(n_blocks=20, continuous=False)
     for i, n_new in enumerate((1, 5, 2, 1)):
