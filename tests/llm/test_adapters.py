@@ -495,6 +495,13 @@ def test_two_processes_save_to_one_folder_while_a_third_loads(snapshot, tmp_path
     assert of_one_save(model, tmp_path / "a") in (38, 39)
 
 
+def test_the_description_is_emptied_before_the_tensors_change(snapshot, saved, monkeypatch):
+    replace, names = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: names.append(new.name) or replace(old, new))
+    save_adapter(adapted(snapshot), saved)
+    assert names == [CONFIG, TENSORS, CONFIG]
+
+
 def test_a_save_that_was_not_finished_loads_here_and_is_refused_by_peft(snapshot, saved):
     expected = load_adapter(load_model(snapshot), saved)
     (saved / CONFIG).write_bytes(b"")

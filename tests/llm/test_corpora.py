@@ -1,6 +1,7 @@
 """Corpora on disk, batches, and the thread that fetches them ahead."""
 
 import json
+import os
 import threading
 import time
 from contextlib import closing
@@ -50,6 +51,15 @@ def test_a_failed_rewrite_keeps_the_old_corpus(tmp_path):
     with pytest.raises(BadCorpus):
         write_corpus(tmp_path / "text", [[1, 2], [99]], vocab_size=10)
     assert open_corpus(tmp_path / "text").tokens.tolist() == [1, 2, 3]
+
+
+def test_a_rewrite_leaves_no_description_beside_tokens_of_which_it_does_not_speak(tmp_path, monkeypatch):
+    """Whenever it is killed: the description is emptied before the tokens change."""
+    write_corpus(tmp_path / "text", [[1, 2, 3]], vocab_size=10)
+    replace, names = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: names.append(new.name) or replace(old, new))
+    write_corpus(tmp_path / "text", [[4, 5, 6]], vocab_size=10)
+    assert names == ["text.json", "text", "text.json"]
 
 
 def cut(path):

@@ -731,6 +731,7 @@ class WithFolder(AnyOrder):
     def teardown(self):
         super().teardown()
         if hasattr(self, "folder"):
+            self.engine.spill.folder.flush()  # its thread may still be writing
             self.folder.cleanup()
 
 
