@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -104,6 +105,26 @@ def test_what_was_changed_in_the_model_is_followed_before_each_step(decoder, tin
     for position in range(2):
         decoder.logits([1], [position], [[0]], PagedCache(tiny.spec, 1, 4))
     assert followed == [1, 1]
+
+
+def test_a_room_belongs_to_one_step_at_a_time(decoder, tiny, monkeypatch):
+    inside, most = [], []
+
+    class Slow:
+        def run(self, part, n):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    monkeypatch.setattr(room, "workers", Slow)
+    step = [1], [0], [[0]], PagedCache(tiny.spec, 1, 4)
+    callers = [threading.Thread(target=decoder.logits, args=step) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert most == [1] * 4
 
 
 def test_two_that_decode_at_the_same_time_take_turns(decoder, stands_in, tiny):
