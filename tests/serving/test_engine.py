@@ -582,7 +582,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(text=st.integers(0, 1), n_prompt=st.integers(1, 14), n_new=st.integers(1, 9), n=st.integers(1, 3))
     def submit(self, text, n_prompt, n_new, n):
-        how = {"temperature": 0.7, "seed": 3} if n > 1 else {}
+        how = {"temperature": 0.7, "seed": 5} if n > 1 else {}  # with 3, two tokens are level to the last bits of fp32
         request = self.engine.submit(TEXTS[text][:n_prompt], n_new, n=n, **how)
         self.requests += [request, *request.siblings]
 
