@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from damage import nobody_waits_for
 
 from llmhw_helpers.files import NotSaved, saving, settled, write_whole
 
@@ -27,6 +28,16 @@ def test_a_full_disk_keeps_the_one_before(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
+def test_all_of_each_file_is_forced_to_the_disk_before_any_takes_its_name(tmp_path, monkeypatch):
+    """After a power failure, a name would else belong to a file of which a part is missing."""
+    fsync, replace, calls = os.fsync, os.replace, []
+    monkeypatch.setattr(os, "fsync", lambda file: calls.append(os.fstat(file).st_size) or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda old, new: calls.append(new.name) or replace(old, new))
+    with saving("pair", tmp_path / "whole", tmp_path / "part") as (whole, part):
+        whole.write(b"12345"), part.write(b"123")
+    assert calls == [5, 3, "whole", "part"]
+
+
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
 def test_an_error_at_any_call_keeps_the_one_before(tmp_path, monkeypatch, fails):
     write_whole(tmp_path / "run", b"old")
@@ -35,8 +46,9 @@ def test_an_error_at_any_call_keeps_the_one_before(tmp_path, monkeypatch, fails)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, fails, refuse)
-    with pytest.raises(NotSaved, match="No space left on device"):
+    with pytest.raises(NotSaved, match="No space left on device") as caught:
         write_whole(tmp_path / "run", b"new")
+    assert caught.value.errno == 28
     monkeypatch.undo()
     assert (tmp_path / "run").read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
@@ -171,7 +183,8 @@ def test_a_place_where_nothing_can_be_is_refused_in_a_line(tmp_path):
 
 def test_another_writer_that_holds_the_name_too_long_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("llmhw_helpers.files.LOCK_SECONDS", 0.1)
-    with saving("run", tmp_path / "run"), pytest.raises(NotSaved, match="another kernel or program has held it for"):
+    said = "another kernel or program has held it for 0.1 s.; there is no earlier one: save again"
+    with saving("run", tmp_path / "run"), pytest.raises(NotSaved, match=said):
         write_whole(tmp_path / "run", b"new")
 
 
@@ -182,6 +195,9 @@ def test_others_files_are_left_alone(tmp_path):
     (tmp_path / ".run.0f.partial").write_text("of a killed writer")
     write_whole(tmp_path / "run", b"new")
     assert sorted(os.listdir(tmp_path)) == sorted([*strangers, "run"])
+    (tmp_path / ".run[2].0f.partial").write_text("of a killed writer, too")  # brackets are letters here
+    write_whole(tmp_path / "run[2]", b"new")
+    assert sorted(os.listdir(tmp_path)) == sorted([*strangers, "run", "run[2]"])
 
 
 def test_a_reader_gets_one_version_of_files_that_it_opens_again_and_again(tmp_path):
@@ -205,3 +221,24 @@ def test_a_reader_gets_one_version_of_files_that_it_opens_again_and_again(tmp_pa
     assert settled(read, *names) == [b"3", b"3"]
     with pytest.raises(FileNotFoundError):
         settled((tmp_path / "none").read_bytes, tmp_path / "none")
+
+
+def test_another_file_is_another_version_though_the_system_gives_it_the_same_number(tmp_path):
+    """As file systems do at once, where nobody has the one before open."""
+    path, left = tmp_path / "whole", [b"2", b"1"]
+    path.write_bytes(b"0")
+
+    def read():
+        found = path.read_bytes()
+        if left:
+            path.unlink()
+            path.write_bytes(left.pop())
+        return found
+
+    assert settled(read, path) == b"2"
+
+
+def test_nobody_waits_for_a_pipe_to_learn_its_version(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with nobody_waits_for(tmp_path / "pipe"):
+        assert settled(lambda: 3, tmp_path / "pipe") == 3

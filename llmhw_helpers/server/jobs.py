@@ -78,7 +78,6 @@ class Job:
     unwanted: bool = False
     ended: bool = False
     answers: list[Answer] = field(default_factory=list)
-    n_reused: dict[Request, int] = field(default_factory=dict)
 
     @property
     def n_answers(self) -> int:

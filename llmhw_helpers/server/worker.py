@@ -156,7 +156,6 @@ class Worker:
         why = Closed(STOPPED) if self.failed is None else EngineFailed(self.failed)
         for job in self._open:
             self._tell(job, why)
-        for job in self._open if self.failed is None else ():
             self._cancel(job)
         self._open = []
         if self.failed is None:
@@ -203,16 +202,14 @@ class Worker:
 
     def _deliver(self, job: Job) -> None:
         for number, answer in enumerate(job.answers):
-            request, first = answer.request, answer.prompt_of
+            request = answer.request
             if request.finished == "error":
                 self._cancel(job)
                 self._tell(job, AnswerFailed(request.error))
                 return
-            if first.output or first.finished:  # later it may be preempted, and find what it wrote itself
-                job.n_reused.setdefault(first, first.n_reused)
             text = request.text[answer.n_sent :]
             if not answer.ended and (text or request.finished):
-                piece = Piece(number, text, request.finished, len(request.output), job.n_reused.get(first, 0))
+                piece = Piece(number, text, request.finished, len(request.output), answer.prompt_of.n_reused)
                 answer.n_sent, answer.ended = len(request.text), request.finished is not None
                 self._tell(job, piece)
         job.ended = all(answer.ended for answer in job.answers)

@@ -212,9 +212,7 @@ class Engine:
 
     def _write(self, request: Request, scores: Scores) -> None:
         """The next token of `request`, and the first one of its siblings."""
-        siblings = []
-        if not request.output:  # some may be there already, if a step was interrupted
-            siblings = [each for each in request.siblings if each.finished is None and each not in self.scheduler]
+        siblings = [each for each in request.siblings if each.finished is None and each not in self.scheduler]
         for sibling in siblings:
             self.scheduler.fork(request, sibling)
         for each in (request, *siblings):
@@ -261,6 +259,5 @@ class Engine:
         self._n_read += sum(scheduled.values())
         self._most_blocks = max(self._most_blocks, n_held)
         self._n_slots += n_held * self.blocks.block_size
-        for each in self.scheduler.running:
-            filled = each.n_cached + scheduled.get(each, 0)
-            self._n_empty += len(each.block_table) * self.blocks.block_size - filled
+        for each, n in scheduled.items():  # all that are running
+            self._n_empty += len(each.block_table) * self.blocks.block_size - each.n_cached - n

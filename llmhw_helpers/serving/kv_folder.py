@@ -149,8 +149,7 @@ class KVFolder:
         try:
             with open(path, "rb", opener=lambda name, _: os.open(name, FLAGS)) as file:
                 about = os.fstat(file.fileno())
-                whole = stat.S_ISREG(about.st_mode) and about.st_size == len(content)
-                whole = whole and file.readinto(content) == len(content)
+                whole = about.st_size == len(content) and file.readinto(content) == len(content)  # else it is no file
         except FileNotFoundError:
             return None
         except OSError:  # no permission, no longer readable

@@ -118,6 +118,22 @@ def test_predicting_again_starts_afresh():
     assert ledger.entries()["a"]["predicted"] == 1.5
 
 
+def test_a_prediction_that_the_file_has_lost_is_written_again_with_its_measurement(monkeypatch):
+    """As where another kernel sets a damaged file aside, between the look and the change."""
+    ledger = Ledger("00_your_machine")
+    ledger.predict("a", 1.0)
+    entries = ledger.entries
+
+    def lose():
+        found = entries()
+        ledger._record.path.unlink()
+        return found
+
+    monkeypatch.setattr(ledger, "entries", lose)
+    ledger.measure("a", 2.0)
+    assert {name: entries()["a"][name] for name in ("predicted", "measured")} == {"predicted": 1.0, "measured": 2.0}
+
+
 def test_the_prediction_is_dated_before_the_measurement():
     ledger = Ledger("00_your_machine")
     ledger.predict("a", 1.0)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from damage import nobody_waits_for
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -307,6 +308,14 @@ def test_missing_files_say_what_makes_them(snapshot, saved, tmp_path):
     refused(snapshot, saved, f"no {TENSORS} in", FileNotFoundError)
 
 
+@pytest.mark.parametrize(("name", "said"), [(CONFIG, "cannot be read: no file"), (TENSORS, f"{TENSORS} is no file")])
+def test_a_pipe_is_refused_and_nobody_waits_for_it(snapshot, saved, name, said):
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with nobody_waits_for(saved / name):
+        refused(snapshot, saved, said)
+
+
 class Bomb:
     def __reduce__(self):
         return os._exit, (3,)
@@ -484,6 +493,13 @@ def test_two_processes_save_to_one_folder_while_a_third_loads(snapshot, tmp_path
     assert [odd.returncode, even.returncode] == [0, 0]
     assert found <= set(range(1, 40))
     assert of_one_save(model, tmp_path / "a") in (38, 39)
+
+
+def test_the_description_is_emptied_before_the_tensors_change(snapshot, saved, monkeypatch):
+    replace, names = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: names.append(new.name) or replace(old, new))
+    save_adapter(adapted(snapshot), saved)
+    assert names == [CONFIG, TENSORS, CONFIG]
 
 
 def test_a_save_that_was_not_finished_loads_here_and_is_refused_by_peft(snapshot, saved):

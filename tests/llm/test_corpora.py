@@ -1,6 +1,7 @@
 """Corpora on disk, batches, and the thread that fetches them ahead."""
 
 import json
+import os
 import threading
 import time
 from contextlib import closing
@@ -52,8 +53,27 @@ def test_a_failed_rewrite_keeps_the_old_corpus(tmp_path):
     assert open_corpus(tmp_path / "text").tokens.tolist() == [1, 2, 3]
 
 
+def test_a_rewrite_leaves_no_description_beside_tokens_of_which_it_does_not_speak(tmp_path, monkeypatch):
+    """Whenever it is killed: the description is emptied before the tokens change."""
+    write_corpus(tmp_path / "text", [[1, 2, 3]], vocab_size=10)
+    replace, names = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: names.append(new.name) or replace(old, new))
+    write_corpus(tmp_path / "text", [[4, 5, 6]], vocab_size=10)
+    assert names == ["text.json", "text", "text.json"]
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
+
+
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def emptied(path):
+    path.write_bytes(b"")
+    about = path.with_name("text.json")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"n_tokens": 0}))
 
 
 def undescribed(path):
@@ -68,7 +88,7 @@ def no_json(path):
     path.with_name("text.json").write_bytes(b"\xff{")
 
 
-@pytest.mark.parametrize("spoil", [cut, undescribed, of_another_kind, no_json])
+@pytest.mark.parametrize("spoil", [cut, longer, emptied, undescribed, of_another_kind, no_json])
 def test_a_spoiled_corpus_is_refused_in_one_line(tmp_path, spoil):
     path = write_corpus(tmp_path / "text", [range(100)], vocab_size=100).path
     spoil(path)

@@ -43,6 +43,14 @@ def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path_factory, data):
     assert "\n" not in str(caught.value)
 
 
+def test_numbers_that_would_be_read_in_another_format_are_noticed(tmp_path):
+    write_run(tmp_path / "run", TENSORS, {})
+    content = (tmp_path / "run").read_bytes()
+    (tmp_path / "run").write_bytes(content.replace(b'"F32"', b'"I32"'))
+    with pytest.raises(BadCheckpoint, match="its checksum differs"):
+        read_run(tmp_path / "run")
+
+
 class Bomb:
     def __reduce__(self):
         return os._exit, (3,)

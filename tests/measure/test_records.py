@@ -183,3 +183,17 @@ def test_what_is_kept_in_the_kernel_is_there_for_every_record_of_that_file(tmp_p
     (tmp_path / "file").unlink()
     add(Record(tmp_path / "file" / "r.json"), "y")
     assert json.loads((tmp_path / "file" / "r.json").read_text()) == {"x": 1, "y": 1}
+
+
+def test_a_relative_name_is_the_same_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("a file where a folder should be")
+    add(Record(Path("file") / "r.json"), "x")
+    assert Record(tmp_path / "file" / "r.json").read() == {"x": 1}
+
+
+def test_what_was_saved_is_not_saved_again_over_what_came_later(tmp_path):
+    mine = Record(tmp_path / "r.json")
+    add(mine, "x", 1)
+    (tmp_path / "r.json").write_text('{"x": 2}')  # as another kernel does
+    assert add(mine, "y") == {"x": 2, "y": 1}

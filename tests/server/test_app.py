@@ -328,12 +328,16 @@ def test_a_body_in_chunks_is_counted_while_it_is_read(url):
         for _ in range(100):
             yield b" " * (1 << 18)
 
-    try:  # the server stops reading at 16 MiB, and a client may or may not hear why
+    try:  # the server answers at 16 MiB, and a client that is still sending may or may not hear it
         answer = httpx.post(f"{url}/completions", content=endless(), headers=JSON)
     except httpx.TransportError:
         pass
     else:
         assert answer.status_code == 413
+    with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])), timeout=WAIT) as connection:
+        connection.sendall(f"{POST}Content-Type: application/json\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
+        connection.sendall(b" " * (app.DRAINED + 1))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
     few = (b" " * (1 << 18) for _ in range(5))
     assert httpx.post(f"{url}/completions", content=few, headers=JSON).status_code == 413
     enough = (chunk for chunk in (b'{"prompt": "hello"', b', "max_tokens": 1}', b" " * ((1 << 20) - 36)))
@@ -434,6 +438,33 @@ def test_names_that_the_server_is_given_are_its_own_too(new_engine):
         assert httpx.get(f"{url}/models", headers={"host": "node8"}).status_code == 200
     with served_at(new_engine(), host="0.0.0.0", hosts=["node7"]) as url:
         assert httpx.get(f"{url}/models", headers={"host": "node8"}).status_code == 403
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_is_known_by_any_spelling(url, kind):
+    content = b'{"prompt": "a", "max_tokens": 1}'
+    assert httpx.post(f"{url}/completions", content=content, headers={"content-type": kind}).status_code == 200
+
+
+def test_the_last_token_of_an_answer_needs_no_room_in_the_cache(small):
+    for n_new, status in ((28, 200), (29, 400)):  # after 5 of prompt, in 8 blocks of 4
+        answer = small.post("/completions", json={"prompt": "hello", "max_tokens": n_new})
+        assert answer.status_code == status
+    assert "at most 33 together" in answer.json()["error"]["message"]
+
+
+def test_who_would_be_refused_is_told_before_the_body_has_come(new_engine):
+    engine = new_engine()
+    step = engine.step
+    engine.step = lambda: time.sleep(0.005) or step()
+    with served_at(engine, name="tiny-model", max_open=1) as url, openai.OpenAI(base_url=url, **KEY) as client:
+        how = {"model": "tiny-model", "prompt": "hello", "max_tokens": 500, "extra_body": {"ignore_eos": True}}
+        with client.completions.create(**how, stream=True) as stream:
+            next(stream)
+            port = int(url.split(":")[2].split("/")[0])
+            with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as connection:
+                connection.sendall(f"{POST}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n".encode())
+                assert connection.recv(1000).startswith(b"HTTP/1.1 429")
 
 
 def test_a_body_that_never_comes_is_not_waited_for(url, monkeypatch):

@@ -8,7 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from llmhw_helpers.server import connections, server
+from llmhw_helpers.server import app, connections, server
 from llmhw_helpers.server.server import served_at
 
 WAIT = 20  # seconds
@@ -111,6 +111,31 @@ def test_whoever_waits_for_an_answer_is_not_let_go(connect, engine, monkeypatch)
     body = json.dumps({"prompt": "a", "max_tokens": 10, "ignore_eos": True}).encode()
     connection = connect(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
     assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_what_comes_after_an_answer_that_ended_early_gets_no_second_one(connect, monkeypatch):
+    monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
+    connection = connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    assert connection.recv(1 << 16).startswith(b"HTTP/1.1 408")
+    with suppress(OSError):
+        connection.sendall(b"zz\r\n")  # no chunk
+    assert b"HTTP/1.1" not in all_of(connection)
+
+
+def test_no_timer_of_a_connection_goes_on_when_it_reads_again_or_has_gone(connect, monkeypatch):
+    lost, seen = connections.Connection.connection_lost, []
+
+    def look(self, error):
+        self.pause_writing()
+        self.resume_writing()
+        seen.append(self._unread)
+        lost(self, error)
+        seen.append(self._idle)
+
+    monkeypatch.setattr(connections.Connection, "connection_lost", look)
+    connect(HEAD).close()
+    until(lambda: len(seen) == 2)
+    assert seen == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,34 @@ def test_an_unlimited_number_of_files_is_no_number(monkeypatch):
     assert listening._is_to_spare(10**6)
 
 
+def test_of_few_files_clients_have_half(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (20, 20))
+    assert [listening._is_to_spare(file) for file in (9, 10)] == [True, False]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 100))
+    assert [listening._is_to_spare(file) for file in (83, 84)] == [True, False]
+
+
+def test_all_who_wait_are_sent_away_at_once(few_files):
+    with bind("127.0.0.1", 0) as here:
+        here.setblocking(False)
+        few_files(0)
+        clients = [socket.create_connection(here.getsockname(), timeout=20) for _ in range(5)]
+        with pytest.raises(BlockingIOError):
+            here.accept()
+        for client in clients:
+            assert client.recv(1000).startswith(b"HTTP/1.1 503")
+            client.close()
+
+
+def test_a_port_is_free_as_soon_as_nobody_listens():
+    with bind("127.0.0.1", 0) as here:
+        port = here.getsockname()[1]
+        with socket.create_connection(here.getsockname()) as client:
+            here.accept()[0].close()  # the server's side ends first: the system remembers the connection for a while
+            assert client.recv(1) == b""
+    bind("127.0.0.1", port).close()
+
+
 def test_nobody_else_listens_there():
     with bind("127.0.0.1", 0) as here, pytest.raises(NoPort, match="Address already in use; port .* is free"):
         bind("127.0.0.1", here.getsockname()[1])

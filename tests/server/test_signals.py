@@ -71,7 +71,7 @@ def refusal(client):
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP])
 def test_it_takes_nobody_and_finishes_what_is_open(which):
-    with serving() as (process, client):
+    with serving("--grace", "1000") as (process, client):  # of which it takes what it needs
         stream = client.completions.create(**HOW, max_tokens=150, stream=True)
         next(stream)
         process.send_signal(which)

@@ -32,6 +32,7 @@ class Client:
             event = self.events.get(timeout=WAIT)
             if isinstance(event, Exception):
                 raise event
+            assert event.answer not in self.last or self.last[event.answer].finished is None
             texts[event.answer] = texts.get(event.answer, "") + event.text
             self.last[event.answer] = event
             ended += event.finished is not None
@@ -122,6 +123,52 @@ def test_what_it_finds_of_its_own_after_a_preemption_does_not_count(new_engine):
     worker.close()
     assert engine.statistics.n_preempted > 0
     assert engine.statistics.n_reused > 0
+
+
+def test_of_several_answers_one_that_has_ended_says_nothing_more(new_engine, letters, worker):
+    how = {"temperature": 1.0, "seed": 11}
+    first = new_engine().submit(PROMPTS[0], 30, n=3, **how)
+    answers = new_engine().generate([PROMPTS[0]], 30, **how), first
+    stop = answers[0][0][4]
+    client = Client(worker, [PROMPTS[0]], 30, n=3, stop=[stop], **how)
+    assert client.texts()[0] == letters.decode(answers[0][0][: answers[0][0].index(stop)], special=False)
+    assert len({piece.n_written for piece in client.last.values()}) > 1  # else all ended at once
+
+
+def test_whoever_is_not_taken_yet_when_it_closes_is_told_so_too(engine):
+    in_step, go_on, step = threading.Event(), threading.Event(), engine.step
+
+    def held():
+        in_step.set()
+        go_on.wait(WAIT)
+        return step()
+
+    engine.step = held
+    worker = Worker(engine)
+    clients = [Client(worker, [PROMPTS[0]], 400)]
+    assert in_step.wait(WAIT)
+    clients.append(Client(worker, [PROMPTS[1]], 3))
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    until(lambda: worker.closing)
+    go_on.set()
+    closing.join(WAIT)
+    for client in clients:
+        with pytest.raises(Closed):
+            client.texts()
+    assert clients[0].job.accepted.result(WAIT) is None
+    assert isinstance(clients[1].job.accepted.exception(WAIT), Closed)
+
+
+def test_what_a_client_has_has_been_counted(engine):
+    seen = []
+    worker = Worker(engine)
+    worker.watch = lambda jobs, began: seen.append(("counted", began is not None))
+    worker.submit([PROMPTS[0]], 3, lambda piece: seen.append(("told", piece.finished)))
+    until(lambda: ("told", "length") in seen)
+    worker.close()
+    told = [i for i, (what, _) in enumerate(seen) if what == "told"]
+    assert [seen[i - 1] for i in told] == [("counted", True)] * 3
 
 
 def test_stop_tokens_and_strings_end_an_answer(new_engine, letters, worker):

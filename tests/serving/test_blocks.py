@@ -117,6 +117,16 @@ def test_of_two_blocks_with_the_same_content_the_first_is_found_and_the_second_f
     assert manager.find([b"key"]) == [one]
 
 
+def test_what_can_be_found_is_told_in_the_order_in_which_it_goes():
+    manager = BlockManager(4, 4)
+    held, late, soon, _ = (manager.allocate() for _ in range(4))
+    for block in (held, late, soon):
+        manager.seal(block, bytes([block]))
+    for block in (soon, late):
+        manager.release([block])
+    assert [block for block, _ in manager.sealed()] == [soon, late, held]
+
+
 @pytest.mark.parametrize(("n_blocks", "block_size"), [(0, 4), (4, 0)])
 def test_sizes_below_one_are_refused(n_blocks, block_size):
     with pytest.raises(ValueError, match="at least 1 each"):

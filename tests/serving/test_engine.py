@@ -199,13 +199,14 @@ def test_several_answers_to_one_prompt_are_those_of_each_alone(either, n_prompt,
 
 def test_the_others_go_on_when_the_first_answer_is_cancelled_before_its_prompt_is_read(exact):
     engine = Engine(exact, 60, 4, max_batch_size=4, max_step_tokens=4)
-    request = engine.submit(TEXTS[0][:10], 6, n=3, temperature=0.9, seed=5)
+    request = engine.submit(TEXTS[0][:10], 6, n=4, temperature=0.9, seed=5)
     engine.step()
     engine.cancel(request)
     engine.cancel(request.siblings[1])
     run(engine)
-    assert [each.finished for each in (request, *request.siblings)] == ["cancelled", "length", "cancelled"]
-    assert request.siblings[0].output == alone(exact, TEXTS[0][:10], 6, temperature=0.9, seed=6)
+    assert [each.finished for each in (request, *request.siblings)] == ["cancelled", "length", "cancelled", "length"]
+    for i in (0, 2):  # the heir, and who follows it
+        assert request.siblings[i].output == alone(exact, TEXTS[0][:10], 6, temperature=0.9, seed=6 + i)
     assert engine.blocks.n_free == 60
 
 
@@ -279,6 +280,10 @@ def test_cancelling_frees_the_blocks_at_once_and_twice_is_once(tiny):
     assert engine.blocks.n_free == 60
     assert engine.step() == []
     assert running.finished == waiting.finished == "cancelled"
+    done = engine.submit(TEXTS[0][:9], 1)
+    run(engine)
+    engine.cancel(done)
+    assert done.finished == "length"  # what has ended stays as it is
 
 
 def test_what_the_model_cannot_go_on_from_is_refused_and_leaves_nothing_behind(tiny):
@@ -530,6 +535,8 @@ def test_statistics_say_what_was_done(tiny):
     for request in requests:
         assert 0 < request.time_to_first_token < taken
         assert request.time_to_first_token + 4 * request.time_per_output_token <= taken
+    engine.generate([TEXTS[2][:2]], 1)
+    assert engine.statistics.most_blocks == 6  # of all steps, not of the last
 
 
 @pytest.mark.slow
@@ -575,7 +582,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(text=st.integers(0, 1), n_prompt=st.integers(1, 14), n_new=st.integers(1, 9), n=st.integers(1, 3))
     def submit(self, text, n_prompt, n_new, n):
-        how = {"temperature": 0.7, "seed": 3} if n > 1 else {}
+        how = {"temperature": 0.7, "seed": 5} if n > 1 else {}  # with 3, two tokens are level to the last bits of fp32
         request = self.engine.submit(TEXTS[text][:n_prompt], n_new, n=n, **how)
         self.requests += [request, *request.siblings]
 
@@ -724,6 +731,7 @@ class WithFolder(AnyOrder):
     def teardown(self):
         super().teardown()
         if hasattr(self, "folder"):
+            self.engine.spill.folder.flush()  # its thread may still be writing
             self.folder.cleanup()
 
 

@@ -99,6 +99,16 @@ def test_what_does_not_fit_into_the_backlog_is_dropped_and_nobody_waits(tmp_path
     assert folder.write(KEYS[2], block(2))
 
 
+def test_a_block_that_waits_already_waits_once(tmp_path):
+    folder, begin = KVFolder(tmp_path, backlog_bytes=2 * 1536), threading.Event()
+    folder._writer.submit(begin.wait, 20)
+    assert all(folder.write(KEYS[0], block(0)) for _ in range(2))
+    assert folder.write(KEYS[1], block(1))  # there is room for it
+    begin.set()
+    folder.flush()
+    assert (folder.n_written, folder.n_dropped, folder._backlog) == (2, 0, 0)
+
+
 def damage(name):
     def bit(path):
         content = bytearray(path.read_bytes())
@@ -233,10 +243,27 @@ def test_of_blocks_that_are_used_together_the_first_goes_last(tmp_path):
     assert ages == [1, 3, 5, 4, 0, 2]
 
 
+def test_what_is_written_again_has_been_used_just_now(tmp_path):
+    folder = filled(KVFolder(tmp_path), 2)
+    filled(folder)
+    assert file_of(folder).stat().st_mtime_ns > file_of(folder, 1).stat().st_mtime_ns
+    assert folder.n_written == 2
+
+
+def test_blocks_are_told_apart_by_time_however_fast_they_are_written(tmp_path, monkeypatch):
+    """The system's own clock for files may stand still for some milliseconds."""
+    times = iter(range(10**18, 10**18 + 3))
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+    folder = filled(KVFolder(tmp_path), 3)
+    assert [file_of(folder, i).stat().st_mtime_ns - 10**18 for i in range(3)] == [0, 1, 2]
+
+
 def test_files_of_others_are_neither_counted_nor_deleted(tmp_path):
     strangers = [tmp_path / name for name in ("thesis.tex", "a.kv", f"{KEYS[0].hex()}.kv.bak", "x.partial")]
     for each in strangers:
         each.write_bytes(bytes(100_000))
+    strangers.append(tmp_path / f"{KEYS[39].hex()}.kv")
+    strangers[-1].symlink_to("thesis.tex")
     folder = filled(KVFolder(tmp_path, 20_000), 30)
     assert folder.n_deleted > 0
     assert all(each.stat().st_size == 100_000 for each in strangers)
@@ -250,6 +277,9 @@ def test_what_a_killed_program_left_is_cleared_away_and_what_another_is_writing_
     folder = filled(KVFolder(tmp_path, 12_000), 30)
     assert [old.exists(), new.exists()] == [False, True]
     assert size(tmp_path) <= 12_000
+    os.utime(new, (time.time() - 2 * STALE,) * 2)
+    KVFolder(tmp_path, 1e9)  # and not only where room is short
+    assert not new.exists()
     assert folder.n_written == 30
 
 

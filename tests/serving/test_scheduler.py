@@ -100,6 +100,14 @@ def test_only_the_latest_is_preempted_though_an_earlier_one_is_out_of_blocks():
     assert (one.finished, two.finished, scheduler.waiting) == ("length", "length", [three])
 
 
+def test_the_latest_goes_itself_when_it_is_the_one_that_needs_a_block():
+    scheduler = make(n_blocks=3)
+    one, two = (submit(scheduler, range(10 * i, 10 * i + 4), arrival=i) for i in range(2))
+    step(scheduler)
+    assert step(scheduler)[0] == {0: 1}
+    assert (one.n_preempted, two.n_preempted) == (0, 1)
+
+
 def test_what_a_victim_would_have_read_is_given_back_to_the_step():
     """Of four tokens: the writer's own is free again when it gives its blocks for the first of two who read."""
     scheduler = make(n_blocks=5, block_size=2, max_step_tokens=4)
@@ -127,16 +135,14 @@ def test_what_is_asked_for_again_after_a_preemption_is_counted_as_it_is_found():
 
 
 def test_after_a_preemption_nobody_is_let_in_in_the_same_step():
-    scheduler = make(n_blocks=4)
+    scheduler = make(n_blocks=4, max_step_tokens=4, sharing=False)
     for i in range(2):
         submit(scheduler, range(10 * i, 10 * i + 4), n_new=12, arrival=i)
-    step(scheduler)
-    submit(scheduler, [50], n_new=1, arrival=2)
     while not scheduler.n_preempted:
         share, _ = step(scheduler)
-    assert share == {0: 1}  # though the one preempted would find its first block, and room for the next
+    assert share == {0: 1}  # though the one preempted could begin again at once, in the block that is left
     assert scheduler.blocks.n_free == 1
-    assert [each.arrival[0] for each in scheduler.waiting] == [1, 2]
+    assert [each.arrival[0] for each in scheduler.waiting] == [1]
 
 
 def test_a_copy_for_somebody_who_is_preempted_after_all_is_not_made():
@@ -151,6 +157,24 @@ def test_a_copy_for_somebody_who_is_preempted_after_all_is_not_made():
     scheduled, copies = scheduler.schedule()  # one gets the last block for its copy, and the reader needs two
     assert (list(scheduled), copies) == ([reader], [])
     assert scheduler.waiting == [one, two]
+
+
+def test_an_interrupt_while_others_are_let_in_leaves_no_copy_unmade(monkeypatch):
+    """Tables that name a block which nobody has copied yet are given back: all is read again, or found."""
+    scheduler = make(n_blocks=8)
+    one = submit(scheduler, range(6), n_new=9, arrival=0)
+    step(scheduler)
+    two = Request(one.prompt, 9, (0, 1))
+    scheduler.fork(one, two)
+    two.tokens = list(one.tokens)
+    submit(scheduler, range(50, 54), arrival=1)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(scheduler.blocks, "find", lambda hashes: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            scheduler.schedule()
+    assert (scheduler.running, one.block_table, two.block_table) == ([], [], [])
+    assert scheduler.blocks.n_free == 8
+    assert step(scheduler)[0] == {0: 3, 1: 2}  # one and two find four of their seven tokens
 
 
 def test_static_batching_waits_for_all():

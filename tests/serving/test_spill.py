@@ -117,6 +117,25 @@ def test_without_a_flush_what_was_in_the_cache_at_the_end_is_read_again(tiny, tm
     assert before.spill.n_spilled == n_files
 
 
+def test_a_flush_keeps_all_though_the_backlog_takes_one_block(tiny, tmp_path):
+    engine = Engine(Served(tiny), 100, 4, kv_folder=KVFolder(tmp_path, backlog_bytes=2000))
+    assert 2000 // sum(each.nbytes for each in engine.cache.block(0)) == 1
+    answers(engine)
+    engine.flush()
+    assert len(list(tmp_path.iterdir())) == engine.spill.n_spilled == 4 * (37 // 4)
+
+
+def test_what_comes_back_has_been_used_just_now(tiny, tmp_path):
+    engine = spilling(Served(tiny), tmp_path, n_blocks=100)
+    answers(engine)
+    engine.flush()
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    after = spilling(Served(tiny), tmp_path)
+    answers(after, PROMPTS[:1])
+    assert sum(path.stat().st_mtime > 1 for path in tmp_path.iterdir()) >= after.statistics.n_reloaded == 7
+
+
 def test_the_format_of_16_bits_comes_back_too(tiny, tmp_path):
     served = Served(tiny.bfloat16())
     engine = spilling(served, tmp_path)
@@ -188,7 +207,7 @@ def test_from_the_first_damaged_block_on_a_prompt_is_read_again(tiny, tmp_path, 
     os.truncate(chain[which], 100)
     assert answers(after, PROMPTS[:1]) == texts
     done = after.statistics
-    assert (done.n_reloaded, done.n_reused, done.n_damaged) == (which, 4 * which, 1)
+    assert (done.n_reloaded, done.n_reused, done.n_damaged, done.n_missed) == (which, 4 * which, 1, 7 - which)
     assert after.blocks.n_free == 12
 
 
@@ -215,6 +234,9 @@ def test_no_more_is_reloaded_than_leaves_room_for_the_step(tiny, tmp_path):
         others = [tight.submit(TEXTS[1][:9], 20), tight.submit(TEXTS[2][:9], 20)]
         tight.step()
         request = tight.submit(TEXTS[0][:50], 8)
+        while not request.block_table:
+            tight.step()
+        assert all(each.finished is None for each in others)  # it comes in beside them
         while tight.step():
             assert tight.blocks.n_free >= 0
         assert [request.output] == text

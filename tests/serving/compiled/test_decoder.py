@@ -3,7 +3,9 @@
 import os
 import sys
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +95,57 @@ def test_a_cache_of_another_format_is_refused(decoder, tiny, how):
         decoder.logits([1], [0], [[0]], PagedCache(tiny.spec, 5, 2, **how))
     with pytest.raises(ValueError, match=r"a cache of .*: here it is"):
         decoder.logits([1], [0], [[0]], PagedCache(replace(tiny.spec, n_layers=1), 5, 2))
+
+
+def test_pools_with_gaps_and_scales_of_another_form_are_refused(decoder, tiny):
+    cache = PagedCache(tiny.spec, 5, 2)
+    whole = cache.keys, cache.values
+    cache.values = whole[1].transpose(0, 1).contiguous().transpose(0, 1)
+    with pytest.raises(ValueError, match="without gaps"):
+        decoder.logits([1], [0], [[0]], cache)
+    kinds = (tiny.spec.head_dim, torch.int8), (1, torch.float16)
+    codes, scales = ([torch.zeros(*whole[0].shape[:-1], n, dtype=kind)] * 2 for n, kind in kinds)
+    coded = SimpleNamespace(block_size=2, bits=8, pools=codes, scale_pools=[scales[0], scales[0][:, :4]])
+    with pytest.raises(ValueError, match="a cache of .* in torch.float16 on cpu: here it is"):
+        decoder.logits([1], [0], [[0]], coded)
+
+
+def test_there_is_one_room_for_a_batch_of_a_size_whatever_came_before(decoder, tiny):
+    cache = PagedCache(tiny.spec, 1, 600)
+    for position in (0, 1, 255, 256, 511, 3):
+        decoder.logits([1], [position], [[0]], cache)
+        ((_, _, n_tokens),) = decoder._rooms
+        assert n_tokens == (256 if position < 256 else 512)
+    decoder.logits([1, 1], [0, 0], [[0], [0]], PagedCache(tiny.spec, 1, 4))
+    assert [sizes[0] for sizes in decoder._rooms] == [1, 2]
+
+
+def test_what_was_changed_in_the_model_is_followed_before_each_step(decoder, tiny, monkeypatch):
+    followed = []
+    monkeypatch.setattr(decoder._held.kept, "follow", lambda: followed.append(1))
+    for position in range(2):
+        decoder.logits([1], [position], [[0]], PagedCache(tiny.spec, 1, 4))
+    assert followed == [1, 1]
+
+
+def test_a_room_belongs_to_one_step_at_a_time(decoder, tiny, monkeypatch):
+    inside, most = [], []
+
+    class Slow:
+        def run(self, part, n):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    monkeypatch.setattr(room, "workers", Slow)
+    step = [1], [0], [[0]], PagedCache(tiny.spec, 1, 4)
+    callers = [threading.Thread(target=decoder.logits, args=step) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert most == [1] * 4
 
 
 def test_two_that_decode_at_the_same_time_take_turns(decoder, stands_in, tiny):

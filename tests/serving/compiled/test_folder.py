@@ -121,6 +121,9 @@ def test_another_version_compiles_again(process, tmp_path, monkeypatch):
         other.setattr("numba.__version__", "0.1.2")
         assert process() == (0, [])
         assert folder.made_by() != before
+    with monkeypatch.context() as other:
+        other.setattr(sys, "version", "3.99")
+        assert folder.made_by() != before
     assert folder.made_by() == before
     monkeypatch.setattr(folder, "SOURCES", tmp_path)  # a function that another one calls has changed
     assert folder.made_by() != before
@@ -153,6 +156,15 @@ def test_a_full_disk_costs_no_answer(process, monkeypatch):
     assert len(said) == 1
     assert "(No space left on device): the next program compiles again" in said[0]
     assert process()[0] == 0
+    assert process() == (1, [])
+
+
+def test_what_was_compiled_before_something_went_wrong_is_kept(process, source, capsys):
+    kept = CodeFolder(source / "kept")
+    with kept.caching():
+        jitted = importlib.import_module("jitted")
+    with pytest.raises(ZeroDivisionError):
+        kept.first(lambda: jitted.twice(21) / 0)
     assert process() == (1, [])
 
 

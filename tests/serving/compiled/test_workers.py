@@ -105,6 +105,19 @@ def test_a_step_holds_nothing_when_it_has_ended(team):
     assert Model.gone.wait(10)
 
 
+def test_of_two_leaders_one_leaves_at_once(team):
+    """As where an interrupt comes between a leader's start and the note of it."""
+    team.run(lambda me, n: None, 2)
+    first, team._leader = team._leader, None
+    team._start()
+    second, team._leader = team._leader, first
+    second.join(10)
+    alive = [first.is_alive(), second.is_alive()]
+    if alive[1]:
+        team._steps.put(None)  # or nobody would end it
+    assert alive == [True, False]
+
+
 def python(code):
     """What a program of its own writes; it has to end by itself."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -139,6 +152,27 @@ if child:
 print(sorted(taken), flush=True)
 """)
         == "[0, 1, 2]\n" * 2
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_that_ends_waits_for_nothing_of_its_parents():
+    """Another thread of the parent's may have been starting its team, whose lock nobody gives back in the child."""
+    assert (
+        python("""
+import os, signal, sys, warnings
+from llmhw_helpers.serving.compiled.workers import workers
+warnings.simplefilter("ignore")
+workers()._starting.acquire()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    workers().run(lambda me, n: None, 2)
+    sys.exit()
+print(os.waitpid(child, 0)[1])
+workers()._starting.release()
+""")
+        == "0\n"
     )
 
 
