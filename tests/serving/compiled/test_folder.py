@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import json
 import re
 import subprocess
@@ -178,3 +179,12 @@ def test_whoever_imports_a_room_its_code_goes_to_the_courses_folder():
     jitted = [each for each in vars(step).values() if hasattr(each, "py_func")]
     assert step.decode_share in jitted
     assert {Path(each.stats.cache_path).parent for each in jitted} == {jitting.KEPT.path}
+
+
+def test_a_line_that_nobody_can_read_stops_nothing(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert folder.say("a line that is said here alone") is None
