@@ -3,7 +3,7 @@
 # Run it again at any time: it changes nothing when nothing is new, and keeps what it replaces as llmhw.sh.bak.
 set -euo pipefail
 unset CDPATH  # cd would go elsewhere by it, and print where to
-unset -f cd   # a shell may export a function of that name
+for name in $(compgen -A function); do unset -f "$name"; done  # a shell may export one called cd, or like any other
 
 usage='usage: ondemand/install.sh --project FOLDER [--image FILE] [--modules "NAME ..."] [--dry-run]
   --project FOLDER       project storage, where all caches go
@@ -80,7 +80,7 @@ fi
 
 # What is still missing, as a command.
 if [ -n "$image" ]; then
-  [ -e "$image" ] || echo "next: cd '$course' && apptainer build '$image' ondemand/llmhw.def"
+  [ -e "$image" ] || printf 'next: cd %q && apptainer build %q ondemand/llmhw.def\n' "$course" "$image"
 else
-  [ -x "$course/.venv/bin/jupyter" ] || echo "next: cd '$course' && PIP_NO_CACHE_DIR=1 make setup"
+  [ -x "$course/.venv/bin/jupyter" ] || printf 'next: cd %q && PIP_NO_CACHE_DIR=1 make setup\n' "$course"
 fi

@@ -58,6 +58,8 @@ EXTRA = {  # rooms that are tested through the one they belong to
     "course/sick_jobs.py": ["test_sick_runs.py"],
     "course/diagnoses.py": ["test_recorded_runs.py"],
     "server/fields.py": ["test_protocol.py"],
+    "server/interrupts.py": ["test_cli.py"],
+    "server/options.py": ["test_server.py"],
     "server/replies.py": ["test_protocol.py"],
     "serving/statistics.py": ["test_engine.py"],
     "serving/protocol.py": ["../server/test_server.py"],  # the old names of the server's rooms

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -204,14 +205,32 @@ def test_a_notebook_that_fails_is_left_as_it_was(tmp_path, monkeypatch, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_a_kernel_that_dies_does_not_end_the_run(tmp_path, monkeypatch, capsys):
-    dead, well = tmp_path / "dead.ipynb", tmp_path / "well.ipynb"
-    for path, source in ((dead, "import os; os._exit(9)"), (well, "1 + 1")):
+@pytest.mark.parametrize("kind", ["the kernel dies", "the kernel dies as it starts", "no notebook", "no file"])
+def test_what_cannot_be_run_does_not_end_the_run(tmp_path, monkeypatch, capsys, kind):
+    bad, well = tmp_path / "bad.ipynb", tmp_path / "well.ipynb"
+    for path, source in ((bad, "import os; os._exit(9)"), (well, "1 + 1")):
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
-    before = dead.read_bytes()
-    monkeypatch.setattr("sys.argv", ["run_notebooks.py", str(dead), str(well)])
+    there = [bad, well]
+    if kind == "the kernel dies as it starts":
+        starts = iter(["import os; os._exit(9)", ""])
+        start_kernel = AsyncKernelManager.start_kernel
+
+        async def start(self, **how):
+            code = next(starts)
+            if code:
+                self.kernel_spec.argv[1:] = ["-c", code]
+            return await start_kernel(self, **how)
+
+        monkeypatch.setattr(AsyncKernelManager, "start_kernel", start)
+    elif kind == "no notebook":
+        bad.write_text("{")
+    elif kind == "no file":
+        bad.unlink()
+        there = [well]
+    before = bad.read_bytes() if bad.exists() else None
+    monkeypatch.setattr("sys.argv", ["run_notebooks.py", str(bad), str(well)])
     assert tool().main() == 1
-    assert dead.read_bytes() == before
+    assert (bad.read_bytes() if bad.exists() else None) == before
     assert nbformat.read(well, as_version=4).cells[0].outputs[0].data["text/plain"] == "2"
-    assert "dead.ipynb: failed, left as it was" in capsys.readouterr().err
-    assert sorted(tmp_path.iterdir()) == [dead, well]
+    assert "bad.ipynb: failed, left as it was" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == there

@@ -14,7 +14,6 @@ from pathlib import Path
 import nbformat
 import psutil
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from llmhw_helpers.files import write_whole
 
@@ -97,17 +96,17 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory() as home:
         for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
-            if arguments.only_normalise:
-                save(normalise(nbformat.read(path, as_version=4)), path)
-                continue
             try:
+                if arguments.only_normalise:
+                    save(normalise(nbformat.read(path, as_version=4)), path)
+                    continue
                 notebook, seconds, peak = execute(path, home)
-            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:  # the others are run all the same
-                print(f"{path.name}: failed, left as it was\n{error}", file=sys.stderr)
+                save(normalise(notebook), path)
+            except Exception as error:  # a cell, its kernel, or the file itself: the others are run all the same
+                print(f"{path.name}: failed, left as it was\n{type(error).__name__}: {error}", file=sys.stderr)
                 failed += 1
-                continue
-            save(normalise(notebook), path)
-            print(f"{path.name}: {seconds:.1f} s, peak {peak / 2**30:.2f} GiB")
+            else:
+                print(f"{path.name}: {seconds:.1f} s, peak {peak / 2**30:.2f} GiB")
     return min(failed, 1)
 
 

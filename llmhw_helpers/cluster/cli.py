@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ..commands import Parser, put_out
 from ..course.ledger import Ledger
 from ..specs.figures import UnknownName
 from .forms import BadForm
@@ -22,7 +23,7 @@ NOTEBOOK = "17_capstone"  # in whose part of the ledger it is written
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status: 0 for a job that has finished, 1 for any other."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="llmhw-report",
         description="What a job has measured beside what was predicted, and by which figures the two differ.",
         epilog=EXAMPLES,
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if not asked.no_ledger:
         found.to_ledger(Ledger(NOTEBOOK))
-    print(json.dumps(asdict(found), indent=1) if asked.json else found)
-    return 0 if found.finished else 1
+    said = json.dumps(asdict(found), indent=1) if asked.json else str(found)
+    return put_out(parser.prog, said) or (0 if found.finished else 1)
 
 
 if __name__ == "__main__":

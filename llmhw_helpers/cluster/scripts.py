@@ -74,7 +74,7 @@ def twin_script(
         [
             *lines,
             "set -euo pipefail",
-            f"folder={shlex.quote(str(Path(folder).resolve()))} python={shlex.quote(sys.executable)}",
+            f"folder={_word(str(Path(folder).resolve()))} python={_word(sys.executable)}",
             f"job={job}",
             f'export python twin="$folder/{name}" stop="$folder/stop-$job"',
             "JOB_BEGAN=$(date +%s)",
@@ -107,3 +107,10 @@ def twin_script(
             "",
         ]
     )
+
+
+def _word(text: str) -> str:
+    """One word of bash, whatever is in it. `shlex.quote` would do, but shellcheck takes its quotes for a mistake."""
+    if shlex.quote(text) == text:
+        return text
+    return "$'" + re.sub(r"['\"\\]", lambda found: rf"\x{ord(found[0]):02x}", text) + "'"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..commands import Parser, put_out
 from ..costs.planner import answer
 from ..costs.requests import FIELDS, METHODS, TASKS
 from ..specs.json_text import parse_json, read_file
@@ -50,24 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     said = answer(request)
     if options.json:
-        print(json.dumps(said, indent=1))
-        return 0 if said["ok"] else 1
+        return put_out(parser.prog, json.dumps(said, indent=1)) or (0 if said["ok"] else 1)
     if not said["ok"]:
         print(f"llmhw-plan: {report(said)}", file=sys.stderr)
         return 1
     if not (options.script or options.vllm):
-        print(report(said, options.rows, options.sources))
-        return 0
+        return put_out(parser.prog, report(said, options.rows, options.sources))
     if not 1 <= options.plan <= len(said["plans"]):
         print(f"llmhw-plan: there are {len(said['plans'])} plans, and no number {options.plan}", file=sys.stderr)
         return 1
     write = job_script if options.script else vllm_command
     try:
-        print(write(request, said["plans"][options.plan - 1]))
+        written = write(request, said["plans"][options.plan - 1])
     except BadPlan as error:
         print(f"llmhw-plan: {error}", file=sys.stderr)
         return 1
-    return 0
+    return put_out(parser.prog, written)
 
 
 def _request(options: argparse.Namespace) -> dict:
@@ -82,8 +81,8 @@ def _request(options: argparse.Namespace) -> dict:
     return said | {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="llmhw-plan",
         description=__doc__.partition("\n")[0].partition(": ")[2],
         epilog=EXAMPLES,

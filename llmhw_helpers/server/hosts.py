@@ -6,8 +6,8 @@ for a part of that site, and lets the page read what it says. The name that the 
 
 import ipaddress
 import json
+import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -35,10 +35,10 @@ class KnownHosts:
         return await Response(answer, 403, media_type="application/json")(scope, receive, send)
 
     def _knows(self, asked: str) -> bool:
-        try:
-            name = (urlsplit(f"//{asked}").hostname or "").rstrip(".")
-        except ValueError:  # brackets without an address
+        found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:/?#@\\]+))(?::\d*)?", asked)  # with a port, and nothing else
+        if found is None:
             return False
+        name = (found[1] or found[2]).lower().rstrip(".")
         return name in self._names or _is_address(name)
 
 

@@ -5,18 +5,18 @@ Clients that are written for it meet the same paths, fields and answers at vLLM 
 
 import argparse
 import asyncio
-import math
 import re
-import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import psutil
 import torch
 
+from ..commands import put_out
 from ..costs.inference import kv_bytes
 from ..llm.checkpoints import BadModelFile, ModelNotFound, find_model, load_model, open_checkpoint
 from ..llm.tokenizer import load_tokenizer
@@ -26,12 +26,13 @@ from ..serving.engine import Engine
 from ..serving.kv_folder import KVFolder
 from ..serving.mapped import ServedFile
 from ..serving.weights import Served
+from .interrupts import Interrupts
 from .listening import LOCAL, Listening, NoPort, bind, is_local, url_of
-from .signals import Interrupts, Signals
+from .options import DTYPES, KV_GB, PROGRAM
+from .signals import Signals
 from .worker import Worker
 
-DTYPES = {"float32": ("fp32", torch.float32), "bfloat16": ("bf16", torch.bfloat16)}
-KV_GB = 2  # of keys and values on the disk
+LAST_SECONDS = 5  # that clients have to read what they are told as the server ends
 
 
 class NotInstalled(ImportError):
@@ -95,30 +96,24 @@ def model_name(path: Path) -> str:
     return re.sub(r"([.-](I?Q\d\w*|B?F16|F32))?\.gguf$", "", path.name, flags=re.IGNORECASE)
 
 
-def main(arguments: Sequence[str] | None = None, loaded: Callable[[], None] = lambda: None) -> int:
-    """The command; its exit status. `loaded` is called once, when all is there and nobody is served yet."""
-    options = _parser().parse_args(arguments)
-    with Interrupts() as interrupts:
-        try:
-            _run(options, loaded)
-        except KeyboardInterrupt:
-            pass
-        except Exception as error:
-            if not interrupts.told:
-                if not isinstance(error, REFUSALS):
-                    raise
-                print(f"llmhw-serve: {error}", file=sys.stderr)
-                return 1
-    print("Stopped.", flush=True)
-    return 0
+def run(options: argparse.Namespace, interrupts: Interrupts, loaded: Callable[[], None] = lambda: None) -> None:
+    """Serve as `options` say until somebody ends it, also while it starts.
 
+    Args:
+        options: see `options.new_parser`.
+        interrupts: what is heard meanwhile.
+        loaded: is called once, when all is there and nobody is served yet.
 
-def _run(options: argparse.Namespace, loaded: Callable[[], None]) -> None:
+    Raises:
+        one of `REFUSALS`: in one line, what cannot be.
+        KeyboardInterrupt: it was interrupted as it started.
+    """
     _libraries()
     with bind(options.host, options.port) as listening:
         if not is_local(listening):
-            print(f"Warning: whoever reaches {options.host} over the network may use this server.", flush=True)
+            put_out(PROGRAM, f"Warning: whoever reaches {options.host} over the network may use this server.")
         engine, name = _load(options)
+        interrupts.check()
         worker = Worker(engine, options.max_open)
         loaded()
         signals = Signals(worker, options.grace)
@@ -126,7 +121,7 @@ def _run(options: argparse.Namespace, loaded: Callable[[], None]) -> None:
 
         def ready() -> None:
             signals.listen()
-            print(said, flush=True)
+            put_out(PROGRAM, said)  # who serves goes on, whether it can be read or not
 
         try:
             asyncio.run(_serve(worker, name, listening, options.allow_host, ready, signals.stopped))
@@ -157,7 +152,7 @@ async def _serve(
     """Until `stopped` says so; `ready` is called as soon as clients are answered."""
     uvicorn, new_app, connection = _libraries()
     settings = {"log_config": None, "log_level": "critical", "access_log": False, "lifespan": "off"}
-    settings |= {"http": connection, "ws": "none", "loop": "asyncio", "timeout_graceful_shutdown": 5}
+    settings |= {"http": connection, "ws": "none", "loop": "asyncio", "timeout_graceful_shutdown": LAST_SECONDS}
     app = new_app(worker, name, hosts if hosts or is_local(listening) else None)
     server = uvicorn.Server(uvicorn.Config(app, **settings))
     server.capture_signals = nullcontext  # it would end the process by the signal that it was told
@@ -169,8 +164,9 @@ async def _serve(
     while not (server.should_exit or serving.done()):
         await asyncio.sleep(0.05)
         if stopped():
-            server.should_exit = True
+            break
     await asyncio.to_thread(worker.close)  # whoever still waits is told before the connections are closed
+    server.should_exit = True
     await serving
 
 
@@ -215,85 +211,7 @@ def _served(options: argparse.Namespace, path: Path) -> Served:
     return ServedFile(path)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="llmhw-serve",
-        description="Serve the course's model (or the one that LLMHW_MODEL names) to any client that speaks to OpenAI: "
-        "/v1/completions, /v1/chat/completions, /v1/models; /metrics is for a Prometheus. "
-        "Give the client the URL that is printed as its base_url, "
-        "and anything as its key.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    count = _at_least(1)
-    add = parser.add_argument
-    add("--port", type=_at_least(0, 65535), default=8000, help="where to listen; 0 takes a free one")
-    add("--host", default=LOCAL, help="for whom: by default for this machine alone")
-    add("--n-blocks", type=count, default=512, help="blocks of the KV cache")
-    add("--block-size", type=count, default=16, help="tokens in a block")
-    add("--kv-dir", metavar="DIR", help="keep blocks that leave the cache here, and find them after a restart")
-    add(
-        "--kv-gb",
-        type=_gigabytes,
-        default=argparse.SUPPRESS,
-        metavar="GB",
-        help=f"what they may take there; those unused for longest are deleted (default: {KV_GB})",
-    )
-    add("--max-batch-size", type=count, default=8, help="answers that are written at the same time")
-    add("--max-open", type=count, default=64, help="answers that are written or waited for, before others are refused")
-    add(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="by which clients may call the server, besides localhost; with --host, any will do unless some are given",
-    )
-    add(
-        "--grace",
-        type=_at_least(0),
-        default=30,
-        metavar="SECONDS",
-        help="what open answers have when SIGTERM or SIGHUP comes",
-    )
-    add("--dtype", choices=DTYPES, default="float32", help="of the weights and the cache")
-    add(
-        "--weights",
-        choices=["loaded", "file"],
-        default="loaded",
-        help="loaded into memory in --dtype, or used where they lie in a GGUF file, as small as they are there",
-    )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", choices=["cpu", "cuda"], default=device, help="where the model computes")
-    add(
-        "--compiled",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="decode with one compiled program a step, on a CPU (default: where it can be compiled, unless the "
-        "environment has LLMHW_COMPILED=0)",
-    )
-    add("--threads", type=count, default=torch.get_num_threads(), help="threads that share a product on a CPU")
-    return parser
-
-
-def _at_least(low: int, high: int | None = None) -> Callable[[str], int]:
-    def whole(said: str) -> int:
-        number = int(said) if said.isascii() and said.lstrip("-").isdigit() else None
-        if number is None or number < low or (high is not None and number > high):
-            allowed = f"from {low} to {high}" if high is not None else f"of at least {low}"
-            raise argparse.ArgumentTypeError(f"{said} is no whole number {allowed}")
-        return number
-
-    return whole
-
-
-def _gigabytes(said: str) -> float:
-    try:
-        number = float(said)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{said} is no number of GB above 0")
-    return number
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def __getattr__(name: str) -> object:
+    if name == "main":  # an installed script may name its old place
+        return import_module("llmhw_helpers.server.cli").main
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

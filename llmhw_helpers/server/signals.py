@@ -4,38 +4,8 @@ import asyncio
 import signal
 import threading
 import time
-from types import FrameType
 
 from .worker import Worker
-
-
-class Interrupts:
-    """Remembers a Ctrl-C: a library that it stops half-way may answer with any error, which then means nothing.
-
-    Attributes:
-        told: whether there was one.
-    """
-
-    def __init__(self) -> None:
-        self.told = False
-
-    def __enter__(self) -> "Interrupts":
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._listens():
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._listens():
-            signal.signal(signal.SIGINT, self._before)
-
-    def _listens(self) -> bool:
-        in_main = threading.current_thread() is threading.main_thread()  # others are told nothing
-        return in_main and self._before not in (signal.SIG_IGN, None)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.told = True
-        raise KeyboardInterrupt
 
 
 class Signals:

@@ -99,17 +99,30 @@ def test_an_array_is_a_sweep_with_a_report_for_each_task(tmp_path):
     assert 1 < steps[1] / steps[0] < 2
 
 
-def test_the_script_is_clean_to_shellcheck(tmp_path):
+STRANGE = ["my runs", "it's", 'a "b" c', "$HOME", "`x`", "back\\slash", "\\'", "two\nlines", "*~#!;&"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_the_script_is_clean_to_shellcheck(name, tmp_path):
     """Also as an array, and with a folder whose name a shell would take apart."""
     shellcheck = shutil.which("shellcheck", path=Path(sys.executable).parent) or shutil.which("shellcheck")
     if not shellcheck:
         pytest.skip("there is no shellcheck here")
-    folder = tmp_path / "my runs"
+    folder = tmp_path / name
     prepared = prepare(TWIN, folder / "twin.json", CALIBRATION)
     for twins in (prepared, [prepared, prepared]):
         text = twin_script(twins, folder, account="PROJECT", partition="alvis", further=("--gpus-per-node=A40:1",))
         done = subprocess.run([shellcheck, "-"], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_bash_reads_each_folder_and_python_as_they_are(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / name / "python"))
+    script = twin_script(prepare(TWIN, tmp_path / "twin.json", CALIBRATION), tmp_path / name)
+    settings = script[script.index("\nfolder=") : script.index("\njob=")]
+    done = subprocess.run(["bash", "-c", settings + '\nprintf %s "$folder|$python"'], capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path / name}|{tmp_path / name / 'python'}"
 
 
 def test_what_makes_no_script_is_one_line(tmp_path):

@@ -65,6 +65,19 @@ def test_says_what_is_still_missing(cluster):
     assert "make setup" in cluster.install("--project", cluster.project).stdout
 
 
+def test_the_next_command_is_one_for_a_shell_wherever_the_course_lies(cluster):
+    (cluster.course / ".venv").unlink()
+    cluster.course = cluster.course.rename(cluster.course.with_name('it\'s "my" $course'))
+    image = cluster.course / "an 'image'.sif"
+    for options, program, shown in (((), "make", "setup"), (("--image", image), "apptainer", str(image))):
+        said = cluster.install("--project", cluster.project, *options)
+        command = next(line for line in said.stdout.splitlines() if line.startswith("next: ")).removeprefix("next: ")
+        shell = f'{program}() {{ pwd; printf "%s\\n" "$@"; }}; {command}'
+        seen = cluster.run("bash", "-c", shell).stdout.splitlines()
+        assert seen[0] == str(cluster.course)
+        assert shown in seen
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -105,7 +118,9 @@ def test_what_the_shell_exports_does_not_change_what_is_installed(cluster, tmp_p
     cluster.install("--project", cluster.project)
     expected = cluster.installed.read_text()
     (tmp_path / "decoy" / "ondemand").mkdir(parents=True)
-    for name, value in {"CDPATH": str(tmp_path / "decoy"), "BASH_FUNC_cd%%": "() { builtin cd /; }"}.items():
+    functions = {f"BASH_FUNC_{name}%%": f"() {{ builtin {name} /; }}" for name in ("cd", "printf", "pwd", "read", "[")}
+    functions |= {f"BASH_FUNC_{name}%%": "() { echo /; }" for name in ("dirname", "realpath", "mktemp", "cmp", "chmod")}
+    for name, value in {"CDPATH": str(tmp_path / "decoy"), **functions}.items():
         cluster.installed.unlink()
         result = cluster.run("env", f"{name}={value}", "bash", "ondemand/install.sh", "--project", cluster.project)
         assert result.returncode == 0, result.stderr

@@ -417,6 +417,8 @@ def test_who_leaves_while_others_are_read_is_read_no_more(new_engine, monkeypatc
         ).items(),
         *dict.fromkeys(("evil.example", "evil.example:8000", "localhost.evil.example", "x", "[::1", ""), 403).items(),
         *dict.fromkeys(("127.0.0.1.evil.example", "localhost@evil.example", "evil.example/localhost"), 403).items(),
+        *dict.fromkeys(("evil@localhost", "localhost/evil", "localhost#evil", "evil\\@localhost"), 403).items(),
+        *dict.fromkeys(("localhost:evil", "[localhost", "::1"), 403).items(),
     ],
 )
 def test_a_name_that_is_not_ours_is_refused(url, host, status):

@@ -15,6 +15,7 @@ import pytest
 from llmhw_helpers.llm.checkpoints import load_model
 from llmhw_helpers.llm.tokenizer import load_tokenizer
 from llmhw_helpers.server import server
+from llmhw_helpers.server.options import new_parser
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.mapped import ServedFile
 from llmhw_helpers.serving.weights import Served
@@ -28,7 +29,7 @@ WAIT = 60  # seconds
 def command():
     """The command itself, in a process of its own: the process, and the URL that it printed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmhw_helpers.server.command", "--port", "0", "--threads", "1", "--n-blocks", "32"],
+        [sys.executable, "-m", "llmhw_helpers.server.cli", "--port", "0", "--threads", "1", "--n-blocks", "32"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,7 +91,7 @@ def test_ctrl_c_tells_whoever_streams_and_ends_it(command):
 
 def test_the_installed_command_is_this_one():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"]["llmhw-serve"] == "llmhw_helpers.server.command:main"
+    assert project["scripts"]["llmhw-serve"] == "llmhw_helpers.server.cli:main"
 
 
 @pytest.mark.parametrize(
@@ -130,26 +131,6 @@ def test_it_listens_to_this_machine_alone_unless_told_otherwise(loads, capsys):
     assert warning == "Warning: whoever reaches 0.0.0.0 over the network may use this server."
     assert "http://127.0.0.1:" in ready  # what a client on this machine can use
     assert [host for _, host in loads] == ["127.0.0.1", "0.0.0.0"]
-
-
-@pytest.mark.parametrize("becomes", [KeyboardInterrupt, server.BadModelFile, ImportError])
-def test_an_interrupt_while_it_starts_is_no_fault_of_the_file(monkeypatch, capsys, becomes):
-    """What a library that is stopped half-way says, is not believed."""
-
-    def load(options):
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise becomes("the file is damaged") from None
-
-    monkeypatch.setattr(server, "_load", load)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert server.main(["--port", "0"]) == 0
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert tuple(capsys.readouterr()) == ("Stopped.\n", "")
 
 
 def test_what_cannot_be_is_said_in_one_line(capsys, monkeypatch):
@@ -207,7 +188,7 @@ def test_the_options_reach_the_engine(monkeypatch):
     seen = []
     monkeypatch.setattr(server.torch, "set_num_threads", seen.append)
     options = ["--n-blocks", "9", "--block-size", "4", "--max-batch-size", "300", "--dtype", "bfloat16"]
-    engine, name = server._load(server._parser().parse_args([*options, "--threads", "3", "--device", "cpu"]))
+    engine, name = server._load(new_parser().parse_args([*options, "--threads", "3", "--device", "cpu"]))
     assert (engine.blocks.n_blocks, engine.blocks.block_size, engine.scheduler.max_batch_size) == (9, 4, 300)
     assert (engine.cache.keys.dtype, name, seen) == (server.torch.bfloat16, NAME, [3])
 
@@ -218,7 +199,7 @@ def test_the_options_reach_the_engine(monkeypatch):
 def test_the_compiled_step_is_made_before_the_first_client_comes(monkeypatch, options, wanted):
     made = []
     monkeypatch.setattr(server, "decoder_of", lambda served: made.append(served.compiled))
-    engine, _ = server._load(server._parser().parse_args([*options, "--n-blocks", "9", "--device", "cpu"]))
+    engine, _ = server._load(new_parser().parse_args([*options, "--n-blocks", "9", "--device", "cpu"]))
     assert made == [engine.served.compiled] == [wanted]
     assert isinstance(engine.served, ServedFile) == (options == FILE)
 
@@ -227,7 +208,7 @@ def test_the_compiled_step_is_made_before_the_first_client_comes(monkeypatch, op
 def test_a_file_is_served_as_it_lies_in_one_way_alone(monkeypatch, option):
     monkeypatch.setattr(server.torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="--weights file is for the compiled step, on a CPU and in float32") as error:
-        server._load(server._parser().parse_args([*FILE, "--device", "cpu", *option]))
+        server._load(new_parser().parse_args([*FILE, "--device", "cpu", *option]))
     assert "\n" not in str(error.value)
 
 
@@ -235,7 +216,7 @@ def test_a_folder_for_keys_and_values_reaches_the_engine(monkeypatch, tmp_path, 
     monkeypatch.setattr(server.torch, "set_num_threads", lambda n: None)
 
     def load(*options):
-        return server._load(server._parser().parse_args(["--n-blocks", "9", "--device", "cpu", *options]))[0]
+        return server._load(new_parser().parse_args(["--n-blocks", "9", "--device", "cpu", *options]))[0]
 
     assert load().spill is None
     folder = load("--kv-dir", str(tmp_path / "kv")).spill.folder

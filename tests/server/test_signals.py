@@ -19,17 +19,18 @@ import sys, time
 from dataclasses import replace
 from llmhw_helpers.llm.tokenizer import load_tokenizer
 from llmhw_helpers.llm.transformer import Transformer
-from llmhw_helpers.server import server
+from llmhw_helpers.server import cli, server
 from llmhw_helpers.serving.engine import Engine
 from llmhw_helpers.serving.weights import Served
 from llmhw_helpers.specs.models import model
 
 sizes = {"n_layers": 1, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48}
 engine = Engine(Served(Transformer(replace(model("SmolLM2-135M"), **sizes))), 64, tokenizer=load_tokenizer())
-step = engine.step
-engine.step = lambda: time.sleep(0.01) or step()
+step, seconds = engine.step, float(sys.argv.pop(1))
+engine.step = lambda: time.sleep(seconds) or step()
 server._load = lambda options: (engine, "tiny")
-sys.exit(server.main(["--port", "0", *sys.argv[1:]]))
+server.LAST_SECONDS = 1
+sys.exit(cli.main(["--port", "0", *sys.argv[1:]]))
 """
 HOW = {"model": "tiny", "prompt": "a", "extra_body": {"ignore_eos": True}}
 
@@ -41,10 +42,10 @@ def dispositions(ignored):
 
 
 @contextmanager
-def serving(*options, ignored=None):
+def serving(*options, ignored=None, step_seconds=0.01):
     """A process, and a client of it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *options],
+        [sys.executable, "-c", PROGRAM, str(step_seconds), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,6 +92,20 @@ def test_it_waits_no_longer_than_it_was_told():
         process.send_signal(signal.SIGTERM)
         with pytest.raises(openai.APIError, match="the server is being stopped"):
             list(stream)
+        out, err = process.communicate(timeout=WAIT)
+        assert (process.returncode, out, err) == (0, "Stopped.\n", "")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_waits_is_told_even_if_the_step_takes_longer_than_clients_have_to_read(stream):
+    with serving("--grace", "0", step_seconds=3) as (process, client), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: list(client.completions.create(**HOW, max_tokens=9, stream=stream)))
+        health = str(client.base_url).replace("/v1/", "/health")
+        while not httpx.get(health).json()["n_open"]:
+            pass
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="the server is being stopped"):
+            asked.result(WAIT)
         out, err = process.communicate(timeout=WAIT)
         assert (process.returncode, out, err) == (0, "Stopped.\n", "")
 

@@ -37,8 +37,9 @@ T = TypeVar("T")
 
 @cache
 def say(line: str) -> None:
-    """A line on stderr, once."""
-    print(f"llmhw: {line}", file=sys.stderr, flush=True)
+    """A line on stderr, once; where that is full, or a pipe that nobody reads, all else goes on without it."""
+    with suppress(OSError):
+        print(f"llmhw: {line}", file=sys.stderr, flush=True)
 
 
 class CodeFolder:

@@ -3,6 +3,7 @@
 import errno
 import gc
 import importlib
+import io
 import json
 import re
 import subprocess
@@ -213,3 +214,12 @@ def test_whoever_imports_a_room_its_code_goes_to_the_courses_folder():
     """Beside its source it would outlive a change in a function that it calls."""
     for program in (step.decode_share, products.multiply_rows, products.widen_rows):
         assert Path(program.stats.cache_path).parent == jitting.KEPT.path
+
+
+def test_a_line_that_nobody_can_read_stops_nothing(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    assert folder.say("a line that is said here alone") is None
