@@ -38,9 +38,8 @@ class _InPart(Compiler):
 class Part(CPUDispatcher):
     """A function that compiled ones call. Python may, too: then it is compiled as a program, which is not kept."""
 
-    def __init__(self, function: Callable, inside: bool = False):
-        options = OPTIONS | UNSEEN | ({"forceinline": True} if inside else {})
-        super().__init__(function, targetoptions=options, pipeline_class=_InPart)
+    def __init__(self, function: Callable):
+        super().__init__(function, targetoptions=OPTIONS | UNSEEN, pipeline_class=_InPart)
 
     def __call__(self, *arguments):
         """From Python, as a test does."""
@@ -55,11 +54,6 @@ class Part(CPUDispatcher):
 def jit(function: Callable) -> Part:
     """A part of compiled programs."""
     return Part(function)
-
-
-def inside(function: Callable) -> Part:
-    """A part of which each caller has its own copy, for what is given or gives registers: a call would store them."""
-    return Part(function, inside=True)
 
 
 def program(function: Callable, seen: bool = True) -> Callable:

@@ -10,10 +10,10 @@ from .calls import call_of
 from .codes import round_blocks
 from .formats import after, bytes_of, in_register, in_whole_numbers
 from .gate import share
-from .jitting import inside, jit, program
+from .jitting import jit, program
 from .numbers import BF16, BLOCK, F32, INT4, INT8, floats, read
 from .pairs import LONGEST
-from .room import Own, of_worker
+from .room import Own, of_worker, uncounted
 from .sums import (
     ROWS,
     add_one_product,
@@ -167,7 +167,7 @@ def texts_at(weights, x, own, b):
     return first + 4 * WIDTH * at, 4 * WIDTH * side_by_side(n_texts)
 
 
-@inside
+@jit
 def add_rows(sums, rows, texts, block_bytes, begin, end):
     """The sums, and the products of numbers `begin` to `end`; `rows` is where they are: see `sums.add_products`."""
     weights, row_bytes, last_row = rows
@@ -180,6 +180,7 @@ def add_rows(sums, rows, texts, block_bytes, begin, end):
 @program
 def multiply_rows(me, n, matrix, x, own, y):
     """What worker `me` of `n` does of ``y = x W^T + b``, outside a step; `own` is everybody's room, see `Own.of`."""
+    matrix, x, own, y = uncounted((matrix, x, own, y))
     begin, end = share(matrix[N_OUT], ROWS, me, n)
     mine = of_worker(own, me)
     prepare(matrix.reshape(1, matrix.size), x, mine)

@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.extending import intrinsic
 
 from ..huge_pages import LINE, from_line
@@ -67,12 +68,25 @@ def whole(n, unit):
 
 
 @intrinsic
-def uncounted(typingctx, array):
-    """The same memory without numba's count of its users, which costs time wherever it is handed on."""
+def uncounted(typingctx, arrays):
+    """The same memory, an array's or a tuple's of arrays, without numba's count of its users.
+
+    Counting takes time wherever an array is handed on, as processors agree on a count. Somebody else keeps the memory.
+    """
 
     def code(context, builder, signature, args):
-        found = context.make_array(array)(context, builder, args[0])
-        found.meminfo, found.parent = (ir.Constant(each.type, None) for each in (found.meminfo, found.parent))
-        return found._getvalue()
+        return _uncounted(context, builder, arrays, args[0])
 
-    return array(array), code
+    return arrays(arrays), code
+
+
+def _uncounted(context, builder, kind, value):
+    if isinstance(kind, types.BaseTuple):
+        for i, each in enumerate(kind):
+            part = _uncounted(context, builder, each, builder.extract_value(value, i))
+            value = builder.insert_value(value, part, i)
+    elif isinstance(kind, types.Array):
+        found = context.make_array(kind)(context, builder, value)
+        found.meminfo, found.parent = (ir.Constant(each.type, None) for each in (found.meminfo, found.parent))
+        value = found._getvalue()
+    return value

@@ -109,6 +109,8 @@ def decode_share(me, n, gate, held, scratch, tokens, positions, block_tables, bl
             scales, each the bytes of ``[n_layers, n_blocks, block_size, n_kv_heads, head_dim or 1]``, or empty.
         logits: fp32 ``[n_scored, vocab_size]``, what the step gives: of the first tokens, as many as there is room for.
     """
+    gate, held, scratch, tokens, positions = uncounted((gate, held, scratch, tokens, positions))
+    block_tables, pools, logits = uncounted((block_tables, pools, logits))
     kind = INT8 if pools[0] == 8 else INT4 if pools[0] == 4 else held.kind
     mine = Mine(gate, held, scratch, of_worker(scratch.own, me), positions, kind, me, n)
     x, normal, added = scratch.x, scratch.normal[me], scratch.added
@@ -231,9 +233,8 @@ def look_back(mine, phase, cache):
     Whoever does the last chunk of a text combines them all.
     """
     gate, scratch, positions, me = mine.gate, mine.scratch, mine.positions, mine.me
-    q, slots, runs = uncounted(scratch.q), uncounted(scratch.slots), uncounted(scratch.runs)
-    own = uncounted(scratch.wide[me]), uncounted(scratch.asked[me]), uncounted(scratch.scores[me])
-    found = uncounted(scratch.tops), uncounted(scratch.sums), uncounted(scratch.mixed)
+    own = scratch.wide[me], scratch.asked[me], scratch.scores[me]
+    found = scratch.tops, scratch.sums, scratch.mixed
     n_chunks = chunks(positions.max() + 1)
     n_pieces = n_chunks * positions.size
     i = take(gate, phase)
@@ -241,7 +242,7 @@ def look_back(mine, phase, cache):
         b, c, n, later = i // n_chunks, i % n_chunks, positions[i // n_chunks] + 1, min(i + mine.n, n_pieces - 1)
         if c * CHUNK < n:
             then = later // n_chunks, later % n_chunks
-            attend(b, c, n, q, slots, runs, mine.kind, cache, then, *own, *found)
+            attend(b, c, n, scratch.q, scratch.slots, scratch.runs, mine.kind, cache, then, *own, *found)
             if take(scratch.ended, b) == chunks(n) - 1:
                 scratch.ended[b, 0, 0] = 0  # for the next layer
                 combine(b, n, *found, scratch.seen)

@@ -47,8 +47,9 @@ def eight_texts(typingctx):
 
 @intrinsic
 def one_text(typingctx, weights):
-    """None yet, of one text: in fp32 of one row, as memory sends one long stream soonest; else of four at once."""
-    sums = Sums(1 if weights.format == "fp32" else 4, 1)
+    """None yet, of one text: of one row, as memory sends one long stream soonest; of four if they are widened first."""
+    of = FORMATS[weights.format]
+    sums = Sums(1 if weights.format == "fp32" or of.pairs else 4, 1)
     return sums(weights), lambda context, *_: ir.Constant(context.get_value_type(sums), None)
 
 
