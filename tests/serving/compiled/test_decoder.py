@@ -104,8 +104,8 @@ def test_pools_with_gaps_and_scales_of_another_form_are_refused(decoder, tiny):
     with pytest.raises(ValueError, match="without gaps"):
         decoder.logits([1], [0], [[0]], cache)
     kinds = (tiny.spec.head_dim, torch.int8), (1, torch.float16)
-    codes, scales = ([torch.zeros(*whole[0].shape[:-1], n, dtype=kind)] * 2 for n, kind in kinds)
-    coded = SimpleNamespace(block_size=2, bits=8, pools=codes, scale_pools=[scales[0], scales[0][:, :4]])
+    codes, scales = (torch.zeros(*whole[0].shape[:-1], n, dtype=kind) for n, kind in kinds)
+    coded = SimpleNamespace(block_size=2, bits=8, pools=(codes, codes), scale_pools=(scales, scales[:, :4]))
     with pytest.raises(ValueError, match="a cache of .* in torch.float16 on cpu: here it is"):
         decoder.logits([1], [0], [[0]], coded)
 

@@ -10,10 +10,11 @@ import torch
 from llmhw_helpers.llm.quantization import Scheme, quantize_model
 
 pytest.importorskip("numba")
-from llmhw_helpers.serving.compiled import held
+from llmhw_helpers.serving.compiled import held, pairs
 from llmhw_helpers.serving.compiled.calls import Called
 
 AFFINE = Scheme(4, 32, "affine")
+BF16 = "by_bf16_pairs" if pairs.BF16_DOT else "by_bf16"
 COLD = """
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from llmhw_helpers.specs.models import model
 
 sizes = {"n_layers": 1, "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_ff": 48, "vocab_size": 50}
 decoder.Decoder(Transformer(replace(model("SmolLM2-135M"), **sizes)).bfloat16())
-print(*(str(signature[0]) for signature in products.by_rows.signatures))
+print(*(signature[0].format for signature in products.by_rows.signatures), sep=", ")
 """
 
 
@@ -33,11 +34,12 @@ print(*(str(signature[0]) for signature in products.by_rows.signatures))
     ("scheme", "activations", "expected"),
     [
         (None, None, {"by_fp32"}),
-        (None, None, {"by_bf16"}),
+        (None, None, {BF16}),
         (Scheme(8, "row"), "wide", {"by_int8"}),
+        (Scheme(8, "row"), "rounded", {"by_int8_pairs"}),
         (Scheme(4, 32), "wide", {"by_int4", "by_int8"}),
-        (Scheme(4, 32), "rounded", {"by_int4_rounded", "by_int8"}),
-        (AFFINE, "rounded", {"by_int4_affine_rounded", "by_int8"}),
+        (Scheme(4, 32), "rounded", {"by_int4_rounded", "by_int8_pairs"}),
+        (AFFINE, "rounded", {"by_int4_affine_rounded", "by_int8_pairs"}),
     ],
 )
 def test_a_model_asks_for_the_multipliers_of_its_matrices(wide_model, monkeypatch, scheme, activations, expected):
@@ -45,7 +47,7 @@ def test_a_model_asks_for_the_multipliers_of_its_matrices(wide_model, monkeypatc
     asked = set()
     monkeypatch.setattr(Called, "address", property(lambda self: asked.add(self.name) or 1))
     model = wide_model if scheme is None else quantize_model(wide_model, scheme, Scheme(8, "row"))
-    held.hold(model.to(torch.bfloat16 if "by_bf16" in expected else torch.float32), activations)
+    held.hold(model.to(torch.bfloat16 if BF16 in expected else torch.float32), activations)
     assert asked == expected
 
 
@@ -53,4 +55,4 @@ def test_a_model_asks_for_the_multipliers_of_its_matrices(wide_model, monkeypatc
 def test_nothing_else_is_compiled(tmp_path):
     surroundings = os.environ | {"LLMHW_HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""}
     done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, timeout=600, env=surroundings)
-    assert done.stdout.split() == ["Weights(bf16)"], done.stderr
+    assert done.stdout.strip() == ("bf16 in pairs" if pairs.BF16_DOT else "bf16"), done.stderr
