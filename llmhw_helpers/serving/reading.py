@@ -30,8 +30,9 @@ def read(
 ) -> tuple[dict[Request, Scores], set[Request]]:
     """Read so many tokens more of each request into its blocks.
 
-    If the model has a compiled step, it reads single tokens, and with them chunks of prompts, if these are few tokens
-    together: the weights are fetched once for all. More are PyTorch's, whose products of many rows are quicker.
+    If the model has a compiled step, it reads single tokens, and with them chunks of up to `FEW_ROWS` tokens: the
+    weights are fetched once for all. Longer ones are PyTorch's, whose products of many rows are quicker. So a chunk is
+    read in the same way, and by the compiled step with the same bits, whoever else is in the pass.
 
     Args:
         served: the model.
@@ -44,8 +45,7 @@ def read(
         numbers are not all finite.
     """
     scores, unsound = {}, set()
-    few = sum(n for n in scheduled.values() if n > 1) <= FEW_ROWS
-    by_step = [each for each, n in scheduled.items() if few or n == 1]
+    by_step = [each for each, n in scheduled.items() if n <= FEW_ROWS]
     decoder = decoder_of(served) if by_step else None
     if decoder is not None:
         rows = [(each, each.n_cached + scheduled[each] - 1) for each in by_step]  # the last ones, which are scored

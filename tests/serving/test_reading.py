@@ -78,3 +78,18 @@ def test_the_best_token_is_one_that_is_allowed(served):
         assert scores[each].best == row.masked_fill(~allowed, -torch.inf).argmax()
         torch.testing.assert_close(scores[each].logits, row, atol=1e-4, rtol=1e-4)
     assert unsound == set()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("n", [1, 5, FEW_ROWS])
+def test_few_tokens_have_the_same_bits_alone_and_in_company(tiny, n):
+    served = Served(tiny, compiled=True)
+    found = []
+    for company in ([], [FEW_ROWS, FEW_ROWS], [FEW_ROWS + 1, 1]):
+        asked = requests()
+        for each, m in zip(asked, (n, *company), strict=False):
+            each.tokens = each.tokens[:m]
+        scheduled = dict(zip(asked, (n, *company), strict=False))
+        found.append(read(served, scheduled, PagedCache(served.spec, 30, 4))[0][asked[0]].logits)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
