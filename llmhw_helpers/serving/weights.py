@@ -18,7 +18,7 @@ from .huge_pages import HugePages
 from .kernels import onednn_product, reordered, reordered_product
 
 FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
-VERY_FEW_ROWS = 3  # ... and up to here that is faster than from packed weights
+VERY_FEW_ROWS = 4  # ... and up to here that is faster than oneDNN's, from packed weights or as they lie
 MKL = torch.backends.mkl.is_available()
 WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two, the compiler ten seconds, once
 
@@ -59,10 +59,9 @@ def product(
     x: Float[Tensor, "*rows n_in"], weight: Float[Tensor, "n_out n_in"], bias: Tensor | None, packed: Tensor | None
 ) -> Float[Tensor, "*rows n_out"]:
     """``x W^T + b`` in the way that is fastest for so many rows; `packed` is what `pack` made of `weight`."""
-    n_rows = x.numel() // x.shape[-1]
-    if packed is not None and not (_plain(x) and n_rows <= VERY_FEW_ROWS):
-        return reordered_product(x, packed, bias)
-    return thin_product(x, weight, bias) if n_rows <= FEW_ROWS else onednn_product(x, weight, bias)
+    if _plain(x) and x.numel() // x.shape[-1] <= VERY_FEW_ROWS:
+        return thin_product(x, weight, bias)
+    return onednn_product(x, weight, bias) if packed is None else reordered_product(x, packed, bias)
 
 
 def _plain(x: Tensor) -> bool:
