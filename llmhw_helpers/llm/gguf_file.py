@@ -18,6 +18,7 @@ from .model_files import ROWS, BadModelFile
 
 # The library takes some 6 kB for each tensor and 4 kB for each key: a file of small ones would take 200 times its size.
 MOST_SMALL, BYTES_EACH = 2_000, 1_000  # of either in any file, and one more for so many of its bytes
+MOST_PARTS = 99_999  # of a split model: their numbers have five digits in the names of files
 
 
 class _Reader(gguf.GGUFReader):
@@ -137,16 +138,18 @@ def is_big_endian(version: bytes) -> bool:
 
 
 def _check_whole(path: Path, metadata: Mapping[str, object]) -> None:
-    count = metadata.get("split.count", 1)
+    count, i = metadata.get("split.count", 1), metadata.get("split.no", 0)
     if not isinstance(count, int) or count <= 1:
         return
-    name = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", path.name)
-    parts = [path.with_name(f"{name}-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
-    missing = [part.name for part in parts if not part.exists()]
+    if count > MOST_PARTS or not isinstance(i, int):
+        raise BadModelFile(f"{path} is damaged: it says to be part {i!r:.20} of {count} of a split model")
+    name, there = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", path.name), {each.name for each in path.parent.iterdir()}
+    parts = [f"{name}-{i + 1:05}-of-{count:05}.gguf" for i in range(count)]
+    missing = [part for part in parts if part not in there]
     where = f"not in this folder: {missing[0]} and {len(missing) - 1} more" if missing else "in this folder"
     raise BadModelFile(
-        f"{path} is part {metadata.get('split.no', 0) + 1} of {count} of a split model; its other parts are {where}; "
-        f"join them first: llama-gguf-split --merge {parts[0].name} {name}.gguf"
+        f"{path} is part {i + 1} of {count} of a split model; its other parts are {where}; "
+        f"join them first: llama-gguf-split --merge {parts[0]} {name}.gguf"
     )
 
 

@@ -68,12 +68,13 @@ def look_up(name: str, table: Mapping[str, T], kind: str, also: Mapping[str, str
     plain = {_plain(key): key for key in table}
     plain_also = {_plain(other): key for other, key in also.items()}
     name = plain_also.get(_plain(name), name)
-    fits = [key for key in table if _plain(key) == _plain(name)]
+    asked = _plain(name)
+    fits = [key for key in table if _plain(key) == asked]
     if len(fits) == 1:
         return table[fits[0]]
-    close = [key for key in table if _plain(name) and _plain(key).startswith(_plain(name))]
+    close = [key for key in table if asked and _plain(key).startswith(asked)]
     if len(name) <= MOST_COMPARED:
-        near = difflib.get_close_matches(_plain(name), [key for key in plain if len(key) <= MOST_COMPARED], 3, 0.4)
+        near = difflib.get_close_matches(asked, [key for key in plain if len(key) <= MOST_COMPARED], 3, 0.4)
         close += [plain[match] for match in near]
     nearest = list(dict.fromkeys(close))[:4]
     some = ", ".join([*table][:MOST_NAMES]) + (

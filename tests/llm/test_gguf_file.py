@@ -226,6 +226,12 @@ def test_a_part_of_a_split_model_says_where_the_others_are(tmp_path, small_llama
     load_model(write(tmp_path / "whole.gguf", small_llama(), says={"split.count": 1}))
 
 
+@pytest.mark.parametrize("part", [{"split.no": 0, "split.count": 2**31 - 1}, {"split.no": "one", "split.count": 2}])
+def test_what_is_no_part_of_a_split_model_is_refused_at_once(tmp_path, small_llama, part):
+    with pytest.raises(BadModelFile, match="is damaged: it says to be part .* of a split model"):
+        load_model(write(tmp_path / "m.gguf", small_llama(), says=part))
+
+
 def test_arrays_in_an_array_are_refused_when_asked_for(tmp_path, small_llama):
     opened = open_checkpoint(write(tmp_path / "small.gguf", small_llama(), says={"tokenizer.x": [["a"], ["b"]]}))
     with pytest.raises(BadModelFile, match="tokenizer.x holds arrays in an array"):
