@@ -648,9 +648,8 @@ def test_no_record_takes_more_memory_than_ten_times_its_size(name, shape, tmp_pa
         ("Slurm's answers", "scontrol.txt", "JobId=17\n" + "a\n" * 3_000_000),
         ("Slurm's answers", "scontrol.txt", "JobId=17 " + "a=1 " * 1_500_000),
         ("config of a plan", "config.json", '"' + "a" * 6_000_000 + '"'),
-        ("wish for a plan", "wish.json", '{"model": "' + "a" * 6_000_000 + '", "task": "serve", "where": "Alvis"}'),
     ],
-    ids=["lines", "words", "a name", "a wish"],
+    ids=["lines", "words", "a name"],
 )
 def test_what_is_long_takes_no_longer_than_its_length(name, file, content, tmp_path):
     """Six megabytes in a second or so, where the square of their length would be a minute or more."""

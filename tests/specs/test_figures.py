@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmhw_helpers.specs import figures
 from llmhw_helpers.specs.figures import Figure, UnknownFigure, UnknownName, look_up
 
 TABLE = {"A40": 1, "A100-40GB": 2, "A100-80GB": 3, "T4": 4}
@@ -60,3 +61,12 @@ def test_a_message_stays_a_line_however_long_the_name_and_the_table():
         look_up("?" * 100_000, {f"card {i}": i for i in range(100)}, "accelerator")
     assert len(str(error.value)) < 400
     assert str(error.value).endswith("card 19 and 80 more")
+
+
+def test_an_unknown_name_is_simplified_once_and_not_for_each_entry(monkeypatch):
+    """It may come from a file, and be of megabytes."""
+    simplified, plain = [], figures._plain
+    monkeypatch.setattr(figures, "_plain", lambda name: simplified.append(name) or plain(name))
+    with pytest.raises(UnknownName):
+        look_up("b" * 100, {str(i): i for i in range(50)}, "thing")
+    assert simplified.count("b" * 100) <= 2
