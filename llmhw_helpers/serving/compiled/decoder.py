@@ -67,6 +67,10 @@ class Decoder:
             self._held = held.hold(model, activations)
         except held.NotCompiled as error:
             raise NoDecoder(str(error)) from None
+        except ValueError:  # a word that is none of ours
+            raise
+        except Exception as error:  # as products are compiled
+            raise _cannot(error) from None
         self._scratch, self._share, self._gate = step.Scratch, step.decode_share, step.new_gates
         self._rooms: dict[tuple[int, int, int], object] = {}
         self._taken = threading.Lock()
@@ -74,8 +78,7 @@ class Decoder:
         try:  # alone: with others it would let them wait at the gate while it is compiled
             jitting.KEPT.first(lambda: self._step([0], [0], [[0]], cache, n=1))
         except Exception as error:
-            first_line = str(error).strip().split("\n")[0]
-            raise NoDecoder(f"{_version()} cannot compile it here: {type(error).__name__}: {first_line}") from None
+            raise _cannot(error) from None
 
     def logits(
         self,
@@ -200,7 +203,8 @@ def _bytes(pools: Sequence[Tensor]) -> list[np.ndarray]:
 _NO_SCALES = _bytes([torch.empty((1, 0, 1, 1, 1), dtype=torch.uint8)] * 2)
 
 
-def _version() -> str:
+def _cannot(error: Exception) -> NoDecoder:
     import numba
 
-    return f"numba {numba.__version__}"
+    first_line = str(error).strip().split("\n")[0]
+    return NoDecoder(f"numba {numba.__version__} cannot compile it here: {type(error).__name__}: {first_line}")
