@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from llmhw_helpers.llm.transformer import TokenError, Transformer
+from llmhw_helpers.serving import compiled
 from llmhw_helpers.serving.compiled import decoder as room
-from llmhw_helpers.serving.compiled import folder, held, jitting
+from llmhw_helpers.serving.compiled import folder, jitting
 from llmhw_helpers.serving.compiled.decoder import Decoder, NoDecoder, new_decoder
 from llmhw_helpers.serving.paged_cache import PagedCache
 
@@ -213,10 +214,10 @@ def test_without_numba_or_with_an_old_one_a_line_says_so(unsaid, stands_in, tiny
 
 
 def test_a_numba_that_cannot_compile_a_product_is_named_too(unsaid, stands_in, tiny, monkeypatch, capsys):
-    def broken(matrix):
+    def broken(model, activations):
         raise TypeError("no implementation of\nwhat there was")
 
-    monkeypatch.setattr(held, "to_multiply", broken)
+    monkeypatch.setattr(compiled.held, "hold", broken)
     assert new_decoder(tiny) is None
     assert "cannot compile it here: TypeError: no implementation of\n" in said(capsys)
 
