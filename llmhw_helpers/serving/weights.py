@@ -17,8 +17,8 @@ from ..llm.transformer import Block, Transformer
 from .huge_pages import HugePages
 from .kernels import onednn_product, reordered, reordered_product
 
-FEW_ROWS = 16  # up to here a product on the CPU is turned round and split
-VERY_FEW_ROWS = 4  # ... and up to here that is faster than oneDNN's, from packed weights or as they lie
+FEW_ROWS = 16  # up to here a product on a CPU waits for the weights more than for its arithmetic
+VERY_FEW_ROWS = 4  # ... and up to here `thin_product` is faster than oneDNN's, from packed weights or as they lie
 MKL = torch.backends.mkl.is_available()
 WORTH_COMPILING = 10_000_000  # weights: a step of less takes a millisecond or two, the compiler ten seconds, once
 

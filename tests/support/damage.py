@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -443,3 +444,15 @@ def try_damaged_files(name: str, reader: Reader, folder: Path) -> None:
             each.write_bytes(before)
         for aside in path.parent.glob("*.damaged-*"):
             aside.unlink()
+
+
+def memory_of(read: Callable[[], object], errors: tuple[type[Exception], ...]) -> int:
+    """The most bytes that Python holds for what `read` makes, which is made or refused with one of these errors."""
+    tracemalloc.start()
+    try:
+        found = fault(read, errors)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found is None, found
+    return most

@@ -49,7 +49,7 @@ class Scratch(
         added: what a product adds to the stream ``[batch, d_model]``.
         gate, up: ``[batch, d_ff]``.
         cos, sin: of where the tokens stand ``[batch, head_dim / 2]``.
-        slots, runs, tops, sums, mixed, seen: see `attention.Looks`.
+        slots, runs, tops, sums, mixed, seen: see `attention.attend` and `attention.combine`.
         ended: of each text, counts the chunks that were looked at, as `gate.take` does.
         normal, row, wide, asked, scores: each worker's own, ``[n, ...]``; and in `own`, what `room.Own` has.
     """

@@ -1,6 +1,5 @@
 """Products two at a time: those of the rounded activations, the same bits in any company, and no sum too large."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,8 +7,9 @@ from torch import nn
 from llmhw_helpers.llm.quantization import Scheme, quantize
 
 pytest.importorskip("numba")
+from compiled_products import multiplied
+
 from llmhw_helpers.serving.compiled import held, pairs, products, room, texts
-from llmhw_helpers.serving.compiled.multipliers import to_multiply
 
 BATCHES = [1, 2, 3, 4, 8, 9, 17]
 SHAPES = [(35, 96), (1, 96), (6, 95), (6, 7), (19, 2 * 2 * products.COLUMNS + 64), (48, 576)]
@@ -35,16 +35,6 @@ def in_int8(weight, kept, scheme=SCHEMES[0], bias=False):
 
 def matrix_of(name, weight, kept):
     return {"bf16": in_bf16, "int8": in_int8}[name](weight, kept)
-
-
-def multiplied(matrix, x, parts=()):
-    """The product, its rows in parts that begin at these; the last one first."""
-    matrix, own = to_multiply(np.array(matrix, np.int64)), room.of_worker(room.Own.of(1, *x.shape), 0)
-    y, ends = np.full((len(x), matrix[products.N_OUT]), 7, np.float32), [*parts, matrix[products.N_OUT]]
-    products.prepare(matrix.reshape(1, -1), x.numpy(), own)
-    for begin, end in reversed(list(zip([0, *parts], ends, strict=True))):
-        products.product(matrix, x.numpy(), own, y, begin, end)
-    return torch.from_numpy(y)
 
 
 def close(found, x, layer):

@@ -1,15 +1,14 @@
 """Products of every format with one text and with many: those of the weights, and the same bits in any company."""
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("numba")
 import gguf
+from compiled_products import multiplied
 
 from llmhw_helpers.llm.quantization import Scheme, quantize
-from llmhw_helpers.serving.compiled import held, numbers, products, room, sums
-from llmhw_helpers.serving.compiled.multipliers import to_multiply
+from llmhw_helpers.serving.compiled import held, numbers, products, sums
 
 BATCHES = [1, 2, 3, 4, 5, 8, 9, 17]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,16 +38,6 @@ def matrix_of(name, weight, kept, rounded=False):
     linear = torch.nn.Linear(n_in, n_out, bias=False)
     linear.quantized = quantize(weight, SCHEMES[name])
     return held._small(linear, "it", rounded, kept), linear.quantized.dequantize()
-
-
-def multiplied(matrix, x, parts=()):
-    """The product, its rows in parts that begin at these; the last one first."""
-    matrix, own = to_multiply(np.array(matrix, np.int64)), room.of_worker(room.Own.of(1, *x.shape), 0)
-    y, ends = np.full((len(x), matrix[products.N_OUT]), 7, np.float32), [*parts, matrix[products.N_OUT]]
-    products.prepare(matrix.reshape(1, -1), x.numpy(), own)
-    for begin, end in reversed(list(zip([0, *parts], ends, strict=True))):
-        products.product(matrix, x.numpy(), own, y, begin, end)
-    return torch.from_numpy(y)
 
 
 def close(found, x, weights):
