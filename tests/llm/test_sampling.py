@@ -95,6 +95,8 @@ def test_draws_follow_the_distribution(setting):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="temperature is at least 0, top_k at least 1, top_p in"):
         probabilities(rows(5), **wrong)
+    with pytest.raises(ValueError, match="temperature is at least 0, top_k at least 1, top_p in"):
+        sample(rows(5), **{"temperature": 0.0} | wrong)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -22,7 +22,7 @@ def told(name, *rest):
             os.kill(os.getpid(), signal.{which})
             sum(range(10**6))
         except BaseException:  # as libraries do with what they try to import
-            pass
+            raise ImportError("half of it is there") from None
     return before(name, *rest)
 
 builtins.__import__ = told
